@@ -1,0 +1,98 @@
+"""Tables of one capture, captured and derived, each computed once.
+
+Analysis adds tables: a derived table is a function from tables to a frame, registered in
+`perfkit.analysis.DERIVED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from perfkit import model
+from perfkit.analysis.filters import Filters
+from perfkit.capture import Capture
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A derived table: its name, what one row is, what it reads, and the function that makes it."""
+
+    name: str
+    row: str
+    needs: tuple[str, ...]
+    compute: Callable[[Tables], pl.DataFrame | pl.LazyFrame]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column name -> what it means."""
+
+
+class Tables(Mapping[str, pl.LazyFrame]):
+    """All tables of a capture by name. Derived ones are computed when first asked for."""
+
+    def __init__(self, capture: Capture, filters: Filters | None = None) -> None:
+        self.capture = capture
+        self.filters = filters or Filters()
+        self._frames: dict[str, pl.DataFrame] = {}
+        self._computing: list[str] = []
+
+    def __getitem__(self, name: str) -> pl.LazyFrame:
+        if name in model.BY_NAME:
+            return self._captured(name)
+        return self.frame(name).lazy()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from model.BY_NAME
+        yield from derived_tables()
+
+    def __len__(self) -> int:
+        return len(model.BY_NAME) + len(derived_tables())
+
+    def frame(self, name: str) -> pl.DataFrame:
+        """Return a table as a frame. Derived tables stay in memory for the life of this object."""
+        frame = self._frames.get(name)
+        if frame is None:
+            frame = self._compute(name)
+            self._frames[name] = frame
+        return frame
+
+    def has_rows(self, name: str) -> bool:
+        """Whether a table has any row."""
+        if name in model.BY_NAME and name not in self._frames:
+            return not self[name].head(1).collect().is_empty()
+        return not self.frame(name).is_empty()
+
+    def _captured(self, name: str) -> pl.LazyFrame:
+        if name in self._frames:
+            return self._frames[name].lazy()
+        frame = self.capture.table(name)
+        time = model.BY_NAME[name].time
+        # Spans are cut by request, in `requests`, so that a trace is never torn.
+        if time is None or name in ("spans", "span_events"):
+            return frame
+        since_ns, until_ns = self.filters.since_ns, self.filters.until_ns
+        if since_ns is not None:
+            frame = frame.filter(pl.col(time) >= since_ns)
+        if until_ns is not None:
+            frame = frame.filter(pl.col(time) < until_ns)
+        return frame
+
+    def _compute(self, name: str) -> pl.DataFrame:
+        if name in model.BY_NAME:
+            return self._captured(name).collect()
+        if name in self._computing:
+            raise RuntimeError(f"derived tables need each other: {self._computing} -> {name}")
+        self._computing.append(name)
+        try:
+            result = derived_tables()[name].compute(self)
+        finally:
+            self._computing.pop()
+        return result.collect() if isinstance(result, pl.LazyFrame) else result
+
+
+def derived_tables() -> dict[str, Derived]:
+    """Return the derived tables by name."""
+    from perfkit.analysis import DERIVED
+
+    return {derived.name: derived for derived in DERIVED}

@@ -1,0 +1,385 @@
+"""A capture on disk: writing it in whole parts, and reading it lazily.
+
+Layout of `NAME.perfkit/`::
+
+    capture.json              who, when, where, how; what was lost and why (class `CaptureInfo`)
+    <table>/part-<writer>-<n>.parquet
+    journal/otlp-*.journal    received OTLP bodies that are not yet compacted into parts
+    writer.lock               held while a writer is alive
+
+A part appears whole or not at all (temporary name, fsync, rename), so a capture whose writer was
+killed at any moment opens. Part names carry the writer's id, so two captures merge by putting their
+parts together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+
+from perfkit import model
+from perfkit.batch import Batch, Columns
+from perfkit.errors import CaptureError
+from perfkit.stacks import StackTable
+
+SUFFIX = ".perfkit"
+ROW_GROUP_ROWS = 128 * 1024
+FLUSH_ROWS = 1 << 20
+_ZSTD_LEVEL = 3
+_VERSION_KEY = "perfkit.format_version"
+
+
+@dataclass
+class Loss:
+    """Something that the capture lacks: what, how much, and why."""
+
+    what: str
+    count: int
+    why: str
+
+
+@dataclass
+class CaptureInfo:
+    """Content of `capture.json`; `finished_ns` is null while the writer lives or if it was killed."""
+
+    id: str
+    created_ns: int
+    format_version: int = model.FORMAT_VERSION
+    finished_ns: int | None = None
+    host: str = ""
+    system: str = ""
+    cores: int = 0
+    command: list[str] = field(default_factory=list)
+    perfkit_version: str = ""
+    git_commit: str | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """One entry a source: `name` (py-spy, psutil, otlp, import), its settings and what it saw."""
+    anchors: dict[str, int] = field(default_factory=dict)
+    """`wall_ns` and `monotonic_ns`, read together when recording began."""
+    rows: dict[str, int] = field(default_factory=dict)
+    lost: list[Loss] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def new(cls, command: list[str]) -> CaptureInfo:
+        """Describe a capture that begins now on this machine."""
+        from perfkit import __version__
+
+        wall_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+        return cls(
+            id=secrets.token_hex(8),
+            created_ns=wall_ns,
+            host=platform.node(),
+            system=f"{platform.system()} {platform.release()} {platform.machine()}",
+            cores=os.cpu_count() or 0,
+            command=command,
+            perfkit_version=__version__,
+            git_commit=_git_commit(),
+            anchors={"wall_ns": wall_ns, "monotonic_ns": monotonic_ns},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> CaptureInfo:
+        """Read `capture.json`. Raises CaptureError when it is damaged or of another version."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            version = raw["format_version"]
+            if version == model.FORMAT_VERSION:
+                raw["lost"] = [Loss(**loss) for loss in raw.get("lost", [])]
+                return cls(**raw)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CaptureError(f"{path}: damaged ({error})") from error
+        raise CaptureError(
+            f"{path}: format version {version}, this perfkit reads {model.FORMAT_VERSION}",
+            hint="read it with the perfkit that wrote it, or capture again",
+        )
+
+    def save(self, path: Path) -> None:
+        """Write `capture.json`, whole or not at all."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        with atomic_write(path) as file:
+            file.write(text.encode("utf-8", "replace"))
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+            capture_output=True,
+            text=True,
+            timeout=2,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` and rename it over `path` when the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class WriterLock:
+    """Tells a capture that is being written from one whose writer is gone."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = (directory / "writer.lock").open("ab")
+
+    def acquire(self) -> bool:
+        """Take the lock; false when a living writer holds it."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._file.close()
+
+
+class CaptureWriter:
+    """Writes one capture. Batches go in, Parquet parts come out; not thread-safe.
+
+    Use as a context manager: leaving it flushes and finishes the capture, also after an error, so
+    that nothing that was received is lost.
+    """
+
+    def __init__(self, path: Path, *, command: list[str] | None = None) -> None:
+        self.path = path
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise CaptureError(
+                f"{path}: already exists", hint="choose another name with -o, or remove it"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        self.info = CaptureInfo.new(command if command is not None else sys.argv)
+        self.stacks = StackTable()
+        self._lock = WriterLock(path)
+        self._lock.acquire()
+        self._buffers: dict[str, list[pl.DataFrame]] = {}
+        self._buffered_rows: dict[str, int] = {}
+        self._part = 0
+        self.save_info()
+
+    def __enter__(self) -> CaptureWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, batch: Batch) -> None:
+        """Take the rows of a batch and count what its parser rejected."""
+        for table, columns in batch.tables.items():
+            self.append(table, columns)
+        for reason, count in batch.rejected.items():
+            self.lose("rejected", count, reason)
+
+    def append(self, table: str, columns: Columns | pl.DataFrame) -> None:
+        """Take rows for `table`. Columns that are left out become null."""
+        frame = conform(model.BY_NAME[table], columns)
+        if not frame.height:
+            return
+        self._buffers.setdefault(table, []).append(frame)
+        self._buffered_rows[table] = self._buffered_rows.get(table, 0) + frame.height
+        if self._buffered_rows[table] >= FLUSH_ROWS:
+            self._flush_table(table)
+
+    def lose(self, what: str, count: int, why: str) -> None:
+        """Remember that something is missing: it is shown under capture health."""
+        for loss in self.info.lost:
+            if (loss.what, loss.why) == (what, why):
+                loss.count += count
+                return
+        self.info.lost.append(Loss(what, count, why))
+
+    def note(self, text: str) -> None:
+        """Remember a remark for the reader of the report."""
+        if text not in self.info.notes:
+            self.info.notes.append(text)
+
+    def flush(self) -> None:
+        """Write everything that is buffered as parts."""
+        stacks, frames = self.stacks.take_new()
+        self.append("stacks", stacks)
+        self.append("frames", frames)
+        for table in list(self._buffers):
+            self._flush_table(table)
+        self.save_info()
+
+    def save_info(self) -> None:
+        """Write `capture.json`."""
+        self.info.save(self.path / "capture.json")
+
+    def close(self) -> None:
+        """Flush, mark the capture as finished, and release it."""
+        try:
+            self.flush()
+            self.info.finished_ns = time.time_ns()
+            self.save_info()
+        finally:
+            self._lock.release()
+
+    def _flush_table(self, table: str) -> None:
+        frames = self._buffers.get(table)
+        if not frames:
+            return
+        self._part += 1
+        name = f"part-{self.info.id}-{self._part:06d}"
+        rows = write_part(self.path, table, name, pl.concat(frames))
+        # Only forgotten once it is on disk: a full disk must not lose what is buffered.
+        self._buffers[table] = []
+        self._buffered_rows[table] = 0
+        self.info.rows[table] = self.info.rows.get(table, 0) + rows
+
+
+def conform(table: model.Table, columns: Columns | pl.DataFrame) -> pl.DataFrame:
+    """Return the columns as a frame of the table's schema; absent columns are null."""
+    unknown = set(columns.keys() if isinstance(columns, Mapping) else columns.columns)
+    unknown -= table.schema.keys()
+    if unknown:
+        raise ValueError(f"table {table.name} has no column {sorted(unknown)}")
+    if isinstance(columns, pl.DataFrame):
+        present = set(columns.columns)
+        return columns.select(
+            pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype=dtype).alias(name)
+            for name, dtype in table.schema.items()
+        )
+    height = len(next(iter(columns.values()))) if columns else 0
+    return pl.DataFrame(
+        [
+            pl.Series(name, columns[name], dtype=dtype)
+            if name in columns
+            else pl.Series(name, [None], dtype=dtype).extend_constant(None, height - 1)
+            if height
+            else pl.Series(name, [], dtype=dtype)
+            for name, dtype in table.schema.items()
+        ]
+    )
+
+
+def write_part(capture: Path, table: str, name: str, frame: pl.DataFrame) -> int:
+    """Write one Parquet part, whole or not at all; returns its rows. Rows are put in time order."""
+    time_column = model.BY_NAME[table].time
+    if time_column is not None:
+        frame = frame.sort(time_column, maintain_order=True)
+    directory = capture / table
+    directory.mkdir(exist_ok=True)
+    with atomic_write(directory / f"{name}.parquet") as file:
+        frame.write_parquet(
+            file,
+            compression="zstd",
+            compression_level=_ZSTD_LEVEL,
+            row_group_size=ROW_GROUP_ROWS,
+            metadata={_VERSION_KEY: str(model.FORMAT_VERSION)},
+        )
+    return frame.height
+
+
+class Capture:
+    """A capture, read lazily: `capture.table("spans")` is a Polars LazyFrame over all its parts."""
+
+    def __init__(self, path: Path, info: CaptureInfo) -> None:
+        self.path = path
+        self.info = info
+        self._extra: dict[str, list[pl.LazyFrame]] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> Capture:
+        """Open the capture at `path`; compacts first what a killed writer left in its journal."""
+        if not path.exists():
+            raise CaptureError(
+                f"{path}: no such capture",
+                hint="make one with `perfkit record` or `perfkit import`",
+            )
+        info_path = path / "capture.json"
+        if not info_path.is_file():
+            raise CaptureError(
+                f"{path}: not a capture (no capture.json in it)",
+                hint=f"to read files of another tool: perfkit import {path} -o NEW{SUFFIX}",
+            )
+        capture = cls(path, CaptureInfo.load(info_path))
+        if capture.info.finished_ns is None:
+            capture._recover()
+        return capture
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer closed the capture in an orderly way."""
+        return self.info.finished_ns is not None
+
+    def table(self, name: str) -> pl.LazyFrame:
+        """Return a captured table; empty, with its schema, when the capture has no rows for it."""
+        table = model.BY_NAME[name]
+        frames = [self._scan(part, table) for part in sorted((self.path / name).glob("part-*"))]
+        frames += self._extra.get(name, [])
+        if not frames:
+            return table.empty().lazy()
+        merged = pl.concat(frames)
+        key = {"stacks": "stack_id", "frames": "frame_id"}.get(name)
+        # Writers intern for themselves, so merged captures repeat stacks and frames.
+        return merged.unique(key, keep="any") if key else merged
+
+    def has(self, name: str) -> bool:
+        """Whether the capture has any row in a table."""
+        return not self.table(name).head(1).collect().is_empty()
+
+    def _scan(self, part: Path, table: model.Table) -> pl.LazyFrame:
+        try:
+            version = pl.read_parquet_metadata(part).get(_VERSION_KEY)
+            frame = pl.scan_parquet(part)
+            schema = frame.collect_schema()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise CaptureError(
+                f"{part}: damaged ({str(error).splitlines()[0]})",
+                hint="move this file away; the rest of the capture stays readable",
+            ) from error
+        if version != str(model.FORMAT_VERSION):
+            raise CaptureError(
+                f"{part}: format version {version}, this perfkit reads {model.FORMAT_VERSION}",
+                hint="read it with the perfkit that wrote it, or capture again",
+            )
+        if dict(schema) != table.schema:
+            raise CaptureError(f"{part}: its columns are not those of the table {table.name}")
+        return frame
+
+    def _recover(self) -> None:
+        """Compact the journal of a writer that is gone; leave that of a living one alone."""
+        from perfkit.compact import compact_leftovers
+
+        try:
+            lock = WriterLock(self.path)
+        except OSError:  # a capture on a read-only disk
+            self._extra = compact_leftovers(self, write=False)
+            return
+        try:
+            if lock.acquire():
+                self._extra = compact_leftovers(self, write=True)
+        finally:
+            lock.release()

@@ -1,0 +1,81 @@
+"""Options that several commands share, with the same names everywhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from perfkit.units import parse_duration
+
+if TYPE_CHECKING:
+    from perfkit.analysis.filters import Filters
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType):
+    """A length of time, `30s` or `1.5m`, as integer nanoseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return nanoseconds, or fail with a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Moment(click.ParamType):
+    """A point in time as Unix ns: ISO 8601 (UTC unless it says otherwise) or Unix seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return Unix nanoseconds, or fail with a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return round(float(value) * 1e9)
+        except (ValueError, OverflowError):
+            pass
+        try:
+            moment = dt.datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time; write 2026-11-23T20:01:02 or Unix seconds")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.UTC)
+        delta = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+
+
+def filter_options(function: _Function) -> _Function:
+    """Add the filters that every analysing command has; pass them through `make_filters`."""
+    options = (
+        click.option("--service", help="Only requests served by this service."),
+        click.option("--endpoint", help="Only this endpoint: 'POST /tools/invoke' or the path."),
+        click.option("--tool", help="Only requests that invoke this tool."),
+        click.option("--since", "since_ns", type=Moment(), help="Only from this time on."),
+        click.option("--until", "until_ns", type=Moment(), help="Only before this time."),
+        click.option(
+            "--min-duration", "min_duration_ns", type=Duration(), help="Only slower ones: 500ms."
+        ),
+        click.option("--status", type=click.Choice(["ok", "error"]), help="Only ok or failed."),
+        click.option("--where", help="Only requests for which this SQL predicate holds."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def make_filters(values: dict[str, Any]) -> Filters:
+    """Take the values of `filter_options` out of a command's arguments."""
+    from perfkit.analysis.filters import Filters
+
+    names = Filters.__dataclass_fields__
+    return Filters(**{name: values.pop(name) for name in list(values) if name in names})

@@ -1,0 +1,64 @@
+"""Every error that perfkit raises on purpose.
+
+The tree::
+
+    PerfkitError            exit code 1; the message says what, where, what to do
+    ├── UsageError          exit code 2: the command or configuration asks for the impossible
+    ├── InputError          a file or a message from outside cannot be read
+    │   └── UnknownFormat   no importer recognises the file
+    ├── CaptureError        a capture is missing, damaged, or of another format version
+    ├── RecordError         a live process cannot be recorded: gone, no permission, port in use
+    ├── RuleError           a rule file is wrong
+    └── GateFailed          exit code 3: the CI gate failed
+
+A message is one line. `hint` says what to do about it and is printed on a line of its own.
+"""
+
+from __future__ import annotations
+
+
+class PerfkitError(Exception):
+    """Base of all errors that the user sees as one line instead of a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PerfkitError):
+    """The command line or the configuration asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class InputError(PerfkitError):
+    """Data from outside cannot be read. `where` names the file and, when known, the offset."""
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(f"{where}: {message}" if where else message, hint=hint)
+        self.where = where
+
+
+class UnknownFormat(InputError):
+    """No importer recognises the content of a file."""
+
+
+class CaptureError(PerfkitError):
+    """A capture is missing, damaged, or written by another format version."""
+
+
+class RecordError(PerfkitError):
+    """A live process cannot be recorded."""
+
+
+class RuleError(PerfkitError):
+    """A rule file is wrong; the message names file, line and column."""
+
+
+class GateFailed(PerfkitError):
+    """The CI gate failed."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""Wire formats: bytes in, batches out, no files and no network."""

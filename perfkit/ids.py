@@ -1,0 +1,76 @@
+"""Trace and span ids: hexadecimal at every edge, signed 64-bit integers inside."""
+
+from __future__ import annotations
+
+import uuid
+from hashlib import blake2b
+
+_SIGN = 1 << 63
+_WRAP = 1 << 64
+
+
+def signed(unsigned: int) -> int:
+    """Return the low 64 bits of an integer as a signed one."""
+    value = unsigned & (_WRAP - 1)
+    return value - _WRAP if value >= _SIGN else value
+
+
+def span_id_from_bytes(raw: bytes) -> int | None:
+    """Return a span id; null when it is empty or all zero, as OpenTelemetry defines "no id"."""
+    return int.from_bytes(raw[-8:], "big", signed=True) or None if raw else None
+
+
+def trace_id_from_bytes(raw: bytes) -> tuple[int, int]:
+    """Return (high, low); a short id fills the low half."""
+    padded = raw[-16:].rjust(16, b"\0")
+    return (
+        int.from_bytes(padded[:8], "big", signed=True),
+        int.from_bytes(padded[8:], "big", signed=True),
+    )
+
+
+def span_id_from_text(text: str | None) -> int | None:
+    """Read a span id: 16 hex digits, a UUID (folded to 64 bits), or any other text (hashed)."""
+    if not text:
+        return None
+    if len(text) <= 16:
+        try:
+            return signed(int(text, 16)) or None
+        except ValueError:
+            return _hash(text, 8)[0]
+    try:
+        value = uuid.UUID(text).int
+    except ValueError:
+        return _hash(text, 8)[0]
+    return signed(value ^ (value >> 64)) or None
+
+
+def trace_id_from_text(text: str) -> tuple[int, int]:
+    """Read a trace id: up to 32 hex digits, a UUID with dashes, or any other text (hashed)."""
+    digits = text.replace("-", "")
+    if 0 < len(digits) <= 32:
+        try:
+            value = int(digits, 16)
+        except ValueError:
+            pass
+        else:
+            return signed(value >> 64), signed(value)
+    high, low = _hash(text, 16)
+    return high, low
+
+
+def _hash(text: str, size: int) -> tuple[int, ...]:
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
+    return tuple(
+        int.from_bytes(digest[start : start + 8], "big", signed=True) for start in range(0, size, 8)
+    )
+
+
+def span_hex(span_id: int) -> str:
+    """Write a span id as 16 hex digits."""
+    return f"{span_id & (_WRAP - 1):016x}"
+
+
+def trace_hex(high: int, low: int) -> str:
+    """Write a trace id as 32 hex digits."""
+    return f"{high & (_WRAP - 1):016x}{low & (_WRAP - 1):016x}"

@@ -1,0 +1,182 @@
+"""OpenTelemetry attribute names, present and past: which one wins for endpoint, tool, peer.
+
+`PROMOTED` is the table. Within a row the first attribute that is present wins: the present name of
+the semantic conventions first, then its predecessors, then names that widespread libraries use.
+Sources: https://opentelemetry.io/docs/specs/semconv/ (HTTP 1.23 and before, database 1.28 and
+before, RPC, messaging, GenAI and MCP), and the MCP gateway's own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Final
+
+Value = object
+"""An attribute value: str, bool, int, float, bytes, list or dict."""
+
+PROMOTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "http_method": ("http.request.method", "http.method"),
+    "http_status": ("http.response.status_code", "http.status_code"),
+    "tool": ("gen_ai.tool.name", "mcp.tool.name", "tool.name"),
+    "tool_arguments": ("gen_ai.tool.call.arguments", "mcp.tool.arguments", "tool.arguments"),
+    "db_system": ("db.system.name", "db.system"),
+    "db_statement": ("db.query.text", "db.statement"),
+    "db_rows": ("db.response.returned_rows",),
+    "thread_id": ("thread.id",),
+    "pid": ("process.pid",),
+}
+"""Column of `spans` -> attributes that fill it, best first. They leave the JSON rest."""
+
+ROUTE = ("http.route",)
+PATH = ("url.path", "http.target", "url.full", "http.url")
+PEER_NAME = ("peer.service", "service.peer.name")
+PEER_HOST = ("server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr")
+PEER_PORT = ("server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port")
+DB_NAMESPACE = ("db.namespace", "db.name")
+MESSAGING_DESTINATION = ("messaging.destination.name", "messaging.destination")
+INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name")
+
+_INTEGER_COLUMNS = frozenset({"http_status", "db_rows", "thread_id", "pid"})
+_INT32_COLUMNS = frozenset({"http_status"})
+_SERVING_KINDS = frozenset({"server", "consumer"})
+_CALLING_KINDS = frozenset({"client", "producer"})
+
+_ID_SEGMENT = re.compile(
+    r"^(?:\d+"  # 42
+    r"|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"  # a UUID
+    r"|(?=[^/]*\d)[0-9a-fA-F]{12,}"  # a hash or an object id
+    r"|(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{20,}"  # a token
+    r")$"
+)
+
+
+def first(attributes: Mapping[str, Value], names: tuple[str, ...]) -> Value | None:
+    """Return the value of the first of `names` that is present and not empty."""
+    for name in names:
+        value = attributes.get(name)
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def template_path(path: str) -> str:
+    """Turn a raw path into a low-cardinality one: `/users/42?x=1` -> `/users/{id}`."""
+    path = path.split("?", 1)[0].split("#", 1)[0]
+    if "://" in path:
+        path = "/" + path.split("://", 1)[1].partition("/")[2]
+    return "/".join("{id}" if _ID_SEGMENT.match(part) else part for part in path.split("/"))
+
+
+def endpoint(attributes: Mapping[str, Value], kind: str) -> str | None:
+    """Return the endpoint that a span serves, or null when it serves none.
+
+    HTTP: method and route (a templated path when no route is known). RPC: service and method.
+    Messaging: operation and destination.
+    """
+    if kind in _CALLING_KINDS:
+        return None
+    method = first(attributes, PROMOTED["http_method"])
+    route = first(attributes, ROUTE)
+    if route is not None or method is not None:
+        if kind not in _SERVING_KINDS and route is None:
+            return None
+        path = str(route) if route is not None else _templated(attributes)
+        return f"{method} {path}" if method is not None else path
+    rpc_method = attributes.get("rpc.method")
+    if rpc_method:
+        service = attributes.get("rpc.service")
+        return f"{service}/{rpc_method}" if service else str(rpc_method)
+    destination = first(attributes, MESSAGING_DESTINATION)
+    if destination is not None and kind == "consumer":
+        operation = first(attributes, ("messaging.operation.name", "messaging.operation"))
+        return f"{operation or 'process'} {destination}"
+    return None
+
+
+def _templated(attributes: Mapping[str, Value]) -> str:
+    path = first(attributes, PATH)
+    return template_path(str(path)) if path is not None else "(no route)"
+
+
+def peer(attributes: Mapping[str, Value], kind: str) -> str | None:
+    """Return whom a span calls: a service, `host:port`, or `system/database`; null for no call."""
+    if kind not in _CALLING_KINDS and first(attributes, PROMOTED["db_system"]) is None:
+        return None
+    name = first(attributes, PEER_NAME)
+    if name is not None:
+        return str(name)
+    host = first(attributes, PEER_HOST)
+    if host is not None:
+        port = first(attributes, PEER_PORT)
+        return f"{host}:{port}" if port is not None else str(host)
+    system = first(attributes, PROMOTED["db_system"])
+    if system is not None:
+        namespace = first(attributes, DB_NAMESPACE)
+        return f"{system}/{namespace}" if namespace is not None else str(system)
+    destination = first(attributes, MESSAGING_DESTINATION)
+    return str(destination) if destination is not None else None
+
+
+def status(recorded: str, attributes: Mapping[str, Value], kind: str) -> str:
+    """Return the effective status: a failure counts even when the recorded status hides it.
+
+    Hidden failures: an HTTP 5xx (4xx too for a client), the attribute `error`, and `success=false`
+    as the MCP gateway writes it on spans whose status is OK.
+    """
+    if recorded == "error":
+        return "error"
+    if attributes.get("success") in (False, "false", "False"):
+        return "error"
+    if attributes.get("error") in (True, "true", "True", "1", 1):
+        return "error"
+    if attributes.get("error.type"):
+        return "error"
+    code = _integer(first(attributes, PROMOTED["http_status"]), "http_status")
+    if code is not None and (code >= 500 or (code >= 400 and kind in _CALLING_KINDS)):
+        return "error"
+    return recorded
+
+
+def promote(attributes: MutableMapping[str, Value], kind: str) -> dict[str, Value | None]:
+    """Take the promoted attributes out of `attributes` and return the columns that they fill.
+
+    A value of the wrong type (a status code that is no number) stays in `attributes`.
+    """
+    columns: dict[str, Value | None] = {
+        "endpoint": endpoint(attributes, kind),
+        "peer": peer(attributes, kind),
+    }
+    for column, names in PROMOTED.items():
+        columns[column] = None
+        for name in names:
+            value = attributes.get(name)
+            if value is None or value == "":
+                continue
+            converted: Value | None
+            if column in _INTEGER_COLUMNS:
+                converted = _integer(value, column)
+            else:
+                converted = value if isinstance(value, str) else _text(value)
+            if converted is not None:
+                columns[column] = converted
+                del attributes[name]
+                break
+    return columns
+
+
+def _integer(value: Value, column: str) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = int(value)
+    except (ValueError, OverflowError):
+        return None
+    limit = 2**31 if column in _INT32_COLUMNS else 2**63
+    return number if -limit <= number < limit else None
+
+
+def _text(value: Value) -> str:
+    import json
+
+    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
