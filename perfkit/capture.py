@@ -54,7 +54,7 @@ class Loss:
 
 @dataclass
 class CaptureInfo:
-    """Content of `capture.json`; `finished_ns` is null while the writer lives or if it was killed."""
+    """Content of `capture.json`; `finished_ns` is null while a writer lives or if it was killed."""
 
     id: str
     created_ns: int

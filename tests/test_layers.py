@@ -1,0 +1,106 @@
+"""The import rules of the architecture: who may import whom, and which library belongs where."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "perfkit"
+
+# A unit may import units of lower layers, and itself. Units of one layer never import each other,
+# except within the first two layers, which are small and plain.
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "units", "resources", "config"}),
+    frozenset({"model", "semconv", "ids", "stacks", "batch", "journal"}),
+    frozenset({"formats"}),
+    frozenset({"capture", "compact", "engine"}),
+    frozenset({"collect", "importers", "exporters", "analysis"}),
+    frozenset({"rules"}),
+    frozenset({"advice", "report"}),
+    frozenset({"cli"}),
+)
+FREE_WITHIN = (0, 1, 3)
+STANDALONE = frozenset({"demo", "otel"})
+OWNERS = {
+    "click": {"cli"},
+    "yaml": {"rules", "advice", "config"},
+    "jinja2": {"report"},
+    "plotly": {"report"},
+    "psutil": {"collect"},
+}
+
+
+def layer_of(unit: str) -> int:
+    for number, units in enumerate(LAYERS):
+        if unit in units:
+            return number
+    raise AssertionError(f"perfkit/{unit} is in no layer: add it to LAYERS")
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
+    """Yield (dotted name, at top level, line) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: import absolutely"
+            base = node.module or ""
+            for alias in node.names:
+                yield f"{base}.{alias.name}", id(node) in top, node.lineno
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    unit = unit_of(path)
+    for name, top_level, line in imports(path):
+        parts = name.split(".")
+        where = f"{path.relative_to(PACKAGE)}:{line} imports {name}"
+        if parts[0] == "perfkit":
+            if len(parts) < 2 or parts[1] == "__version__":
+                continue
+            target = parts[1]
+            if unit in STANDALONE:
+                assert target == unit, f"{where}: {unit} stands alone"
+            elif target != unit:
+                assert target not in STANDALONE, f"{where}: only users import {target}"
+                mine, theirs = layer_of(unit), layer_of(target)
+                allowed = theirs < mine or (theirs == mine and mine in FREE_WITHIN)
+                assert allowed, f"{where}: against the layers"
+        elif parts[0] in OWNERS and unit not in STANDALONE:
+            assert unit in OWNERS[parts[0]], f"{where}: only {OWNERS[parts[0]]} may"
+        elif parts[0] == "pandas":
+            assert not top_level, f"{where}: pandas is imported inside the function that needs it"
+
+
+def test_every_unit_has_a_layer() -> None:
+    for path in MODULES:
+        unit = unit_of(path)
+        assert unit in STANDALONE or layer_of(unit) >= 0
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from perfkit.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'polars', 'pandas', 'plotly', 'jinja2', 'psutil', 'numpy', 'sqlglot', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
