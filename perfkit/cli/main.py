@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,8 +20,8 @@ COMMANDS: dict[str, str] = {
     "report": "Write the self-contained HTML report of a capture.",
     "show": "Say in the terminal what is wrong and what to do first.",
     "rules": "List, explain, check and test the rules.",
-    "demo": "Capture, analyse and report a real workload with planted problems.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",
+    "demo": "Capture, analyse and report a real workload with planted problems.",
 }
 
 MODULES = {"import": "import_"}
@@ -54,12 +56,74 @@ class LazyGroup(click.Group):
     epilog="Begin with: perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
 )
 @click.version_option(__version__, prog_name="perfkit")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Turn "it is slow" into one file that says why and what to do."""
+    ctx.default_map = _configured_defaults(ctx)
+
+
+def _configured_defaults(ctx: click.Context) -> dict[str, Any]:
+    """Return what the nearest perfkit.yaml says, as click's map of defaults."""
+    from perfkit import config
+
+    path = config.find(Path.cwd())
+    if path is None:
+        return {}
+    options = _options(ctx)
+    values = config.load(path, _schemas(options)).values
+    return {
+        command: {options[command][name].name: value for name, value in section.items()}
+        for command, section in values.items()
+    }
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of perfkit.yaml, made from the commands' own options."""
+    from perfkit import config
+
+    return config.schema(_schemas(_options(click.Context(main))))
+
+
+def _options(ctx: click.Context) -> dict[str, dict[str, click.Option]]:
+    """Return command -> name on the command line -> option."""
+    group = ctx.command
+    assert isinstance(group, LazyGroup)
+    commands = {name: group.get_command(ctx, name) for name in COMMANDS}
+    return {
+        name: {
+            max(option.opts, key=len).lstrip("-"): option
+            for option in command.params
+            if isinstance(option, click.Option)
+        }
+        for name, command in commands.items()
+        if command is not None and not isinstance(command, click.Group)
+    }
+
+
+def _schemas(options: dict[str, dict[str, click.Option]]) -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        command: {name: _option_schema(option) for name, option in section.items()}
+        for command, section in options.items()
+    }
+
+
+def _option_schema(option: click.Option) -> dict[str, Any]:
+    kinds = {"integer": "integer", "float": "number", "boolean": "boolean"}
+    value: dict[str, Any]
+    if isinstance(option.type, click.Choice):
+        value = {"enum": list(option.type.choices)}
+    elif option.is_flag:
+        value = {"type": "boolean"}
+    else:
+        value = {"type": kinds.get(option.type.name.split(" ")[0], "string")}
+    if option.multiple:
+        value = {"type": "array", "items": value}
+    return {**value, "description": option.help or ""}
 
 
 def run() -> None:
     """Run the command line: the one place where errors become a line and an exit code."""
+    code: object
     try:
         code = main.main(standalone_mode=False)
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,11 +13,12 @@ from perfkit.units import parse_duration
 
 if TYPE_CHECKING:
     from perfkit.analysis.filters import Filters
+    from perfkit.analysis.session import Tables
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """A length of time, `30s` or `1.5m`, as integer nanoseconds."""
 
     name = "duration"
@@ -31,7 +33,7 @@ class Duration(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]
     """A point in time as Unix ns: ISO 8601 (UTC unless it says otherwise) or Unix seconds."""
 
     name = "time"
@@ -79,3 +81,11 @@ def make_filters(values: dict[str, Any]) -> Filters:
 
     names = Filters.__dataclass_fields__
     return Filters(**{name: values.pop(name) for name in list(values) if name in names})
+
+
+def open_tables(path: Path, filters: Filters) -> Tables:
+    """Open a capture for analysis."""
+    from perfkit.analysis.session import Tables
+    from perfkit.capture import Capture
+
+    return Tables(Capture.open(path), filters)

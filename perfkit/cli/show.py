@@ -1,0 +1,236 @@
+"""`perfkit show`: the report in the terminal, in the order in which an engineer asks."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perfkit import units
+from perfkit.cli import text
+from perfkit.cli.options import filter_options, make_filters, open_tables
+
+if TYPE_CHECKING:
+    from perfkit.analysis.session import Tables
+    from perfkit.rules.model import Finding, Outcome
+
+_SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": None}
+_TOP = 10
+
+
+@click.command(
+    epilog="Example: perfkit show slow.perfkit --endpoint /tools/invoke --min-duration 500ms"
+)
+@click.argument("capture", type=click.Path(path_type=Path))
+@filter_options
+@click.option("--json", "as_json", is_flag=True, help="Write the same answers as JSON.")
+def command(capture: Path, as_json: bool, **filters: Any) -> None:
+    """Say what is wrong in CAPTURE and what to do first, then show where the time went."""
+    tables = open_tables(capture, make_filters(filters))
+    from perfkit.rules.evaluate import run
+    from perfkit.rules.load import load_rules
+
+    outcomes = run(load_rules(), tables)
+    if as_json:
+        click.echo(json.dumps(_as_data(tables, outcomes), indent=1, ensure_ascii=False))
+        return
+    _show_head(tables)
+    _show_findings(outcomes)
+    for title, table, columns in _TABLES:
+        _show_table(tables, title, table, columns)
+    _show_health(tables, outcomes)
+    click.echo()
+    click.echo(f"All of it, with flame graphs: perfkit report {capture}")
+
+
+def _facts(tables: Tables) -> dict[str, Any]:
+    return tables.frame("facts").row(0, named=True)
+
+
+def _show_head(tables: Tables) -> None:
+    facts = _facts(tables)
+    info = tables.capture.info
+    parts = [units.duration(facts["duration_ns"]), f"from {units.timestamp(facts['start_ns'])}"]
+    click.secho(f"{text.plain(tables.capture.path.name)}: {' '.join(parts)}", bold=True)
+    services = ", ".join(facts["services"] or [])
+    seen = [
+        f"{units.number(facts['entries'])} requests" if facts["entries"] else "",
+        f"{units.number(facts['spans'])} spans" if facts["spans"] else "",
+        f"{units.duration(facts['sampled_ns'])} of stacks" if facts["sampled_ns"] else "",
+        f"{units.number(facts['samples'])} stack samples"
+        if facts["samples"] and not facts["sampled_ns"]
+        else "",
+        f"{units.number(facts['metric_points'])} metric points" if facts["metric_points"] else "",
+        f"host {info.host}" if info.host else "",
+        f"services {services}" if services else "",
+    ]
+    text.paragraph("; ".join(part for part in seen if part) or "The capture is empty.")
+
+
+def _show_findings(outcomes: list[Outcome]) -> None:
+    findings = [finding for outcome in outcomes for finding in outcome.findings]
+    findings.sort(key=_rank)
+    text.heading("What to do first")
+    if not findings:
+        looked = sum(outcome.state == "quiet" for outcome in outcomes)
+        click.echo(f"Nothing found: {looked} rules looked and stayed quiet.")
+        return
+    for number, finding in enumerate(findings[:_TOP], 1):
+        _show_finding(number, finding)
+    if len(findings) > _TOP:
+        click.echo(f"   … and {len(findings) - _TOP} more in the report")
+
+
+def _rank(finding: Finding) -> tuple[int, float]:
+    order = list(_SEVERITY_COLOURS)
+    return (order.index(finding.severity), -finding.priority)
+
+
+def _show_finding(number: int, finding: Finding) -> None:
+    badge = click.style(finding.severity.upper(), fg=_SEVERITY_COLOURS[finding.severity], bold=True)
+    click.echo(f"{number:2d}. {badge}  {click.style(text.plain(finding.title), bold=True)}")
+    text.paragraph(finding.message, indent=4)
+    estimate = []
+    if finding.impact_high_ratio:
+        low = finding.impact_low_ratio or 0.0
+        estimate.append(f"saves {units.percent_range(low, finding.impact_high_ratio)} of all time")
+    if finding.risk:
+        estimate.append(text.plain(finding.risk))
+    estimate.append(f"effort {finding.effort}")
+    text.paragraph(f"How: {finding.fix['summary']} ({', '.join(estimate)})", indent=4)
+
+
+Column = tuple[str, str, str]
+"""Heading, column of the table, how to write it."""
+
+_LATENCY: list[Column] = [
+    ("count", "requests", "number"),
+    ("err", "error_ratio", "percent"),
+    ("share", "share_ratio", "percent"),
+    ("p50", "p50_ns", "duration"),
+    ("p95", "p95_ns", "duration"),
+    ("p99", "p99_ns", "duration"),
+]
+_TABLES: list[tuple[str, str, list[Column]]] = [
+    ("Endpoints, by total time", "endpoints", [("endpoint", "endpoint", "text"), *_LATENCY]),
+    ("Tools, by total time", "tools", [("tool", "tool", "text"), *_LATENCY]),
+    (
+        "Where requests spend their time (critical path)",
+        "operations",
+        [
+            ("operation", "name", "text"),
+            ("share", "critical_ratio", "percent"),
+            ("count", "count", "number"),
+            ("self", "self_ns", "duration"),
+            ("p95", "p95_ns", "duration"),
+            ("err", "error_ratio", "percent"),
+            ("category", "category", "text"),
+        ],
+    ),
+    (
+        "Queries, by total time",
+        "queries",
+        [
+            ("query", "statement", "text"),
+            ("share", "share_ratio", "percent"),
+            ("calls", "calls", "number"),
+            ("mean", "mean_ns", "duration"),
+            ("p95", "p95_ns", "duration"),
+            ("most/req", "max_repeats", "number"),
+        ],
+    ),
+    (
+        "Code, by running time of its own",
+        "functions",
+        [
+            ("function", "function", "text"),
+            ("self", "running_self_ns", "duration"),
+            ("wall", "self_ns", "duration"),
+            ("total", "total_ns", "duration"),
+            ("where", "module", "text"),
+        ],
+    ),
+]
+_ORDER = {
+    "endpoints": "total_ns",
+    "tools": "total_ns",
+    "operations": "critical_ns",
+    "queries": "total_ns",
+    "functions": "running_self_ns",
+}
+
+
+def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) -> None:
+    frame = tables.frame(name)
+    if frame.is_empty():
+        return
+    top = frame.sort(_ORDER[name], descending=True, nulls_last=True).head(_TOP)
+    text.heading(title)
+    text.table(
+        [heading for heading, _, _ in columns],
+        [[_cell(row[column], how) for _, column, how in columns] for row in top.to_dicts()],
+    )
+
+
+def _cell(value: Any, how: str) -> str:
+    writers = {"number": units.number, "percent": units.percent, "duration": units.duration}
+    if value is None:
+        return units.MISSING
+    return writers[how](value) if how in writers else text.shorten(value, 200)
+
+
+def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
+    info = tables.capture.info
+    remarks = [f"{units.number(loss.count)} × {loss.what}: {loss.why}" for loss in info.lost]
+    remarks += info.notes
+    if not tables.capture.finished:
+        remarks.append("the recording was not ended in an orderly way; its last seconds may lack")
+    remarks += [
+        f"rule {outcome.rule.id} failed: {outcome.reason}"
+        for outcome in outcomes
+        if outcome.state == "error"
+    ]
+    skipped = sum(outcome.state == "not_applicable" for outcome in outcomes)
+    if skipped:
+        remarks.append(f"{skipped} rules had nothing to look at (details in the report)")
+    if remarks:
+        text.heading("Capture health")
+        for remark in remarks:
+            text.paragraph(f"- {remark}")
+
+
+def _as_data(tables: Tables, outcomes: list[Outcome]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    findings = sorted((f for outcome in outcomes for f in outcome.findings), key=_rank)
+    return _jsonable(
+        {
+            "capture": str(tables.capture.path),
+            "facts": _facts(tables),
+            "findings": [asdict(finding) for finding in findings],
+            "rules": {outcome.rule.id: outcome.state for outcome in outcomes},
+            **{
+                name: tables.frame(name).sort(_ORDER[name], descending=True).head(100).to_dicts()
+                for _, name, _ in _TABLES
+            },
+            "health": {
+                "finished": tables.capture.finished,
+                "lost": [asdict(loss) for loss in tables.capture.info.lost],
+                "notes": tables.capture.info.notes,
+            },
+        }
+    )
+
+
+def _jsonable(value: Any) -> Any:
+    """Replace what JSON has no word for: NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,82 @@
+"""Tables and paragraphs for a terminal: they fit its width, and nothing foreign controls it."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import click
+
+_MIN_TEXT = 12
+
+
+def terminal_width() -> int:
+    """Return the width to write for: that of the terminal, or 80 in a pipe."""
+    return max(40, min(shutil.get_terminal_size((80, 24)).columns, 160))
+
+
+def plain(text: object) -> str:
+    """Return text on one line, without control characters and direction overrides."""
+    return " ".join(
+        "".join(
+            char if char.isprintable() and unicodedata.category(char) != "Cf" else " "
+            for char in str(text)
+        ).split()
+    )
+
+
+def shorten(text: object, width: int) -> str:
+    """Cut text to `width` columns in its middle, where names differ least."""
+    line = plain(text)
+    if len(line) <= width:
+        return line
+    tail = (width - 1) // 3
+    return f"{line[: width - 1 - tail]}…{line[len(line) - tail :] if tail else ''}"
+
+
+def heading(title: str) -> None:
+    """Print the heading of a part."""
+    click.echo()
+    click.secho(title.upper(), bold=True)
+
+
+def paragraph(text: str, *, indent: int = 0) -> None:
+    """Print text folded to the width of the terminal."""
+    margin = " " * indent
+    for line in textwrap.wrap(
+        plain(text),
+        terminal_width(),
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_on_hyphens=False,
+    ):
+        click.echo(line)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: the first column is text and gets the room that is left, the rest is numbers.
+
+    Columns that do not fit are dropped from the right, so a narrow terminal shows fewer figures
+    rather than broken lines.
+    """
+    lines = [list(row) for row in rows]
+    widths = [
+        max(len(header), *(len(line[column]) for line in lines), 0)
+        for column, header in enumerate(headers)
+    ]
+    room = terminal_width()
+    shown = len(headers)
+    while shown > 2 and sum(widths[1:shown]) + 2 * (shown - 1) + _MIN_TEXT > room:
+        shown -= 1
+    first = min(widths[0], room - sum(widths[1:shown]) - 2 * (shown - 1))
+    click.secho(_line(headers[:shown], first, widths), dim=True)
+    for line in lines:
+        click.echo(_line(line[:shown], first, widths))
+
+
+def _line(cells: Sequence[str], first: int, widths: Sequence[int]) -> str:
+    texts = [shorten(cells[0], first).ljust(first)]
+    texts += [plain(cell).rjust(widths[column]) for column, cell in enumerate(cells) if column]
+    return "  ".join(texts).rstrip()
