@@ -82,8 +82,8 @@ class Bodies:
                 span.trace_id = b"T" + trace.to_bytes(7, "big") + b"t" * 8
                 span.span_id = b"S" + number.to_bytes(7, "big")
                 if parent is not None:
-                    span.parent_span_id = (
-                        b"S" + (trace * SPANS_PER_TRACE + parent).to_bytes(7, "big")
+                    span.parent_span_id = b"S" + (trace * SPANS_PER_TRACE + parent).to_bytes(
+                        7, "big"
                     )
                 span.name, span.kind = name, kind
                 at = START_NS + trace * 1_000_000
@@ -97,10 +97,7 @@ class Bodies:
         self._span_at = _find_all(raw, b"\x12\x08S", 2)
         self._parent_at = _find_all(raw, b"\x22\x08S", 2)
         self._time_at = np.concatenate(
-            [
-                _find_all(raw, b"\x39" + start.to_bytes(8, "little"), 1)[:1]
-                for start, _ in offsets
-            ]
+            [_find_all(raw, b"\x39" + start.to_bytes(8, "little"), 1)[:1] for start, _ in offsets]
         )
         assert len(self._trace_at) == len(self._span_at) == SPANS_PER_BODY
         assert len(np.unique(self._time_at)) == SPANS_PER_BODY
