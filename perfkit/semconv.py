@@ -8,6 +8,7 @@ before, RPC, messaging, GenAI and MCP), and the MCP gateway's own names.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, MutableMapping
 from typing import Final
@@ -36,6 +37,22 @@ PEER_PORT = ("server.port", "net.peer.port", "network.peer.port", "net.sock.peer
 DB_NAMESPACE = ("db.namespace", "db.name")
 MESSAGING_DESTINATION = ("messaging.destination.name", "messaging.destination")
 INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name")
+
+RPC_METHOD, RPC_SERVICE = "rpc.method", "rpc.service"
+MESSAGING_OPERATION = ("messaging.operation.name", "messaging.operation")
+FAILURE = ("success", "error", "error.type")
+SAMPLE_RATE = ("SampleRate", "sampling.rate")
+SAMPLE_PROBABILITY = ("sampling.probability", "sampler.param")
+
+SEMANTIC: Final[frozenset[str]] = frozenset(
+    (
+        *(name for names in PROMOTED.values() for name in names),
+        *(*ROUTE, *PATH, *PEER_NAME, *PEER_HOST, *PEER_PORT, *DB_NAMESPACE),
+        *(*MESSAGING_DESTINATION, *MESSAGING_OPERATION, RPC_METHOD, RPC_SERVICE),
+        *(*FAILURE, *SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
+    )
+)
+"""Every attribute that this module looks at: the others cannot change what it answers."""
 
 _INTEGER_COLUMNS = frozenset({"http_status", "db_rows", "thread_id", "pid"})
 _INT32_COLUMNS = frozenset({"http_status"})
@@ -83,13 +100,13 @@ def endpoint(attributes: Mapping[str, Value], kind: str) -> str | None:
             return None
         path = str(route) if route is not None else _templated(attributes)
         return f"{method} {path}" if method is not None else path
-    rpc_method = attributes.get("rpc.method")
+    rpc_method = attributes.get(RPC_METHOD)
     if rpc_method:
-        service = attributes.get("rpc.service")
+        service = attributes.get(RPC_SERVICE)
         return f"{service}/{rpc_method}" if service else str(rpc_method)
     destination = first(attributes, MESSAGING_DESTINATION)
     if destination is not None and kind == "consumer":
-        operation = first(attributes, ("messaging.operation.name", "messaging.operation"))
+        operation = first(attributes, MESSAGING_OPERATION)
         return f"{operation or 'process'} {destination}"
     return None
 
@@ -163,6 +180,64 @@ def promote(attributes: MutableMapping[str, Value], kind: str) -> dict[str, Valu
                 del attributes[name]
                 break
     return columns
+
+
+def adjusted_count(attributes: Mapping[str, Value], trace_state: str = "") -> float:
+    """Return how many spans a sampled span stands for; 1 when nothing says that it was sampled.
+
+    From the `th` of OpenTelemetry's trace state (consistent probability sampling), else from a
+    sample rate (one in N) or a probability among the attributes. `sampler.param` is Jaeger's, and
+    a probability only when `sampler.type` says so.
+    """
+    threshold = _sampling_threshold(trace_state) if "ot=" in trace_state else None
+    if threshold is not None:
+        return 2**56 / (2**56 - threshold)
+    rate = _float(first(attributes, SAMPLE_RATE))
+    if rate is not None and rate >= 1:
+        return rate
+    for name in SAMPLE_PROBABILITY:
+        if name == "sampler.param" and attributes.get("sampler.type") != "probabilistic":
+            continue
+        probability = _float(attributes.get(name))
+        if probability is not None and 0 < probability <= 1:
+            return 1 / probability
+    return 1.0
+
+
+def _sampling_threshold(trace_state: str) -> int | None:
+    """Return the rejection threshold of 56 bits of `ot=th:...`, the part of ids that was dropped.
+
+    https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
+    """
+    for vendor in trace_state.split(","):
+        name, _, fields = vendor.strip().partition("=")
+        if name != "ot":
+            continue
+        for field in fields.split(";"):
+            key, _, digits = field.partition(":")
+            if key == "th" and re.fullmatch(r"[0-9a-f]{1,14}", digits):
+                return int(digits.ljust(14, "0"), 16)
+    return None
+
+
+def instance(attributes: Mapping[str, Value]) -> str | None:
+    """Return what tells one replica of a service from another, from resource attributes."""
+    value = first(attributes, INSTANCE)
+    if value is None:
+        return None
+    pid = first(attributes, PROMOTED["pid"])
+    unique = "service.instance.id" in attributes or pid is None
+    return str(value) if unique else f"{value}:{pid}"
+
+
+def _float(value: Value | None) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _integer(value: Value, column: str) -> int | None:

@@ -1,0 +1,86 @@
+"""OTLP metric points to rows of `metrics`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from perfkit.batch import Batch
+from perfkit.formats.attributes import DamagedAttribute
+from perfkit.formats.otlp_spans import Edge, Origin
+
+METRIC_COLUMNS = (
+    *("service", "instance", "name", "unit", "kind", "ts_ns", "value", "count", "attributes"),
+)
+_SHAPES = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+_DELTA = frozenset({1, "1", "AGGREGATION_TEMPORALITY_DELTA"})
+_NO_RECORDED_VALUE = 1
+
+
+class MetricRows:
+    """Collects the rows of one body. Bad points are counted in `batch.rejected`.
+
+    A sum that is not monotonic (an up-down counter) is a gauge: its value is a level. Histograms
+    and summaries keep the sum and the count of what was observed; their buckets are not kept.
+    """
+
+    def __init__(self, edge: Edge) -> None:
+        self.batch = Batch()
+        self._edge = edge
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, metric: Any, source: Origin, present: Any) -> None:
+        """Take the points of one metric; `present(metric, shape)` tells which shape it has."""
+        shape = next((name for name in _SHAPES if present(metric, name)), None)
+        if shape is None:
+            self.batch.reject("metric without data")
+            return
+        data = getattr(metric, shape)
+        shared = (
+            *(source.service, source.instance, metric.name or "", metric.unit or None),
+            _kind(shape, data),
+        )
+        for point in data.data_points or ():
+            if (point.flags or 0) & _NO_RECORDED_VALUE:
+                continue
+            try:
+                ts_ns = int(point.time_unix_nano or 0)
+                value, count = _value(shape, point)
+                attributes = self._edge.attributes.object_of(
+                    self._edge.encoded(point.attributes), sort=True
+                )
+            except (ValueError, OverflowError, TypeError, DamagedAttribute):
+                self.batch.reject("metric point that cannot be read")
+                continue
+            if not 0 < ts_ns < 2**63:
+                self.batch.reject("metric point without a plausible time")
+            elif not math.isfinite(value) or (count is not None and not 0 <= count < 2**63):
+                self.batch.reject("metric point whose value is no finite number")
+            else:
+                self._rows.append((*shared, ts_ns, value, count, attributes))
+
+    def finish(self) -> Batch:
+        """Return everything as columns."""
+        if self._rows:
+            columns = map(list, zip(*self._rows, strict=True))
+            self.batch.tables["metrics"] = dict(zip(METRIC_COLUMNS, columns, strict=True))
+        return self.batch
+
+
+def _kind(shape: str, data: Any) -> str:
+    if shape == "gauge":
+        return "gauge"
+    if shape == "summary":
+        return "histogram"
+    if data.aggregation_temporality in _DELTA:
+        return "delta"
+    if shape == "sum":
+        return "counter" if data.is_monotonic else "gauge"
+    return "histogram"
+
+
+def _value(shape: str, point: Any) -> tuple[float, int | None]:
+    if shape in ("gauge", "sum"):
+        # JSON leaves absent what is not set; protobuf gives zero for the member that is not set.
+        return float(point.as_double or int(point.as_int or 0)), None
+    return float(point.sum or 0.0), int(point.count or 0)
