@@ -92,9 +92,9 @@ def origin(edge: Edge, raw_resource: bytes, raw_scope: bytes = b"") -> Origin:
     )
 
 
-_sampled_count = lru_cache(maxsize=1024)(
-    lambda trace_state: semconv.adjusted_count({}, trace_state)
-)
+@lru_cache(maxsize=1024)
+def _sampled_count(trace_state: str) -> float:
+    return semconv.adjusted_count({}, trace_state)
 
 
 class SpanRows:
