@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from perfkit.analysis import call_paths, code_tree, functions, samples, threads
 from perfkit.analysis.session import Derived
 
-DERIVED: tuple[Derived, ...] = ()
+DERIVED: tuple[Derived, ...] = (
+    call_paths.DERIVED,
+    code_tree.DERIVED,
+    functions.DERIVED,
+    samples.DERIVED,
+    threads.DERIVED,
+)
