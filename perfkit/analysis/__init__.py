@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfkit.analysis import call_paths, code_tree, functions, samples, threads
+from perfkit.analysis import call_paths, code_tree, functions, metric_stats, samples, threads
 from perfkit.analysis.session import Derived
 
 DERIVED: tuple[Derived, ...] = (
@@ -11,4 +11,5 @@ DERIVED: tuple[Derived, ...] = (
     functions.DERIVED,
     samples.DERIVED,
     threads.DERIVED,
+    metric_stats.DERIVED,
 )
