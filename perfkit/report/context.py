@@ -1,0 +1,36 @@
+"""What a section is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from perfkit.analysis.session import Tables
+from perfkit.report import population
+from perfkit.report.population import Population
+from perfkit.rules.model import Finding, Outcome
+
+
+@dataclass(frozen=True)
+class Context:
+    """The capture's tables, what the rules said about them, and the title of the page."""
+
+    tables: Tables
+    outcomes: list[Outcome]
+    title: str
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The one row of the table `facts`."""
+        return self.tables.frame("facts").row(0, named=True)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """All findings, the most important first, in the order of the outcomes."""
+        return [finding for outcome in self.outcomes for finding in outcome.findings]
+
+    @cached_property
+    def population(self) -> Population:
+        """The entries that the page can choose from."""
+        return population.read(self.tables.frame("requests"), self.facts)

@@ -1,0 +1,115 @@
+"""What requests wait for: components, operations and dependencies by time on the critical path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from perfkit.report.columns import Column
+from perfkit.report.context import Context
+
+TITLE = "Bottlenecks"
+NEEDS = ("components",)
+EMPTY = {
+    "what": "There are no spans in this capture, so nobody knows what requests waited for.",
+    "how": "Record what the service's OpenTelemetry SDK sends, or import traces:",
+    "command": "perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
+}
+
+_ROWS = 50
+_SHARE = Column(
+    "critical_ratio",
+    "Share of request time",
+    "share",
+    hint="Time on the critical path: making it shorter makes requests shorter",
+)
+_TIMES = (
+    Column("critical_ns", "Critical path"),
+    Column("self_ns", "Self", hint="Own time, without what it called"),
+    Column("total_ns", "Total", hint="With what it called"),
+    Column("gap_ns", "Network and queue", hint="Between the caller's span and the callee's"),
+    Column("count", "Calls"),
+    Column("p50_ns", "p50"),
+    Column("p95_ns", "p95"),
+    Column("p99_ns", "p99"),
+    Column("error_ratio", "Errors"),
+)
+_COMPONENTS = (
+    Column("component", "Component", "text", "wrap"),
+    Column("category", "Kind", "text", "muted"),
+    Column("service", "Seen from", "text", "muted"),
+    _SHARE,
+    *_TIMES,
+    Column("max_concurrency", "At once", hint="Most calls that ran at the same time"),
+)
+_OPERATIONS = (
+    Column("name", "Operation", "text", "wrap"),
+    Column("component", "Component", "text", "muted"),
+    Column("service", "Service", "text", "muted"),
+    _SHARE,
+    *_TIMES,
+)
+_EDGES = (
+    Column("service", "Caller", "text"),
+    Column("component", "Calls", "text", "wrap"),
+    Column("category", "Kind", "text", "muted"),
+    Column("critical_ratio", "Share of request time", "share"),
+    Column("critical_ns", "Critical path"),
+    Column("total_ns", "Total"),
+    Column("gap_ns", "Network and queue"),
+    Column("count", "Calls"),
+    Column("error_ratio", "Errors"),
+)
+_ENDPOINTS = (
+    Column("endpoint", "Endpoint", "text", "wrap"),
+    Column("service", "Service", "text", "muted"),
+    Column("share_ratio", "Share of request time", "share"),
+    Column("requests", "Requests"),
+    Column("rate_per_s", "Rate"),
+    Column("error_ratio", "Errors"),
+    Column("mean_ns", "Mean"),
+    Column("p50_ns", "p50"),
+    Column("p95_ns", "p95"),
+    Column("p99_ns", "p99"),
+    Column("max_ns", "Max"),
+)
+_TOOLS = (Column("tool", "Tool", "text", "wrap"), *_ENDPOINTS[2:])
+_VIEWS = (
+    # id, heading, table, columns, key of a row, order
+    ("operations", "Operations", "operations", _OPERATIONS, "critical_ns"),
+    ("components", "Components", "components", _COMPONENTS, "critical_ns"),
+    ("endpoints", "Endpoints", "endpoints", _ENDPOINTS, "total_ns"),
+    ("tools", "Tools", "tools", _TOOLS, "total_ns"),
+    ("dependencies", "Dependencies", "edges", _EDGES, "critical_ns"),
+)
+
+
+def build(context: Context) -> dict[str, Any]:
+    """Return the tables, each ranked by the request time that it stands for."""
+    views = []
+    for name, heading, table, columns, order in _VIEWS:
+        frame = context.tables.frame(table)
+        if frame.is_empty():
+            continue
+        if table == "edges":
+            frame = _with_ratios(frame, context)
+        ranked = frame.sort(order, descending=True, nulls_last=True, maintain_order=True)
+        views.append(
+            {
+                "name": name,
+                "heading": heading,
+                "columns": columns,
+                "rows": ranked.head(_ROWS).to_dicts(),
+                "left_out": max(ranked.height - _ROWS, 0),
+            }
+        )
+    return {"views": views}
+
+
+def _with_ratios(edges: pl.DataFrame, context: Context) -> pl.DataFrame:
+    request_ns = context.facts["request_ns"] or None
+    return edges.with_columns(
+        error_ratio=pl.col("errors") / pl.col("count"),
+        critical_ratio=pl.col("critical_ns") / pl.lit(request_ns, dtype=pl.Float64),
+    )

@@ -1,0 +1,77 @@
+"""How far this report can be trusted: what was captured, sampled, lost, and seen by rules."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from perfkit import units
+from perfkit.report import weaknesses
+from perfkit.report.context import Context
+from perfkit.report.text import clean_all
+
+TITLE = "Capture health"
+NEEDS: tuple[str, ...] = ()
+EMPTY: dict[str, str] = {}
+
+
+def build(context: Context) -> dict[str, Any]:
+    """Return sources, losses, notes, and the rules that did not look."""
+    info = clean_all(asdict(context.tables.capture.info))
+    by_state: dict[str, list[Any]] = {"not_applicable": [], "error": [], "quiet": [], "found": []}
+    for outcome in context.outcomes:
+        by_state[outcome.state].append(outcome)
+    return {
+        "info": info,
+        "finished": context.tables.capture.finished,
+        "amounts": _amounts(context.facts),
+        "warnings": weaknesses.find(context.tables),
+        "sources": [_source(source) for source in info["sources"]],
+        "outcomes": by_state,
+        "filters": describe_filters(context),
+    }
+
+
+def _amounts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    sampled = (
+        f"{units.number(facts['samples'])} ({units.duration(facts['sampled_ns'])} of thread time)"
+        if facts["sampled_ns"]
+        else units.number(facts["samples"])
+    )
+    return [
+        (
+            "Time",
+            f"{units.timestamp(facts['start_ns'])} and {units.duration(facts['duration_ns'])}",
+        ),
+        ("Requests", units.number(facts["entries"])),
+        ("Traces", units.number(facts["traces"])),
+        ("Spans", units.number(facts["spans"])),
+        ("Stack samples", sampled),
+        ("Threads", units.number(facts["threads"])),
+        ("Processes", units.number(facts["processes"])),
+        ("Metric points", units.number(facts["metric_points"])),
+        ("Cores", units.number(facts["cores"])),
+    ]
+
+
+def _source(source: dict[str, Any]) -> dict[str, Any]:
+    rest = {
+        key: value for key, value in source.items() if key != "name" and value not in (None, [])
+    }
+    return {"name": source.get("name", "source"), "values": rest}
+
+
+def describe_filters(context: Context) -> list[str]:
+    """Return the filters that the report was made with, in words."""
+    filters = context.tables.filters
+    texts = {
+        "service": filters.service,
+        "endpoint": filters.endpoint,
+        "tool": filters.tool,
+        "from": units.timestamp(filters.since_ns) if filters.since_ns is not None else None,
+        "before": units.timestamp(filters.until_ns) if filters.until_ns is not None else None,
+        "at least": units.duration(filters.min_duration_ns) if filters.min_duration_ns else None,
+        "status": filters.status,
+        "where": filters.where,
+    }
+    return [f"{name} {text}" for name, text in texts.items() if text is not None]

@@ -1,0 +1,164 @@
+"""Which code ran: the merged tree of sampled stacks, and the samples to filter it by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from perfkit.report.columns import Column
+from perfkit.report.context import Context
+from perfkit.report.pack import Delta
+
+TITLE = "Code flame graph"
+NEEDS = ("samples", "code_tree")
+EMPTY = {
+    "what": "There are no stack samples in this capture: nobody looked at which code ran.",
+    "how": "Record the process with perfkit, which samples it with py-spy from outside:",
+    "command": "perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
+}
+
+EXACT_SAMPLES = 1_000_000
+"""Up to so many samples the page gets each; above, they are merged by stack and time."""
+
+_COARSE_BUCKETS = 2000
+_STATES = {"running": 1, "idle": 2}
+_AMBIGUOUS = -2
+_TOP_FUNCTIONS = 30
+_KEYS = ("stack", "thread", "state", "entry")
+
+_FUNCTION_COLUMNS = (
+    Column("function", "Function", "text", "code"),
+    Column("module", "Module", "text", "muted"),
+    Column("running_self_ns", "Running self", hint="Time in the function itself, on the CPU"),
+    Column("self_ns", "Self", hint="Time in the function itself, running or waiting"),
+    Column("self_ratio", "Share of samples", "share"),
+    Column("total_ns", "Total", hint="Time in the function and what it called"),
+)
+_COUNTED_COLUMNS = (
+    *_FUNCTION_COLUMNS[:2],
+    Column("samples", "Samples"),
+    Column("self_ratio", "Share", "share"),
+)
+
+
+def build(context: Context) -> dict[str, Any]:
+    """Return the tree, the samples, and the functions with the most time of their own."""
+    tree = context.tables.frame("code_tree")
+    samples, threads = _samples(context, tree)
+    timed = samples["duration_ns"].null_count() < samples.height
+    coarse = samples.height > EXACT_SAMPLES
+    if coarse:
+        samples = _merged(samples, context.population.duration_ns // _COARSE_BUCKETS + 1)
+    functions = context.tables.frame("functions")
+    order = ["running_self_ns", "self_ns"] if timed else ["samples"]
+    top = functions.sort(order, descending=True, nulls_last=True).head(_TOP_FUNCTIONS)
+    return {
+        "timed": timed,
+        "coarse": coarse,
+        "ambiguous_ratio": float((samples["entry"] == _AMBIGUOUS).mean() or 0),
+        "columns": _FUNCTION_COLUMNS if timed else _COUNTED_COLUMNS,
+        "functions": top.to_dicts(),
+        "data": {
+            "tree": _tree(tree, timed),
+            "samples": _packed(samples, timed),
+            "threads": threads,
+            "coarse": coarse,
+        },
+    }
+
+
+def _tree(tree: pl.DataFrame, timed: bool) -> dict[str, Any]:
+    texts = tree.select(pl.col("function", "module", "file").fill_null(""))
+    strings = pl.concat([texts["function"], texts["module"], texts["file"]], how="vertical").unique(
+        maintain_order=True
+    )
+    numbers = pl.int_range(len(strings), eager=True)
+    categories = tree["category"].fill_null("native").unique().sort()
+    return {
+        "strings": strings.to_list(),
+        "label": texts["function"].replace_strict(strings, numbers).to_numpy(),
+        "module": texts["module"].replace_strict(strings, numbers).to_numpy(),
+        "file": texts["file"].replace_strict(strings, numbers).to_numpy(),
+        "line": tree["line"].fill_null(-1).to_numpy(),
+        "parent": tree["parent_id"].fill_null(-1).to_numpy(),
+        "category": tree["category"]
+        .fill_null("native")
+        .replace_strict(categories, pl.int_range(len(categories), eager=True))
+        .to_numpy(),
+        "categories": categories.to_list(),
+        "unit": "ns" if timed else "samples",
+    }
+
+
+def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Return the samples in time order, with the columns of `_KEYS`, and the threads' names."""
+    population = context.population
+    spans = context.tables.frame("sample_spans")
+    entries = population.entries.select("request_row", found="index")
+    samples = (
+        context.tables.frame("ordered_samples")
+        .join(spans.select("sample_row", "entry_row", "ambiguous"), on="sample_row", how="left")
+        .join(entries, left_on="entry_row", right_on="request_row", how="left")
+        .join(tree.select("stack_id", stack="node_id"), on="stack_id")
+        .sort("sample_row")
+    )
+    threads = (
+        samples.group_by("pid", "tid")
+        .agg(pl.col("thread_name").drop_nulls().last(), pl.len().alias("rows"))
+        .sort("rows", "pid", "tid", descending=[True, False, False])
+        .with_row_index("thread")
+    )
+    samples = samples.join(
+        threads.select("pid", "tid", "thread"), on=["pid", "tid"], nulls_equal=True
+    ).sort("sample_row")
+    numbered = samples.select(
+        "stack",
+        "thread",
+        "duration_ns",
+        pl.col("count").fill_null(1),
+        pl.col("state").replace_strict(_STATES, default=0, return_dtype=pl.Int8),
+        pl.when(pl.col("ambiguous"))
+        .then(_AMBIGUOUS)
+        .otherwise(pl.col("found").cast(pl.Int64).fill_null(-1))
+        .alias("entry"),
+        rel_ns=pl.col("ts_ns") - population.origin_ns,
+    )
+    several = threads["pid"].n_unique() > 1
+    return numbered, [_thread_name(row, several) for row in threads.iter_rows(named=True)]
+
+
+def _thread_name(row: dict[str, Any], several_processes: bool) -> str:
+    name = row["thread_name"] or "thread"
+    ids = [f"pid {row['pid']}"] if several_processes and row["pid"] is not None else []
+    ids += [str(row["tid"])] if row["tid"] is not None else []
+    return f"{name} ({', '.join(ids)})" if ids else name
+
+
+def _merged(samples: pl.DataFrame, bucket_ns: int) -> pl.DataFrame:
+    return (
+        samples.group_by(*_KEYS, bucket=pl.col("rel_ns") // bucket_ns)
+        .agg(
+            pl.when(pl.col("duration_ns").count() > 0).then(pl.col("duration_ns").sum()),
+            pl.col("count").sum(),
+            rel_ns=pl.col("bucket").first() * bucket_ns,
+        )
+        .sort("rel_ns", *_KEYS, nulls_last=True)
+    )
+
+
+def _packed(samples: pl.DataFrame, timed: bool) -> dict[str, Any]:
+    duration = samples["duration_ns"].fill_null(0) if timed else samples["count"]
+    return {
+        **{key: samples[key].to_numpy() for key in _KEYS},
+        "start_ns": _starts(samples["rel_ns"]),
+        "duration": duration.to_numpy(),
+    }
+
+
+def _starts(rel_ns: pl.Series) -> Delta | npt.NDArray[np.float64]:
+    if rel_ns.null_count():
+        return rel_ns.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return Delta(rel_ns.to_numpy())

@@ -1,0 +1,102 @@
+"""Where requests spend their time: the merged tree of spans, one value per node and request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from perfkit.report.context import Context
+from perfkit.report.population import Population
+
+TITLE = "Request flame graph"
+NEEDS = ("requests", "span_tree")
+EMPTY = {
+    "what": "There are no spans in this capture, so there is no flame graph of requests.",
+    "how": "Record what the service's OpenTelemetry SDK sends, or import traces:",
+    "command": "perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
+}
+
+EXACT_CELLS = 200_000
+"""Up to so many pairs of node and request the page filters exactly; above, requests are binned."""
+
+_MAX_BUCKETS = 512
+_CELL = ("node", "group")
+_SUMS = ("total_ns", "self_ns", "critical_ns", "count")
+
+
+def build(context: Context) -> dict[str, Any]:
+    """Return the tree and its cells."""
+    population = context.population
+    cells = _cells(context, population)
+    coarse = cells.height > EXACT_CELLS or population.coarse
+    if coarse:
+        groups, cells = _binned(population, cells)
+    else:
+        groups = population.entries.with_columns(weight="adjusted_count")
+    return {
+        "coarse": coarse,
+        "groups": groups.height,
+        "data": {
+            "tree": _tree(context.tables.frame("span_tree")),
+            "groups": population.group_columns(groups),
+            "cells": {name: cells[name].to_numpy() for name in (*_CELL, *_SUMS)},
+            "coarse": coarse,
+        },
+    }
+
+
+def _tree(tree: pl.DataFrame) -> dict[str, Any]:
+    labels = tree["label"].fill_null("(no name)")
+    strings = labels.unique(maintain_order=True)
+    categories = tree["category"].fill_null("internal").unique().sort().to_list()
+    return {
+        "strings": strings.to_list(),
+        "label": labels.replace_strict(strings, pl.int_range(len(strings), eager=True)).to_numpy(),
+        "parent": tree["parent_id"].fill_null(-1).to_numpy(),
+        "category": tree["category"]
+        .fill_null("internal")
+        .replace_strict(categories, list(range(len(categories))))
+        .to_numpy(),
+        "categories": categories,
+        "unit": "ns",
+    }
+
+
+def _cells(context: Context, population: Population) -> pl.DataFrame:
+    """Return one row per node and entry: weighted sums over the entry's spans at that node."""
+    weight = pl.col("adjusted_count")
+    tree = context.tables["tree"].select("row", "entry_row", "duration_ns", "adjusted_count")
+    times = context.tables["span_times"].select("row", "self_ns", "critical_ns")
+    entries = population.entries.lazy().select("request_row", group="index")
+    return (
+        context.tables["span_tree_rows"]
+        .join(tree, on="row")
+        .join(times, on="row")
+        .join(entries, left_on="entry_row", right_on="request_row")
+        .group_by(node="node_id", group="group")
+        .agg(
+            (pl.col("duration_ns") * weight).sum().round().cast(pl.Int64).alias("total_ns"),
+            (pl.col("self_ns") * weight).sum().round().cast(pl.Int64).alias("self_ns"),
+            (pl.col("critical_ns") * weight).sum().round().cast(pl.Int64).alias("critical_ns"),
+            weight.sum().alias("count"),
+        )
+        .sort(*_CELL)
+        .collect()
+    )
+
+
+def _binned(population: Population, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Merge requests of one endpoint, tool, status, time and duration until the cells fit."""
+    buckets = _MAX_BUCKETS
+    while True:
+        groups, of_entry = population.bins(buckets)
+        merged = (
+            cells.join(of_entry, left_on="group", right_on="index")
+            .group_by("node", group="bin")
+            .agg(pl.col(_SUMS).sum())
+            .sort(*_CELL)
+        )
+        if merged.height <= EXACT_CELLS or buckets == 1:
+            return groups, merged
+        buckets //= 2

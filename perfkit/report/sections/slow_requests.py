@@ -1,0 +1,83 @@
+"""The slowest requests, each with its waterfall, critical path, attributes, queries and code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from perfkit.ids import trace_hex
+from perfkit.report import request_details
+from perfkit.report.columns import Column
+from perfkit.report.context import Context
+
+TITLE = "Slow requests"
+NEEDS = ("requests", "tree")
+EMPTY = {
+    "what": "There are no requests in this capture.",
+    "how": "Record what the service's OpenTelemetry SDK sends, or import traces:",
+    "command": "perfkit import traces.json -o slow.perfkit",
+}
+
+SLOWEST = 200
+SLOWEST_PER_ENDPOINT = 5
+_ENDPOINTS = 200
+_LISTED = 20
+_COLUMNS = (
+    Column("duration_ns", "Duration"),
+    Column("endpoint", "Endpoint", "text"),
+    Column("tool", "Tool", "text"),
+    Column("status", "Status", "text"),
+    Column("at_ns", "After start"),
+    Column("worst_name", "Most time in", "text"),
+    Column("worst_self_ns", "of which"),
+    Column("db_count", "Queries"),
+    Column("span_count", "Spans"),
+)
+
+
+def build(context: Context) -> dict[str, Any]:
+    """Return all requests as columns, and the details of the slowest."""
+    population = context.population
+    chosen = choose(population.entries, population.endpoints)
+    listed = chosen.head(_LISTED).with_columns(at_ns="rel_ns")
+    return {
+        "columns": _COLUMNS,
+        "listed": listed.to_dicts(),
+        "entries": population.entries.height,
+        "detailed": chosen.height,
+        "data": {
+            "requests": population.columns(),
+            "coarse": population.coarse,
+            "details": {
+                "request": chosen["index"].to_numpy(),
+                "trace": [
+                    trace_hex(high or 0, low or 0)
+                    for high, low in chosen.select("trace_hi", "trace_lo").iter_rows()
+                ],
+                "cpu_ratio": _numbers(chosen["cpu_ratio"]),
+                "rss_bytes": _numbers(chosen["rss_bytes"]),
+                "hidden_error": chosen["hidden_error"].fill_null(False).to_numpy(),
+                **request_details.build(context, chosen),
+            },
+        },
+    }
+
+
+def choose(entries: pl.DataFrame, endpoints: list[str]) -> pl.DataFrame:
+    """Return the slowest entries, and the slowest few of each endpoint, the slowest first."""
+    ranked = entries.sort(["duration_ns", "index"], descending=[True, False]).with_columns(
+        overall=pl.int_range(pl.len()), of_endpoint=pl.int_range(pl.len()).over("endpoint")
+    )
+    return ranked.filter(
+        (pl.col("overall") < SLOWEST)
+        | (
+            (pl.col("of_endpoint") < SLOWEST_PER_ENDPOINT)
+            & pl.col("endpoint").is_in(endpoints[:_ENDPOINTS])
+        )
+    ).drop("overall", "of_endpoint")
+
+
+def _numbers(column: pl.Series) -> Any:
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)

@@ -1,0 +1,223 @@
+"""What is wrong and what to do first, in ten seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from perfkit import units
+from perfkit.report.context import Context
+from perfkit.report.sections.heatmaps import marks
+from perfkit.rules.model import Finding
+
+TITLE = "Summary"
+NEEDS: tuple[str, ...] = ()
+EMPTY: dict[str, str] = {}
+
+_FIRST = 3
+_NOT_RECORDED = "not in this capture"
+
+
+def build(context: Context) -> dict[str, Any]:
+    """Return the verdict, the headline numbers, the first things to do, and the strip over time."""
+    timeline = context.tables.frame("timeline")
+    return {
+        "verdict": _verdict(context),
+        "story": _story(context),
+        "tiles": [*_latency(context), *_load(context), *_resources(context, timeline)],
+        "first": [_step(finding) for finding in context.findings[:_FIRST]],
+        "missing": _missing(context),
+        "timeline": not timeline.is_empty(),
+        **({"data": {"timeline": _timeline(context, timeline)}} if timeline.height else {}),
+    }
+
+
+def _verdict(context: Context) -> str:
+    """Return one sentence: how many problems, and what mending the first would bring."""
+    findings = context.findings
+    facts = context.facts
+    if not findings:
+        if not (facts["spans"] or facts["samples"] or facts["metric_points"]):
+            return "This capture is empty: nothing was recorded, so nothing can be said."
+        looked = sum(outcome.state == "quiet" for outcome in context.outcomes)
+        return f"No problem found by the {looked} rules that could look."
+    serious = sum(finding.severity == "high" for finding in findings)
+    text = f"{_plural(len(findings), 'problem')} found"
+    text += f", {serious} of them serious." if serious else ", none of them serious."
+    best = findings[0]
+    if best.impact_high_ratio:
+        gain = units.percent_range(best.impact_low_ratio or 0.0, best.impact_high_ratio)
+        text += f" Mending the first would take away about {gain} of all request time."
+    return text
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{units.number(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def _story(context: Context) -> list[str]:
+    """Return sentences that say how slow it is, for whom, and where the time goes."""
+    sentences = []
+    endpoints = context.tables.frame("endpoints")
+    operations = context.tables.frame("operations")
+    if endpoints.height > 1:
+        slowest = endpoints.sort("p95_ns", "endpoint", descending=[True, False]).row(0, named=True)
+        most = endpoints.sort("total_ns", "endpoint", descending=[True, False]).row(0, named=True)
+        text = f"Slowest by p95 is {slowest['endpoint']} ({units.duration(slowest['p95_ns'])})"
+        if most["endpoint"] != slowest["endpoint"]:
+            text += f"; most time goes to {most['endpoint']}"
+        sentences.append(f"{text} ({units.percent(most['share_ratio'])} of request time).")
+    if operations.height:
+        top = operations.sort("critical_ns", descending=True, nulls_last=True).row(0, named=True)
+        sentences.append(
+            f"Requests wait longest for {top['name']} in {top['component']}: "
+            f"{units.percent(top['critical_ratio'])} of request time."
+        )
+    elif context.tables.has_rows("functions"):
+        functions = context.tables.frame("functions")
+        order = [name for name in ("running_self_ns", "samples") if functions[name].count()]
+        busiest = functions.sort(order, descending=True, nulls_last=True).row(0, named=True)
+        sentences.append(
+            f"The busiest function is {busiest['function']} in {busiest['module']}: "
+            f"{units.percent(busiest['self_ratio'])} of the sampled time."
+        )
+    return sentences
+
+
+def _step(finding: Finding) -> dict[str, Any]:
+    gain = ""
+    if finding.impact_high_ratio:
+        low = finding.impact_low_ratio or 0.0
+        gain = f"saves {units.percent_range(low, finding.impact_high_ratio)} of request time"
+    return {"finding": finding, "gain": finding.risk or gain}
+
+
+def _tile(label: str, value: str, note: str = "", *, stat: str = "", tone: str = "") -> Any:
+    return {"label": label, "value": value, "note": note, "stat": stat, "tone": tone}
+
+
+def _latency(context: Context) -> list[Any]:
+    entries = context.population.entries
+    if entries.is_empty():
+        return [_tile("Latency", units.MISSING, _NOT_RECORDED)]
+    p50, p95, p99 = context.quantiles(entries, (0.5, 0.95, 0.99))
+    return [
+        _tile("p50", units.duration(p50), "half are faster", stat="p50_ns"),
+        _tile("p95", units.duration(p95), f"{p95 / p50:.1f} × p50" if p50 else "", stat="p95_ns"),
+        _tile("p99", units.duration(p99), f"of {_requests(entries)}", stat="p99_ns"),
+    ]
+
+
+def _requests(entries: pl.DataFrame) -> str:
+    return _plural(round(entries["adjusted_count"].sum()), "request")
+
+
+def _load(context: Context) -> list[Any]:
+    entries = context.population.entries
+    if entries.is_empty():
+        return []
+    count = float(entries["adjusted_count"].sum())
+    failed = entries.filter(pl.col("status") == "error")
+    errors = float(failed["adjusted_count"].sum())
+    hidden = int(entries["hidden_error"].sum())
+    note = f"{units.number(round(errors))} failed" if errors else "none failed"
+    if hidden:
+        note += f", {units.number(hidden)} hid an error"
+    seconds = context.population.duration_ns / 1e9
+    return [
+        _tile(
+            "Rate",
+            units.rate(count / seconds),
+            f"for {units.duration(seconds * 1e9)}",
+            stat="rate_per_s",
+        ),
+        _tile(
+            "Errors",
+            units.percent(errors / count),
+            note,
+            stat="error_ratio",
+            tone="is-bad" if errors else "",
+        ),
+    ]
+
+
+def _resources(context: Context, timeline: pl.DataFrame) -> list[Any]:
+    cores = context.facts["cores"]
+    tiles = []
+    cpu = timeline["cpu_ratio"].drop_nulls()
+    host = timeline["host_cpu_ratio"].drop_nulls()
+    if len(cpu):
+        of = f" of {cores} cores" if cores else ""
+        tiles.append(
+            _tile("CPU, process", units.percent(cpu.mean()), f"peak {units.percent(cpu.max())}{of}")
+        )
+    elif len(host):
+        tiles.append(
+            _tile("CPU, host", units.percent(host.mean()), f"peak {units.percent(host.max())}")
+        )
+    else:
+        tiles.append(_tile("CPU", units.MISSING, _NOT_RECORDED))
+    rss = timeline["rss_bytes"].drop_nulls()
+    if len(rss):
+        note = f"from {units.size(rss[0])} to {units.size(rss[-1])}"
+        tiles.append(_tile("Memory, peak", units.size(rss.max()), note))
+    else:
+        tiles.append(_tile("Memory", units.MISSING, _NOT_RECORDED))
+    return tiles
+
+
+def _missing(context: Context) -> list[dict[str, str]]:
+    """Return which of the three kinds of data are absent, and how to get each."""
+    facts = context.facts
+    kinds = (
+        (
+            "spans",
+            "No spans: which requests were slow, and why, is not known.",
+            "perfkit record --otlp, and point the service's OTEL_EXPORTER_OTLP_ENDPOINT at it",
+        ),
+        (
+            "samples",
+            "No stack samples: which code ran is not known.",
+            "perfkit record --pid PID",
+        ),
+        (
+            "metric_points",
+            "No metrics: CPU, memory and pools over time are not known.",
+            "perfkit record --pid PID",
+        ),
+    )
+    return [{"what": what, "how": how} for fact, what, how in kinds if not facts[fact]]
+
+
+_SERIES = (
+    # column, title, unit, group
+    ("requests", "requests", "count", "load"),
+    ("errors", "errors", "count", "load"),
+    ("p50_ns", "p50", "ns", "latency"),
+    ("p95_ns", "p95", "ns", "latency"),
+    ("cpu_ratio", "CPU of the process", "ratio", "cpu"),
+    ("host_cpu_ratio", "CPU of the host", "ratio", "cpu"),
+    ("rss_bytes", "memory", "bytes", "memory"),
+)
+
+
+def _timeline(context: Context, timeline: pl.DataFrame) -> dict[str, Any]:
+    starts = timeline["bucket_ns"]
+    width = int(starts.diff().min() or 0) if len(starts) > 1 else context.population.duration_ns
+    return {
+        "start_ns": int(starts[0]) - context.population.origin_ns,
+        "bucket_ns": width,
+        "series": [
+            {
+                "id": column,
+                "title": title,
+                "unit": unit,
+                "group": group,
+                "values": timeline[column].cast(pl.Float32).fill_null(float("nan")).to_numpy(),
+            }
+            for column, title, unit, group in _SERIES
+            if timeline[column].count()
+        ],
+        "marks": marks(context),
+    }
