@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from hashlib import blake2b
+from struct import Struct
 
 _SIGN = 1 << 63
 _WRAP = 1 << 64
+_HALF, _HALVES = Struct(">q"), Struct(">qq")
 
 
 def signed(unsigned: int) -> int:
@@ -17,16 +19,14 @@ def signed(unsigned: int) -> int:
 
 def span_id_from_bytes(raw: bytes) -> int | None:
     """Return a span id; null when it is empty or all zero, as OpenTelemetry defines "no id"."""
+    if len(raw) == 8:
+        return _HALF.unpack(raw)[0] or None
     return int.from_bytes(raw[-8:], "big", signed=True) or None if raw else None
 
 
 def trace_id_from_bytes(raw: bytes) -> tuple[int, int]:
     """Return (high, low); a short id fills the low half."""
-    padded = raw[-16:].rjust(16, b"\0")
-    return (
-        int.from_bytes(padded[:8], "big", signed=True),
-        int.from_bytes(padded[8:], "big", signed=True),
-    )
+    return _HALVES.unpack(raw if len(raw) == 16 else raw[-16:].rjust(16, b"\0"))
 
 
 def span_id_from_text(text: str | None) -> int | None:

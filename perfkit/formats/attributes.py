@@ -7,6 +7,7 @@ means, and a span's promoted columns are cached by the encoded attributes that t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -17,21 +18,23 @@ from perfkit import semconv
 from perfkit.semconv import Value
 
 CACHE_ENTRIES = 1 << 14
-CACHE_ENTRY_BYTES = 512
-"""Bounds of each cache: at most 16,384 entries of at most 512 encoded bytes. Our own numbers."""
+CACHE_BYTES = 8 << 20
+CACHE_ENTRY_BYTES = 8 << 10
+"""Bounds of a cache: entries, encoded bytes of all and of one entry. Our own numbers."""
+
+UNCACHED = -1
+"""Token of a semantic attribute that is too long to be kept."""
 
 
 class DamagedAttribute(ValueError):
     """An attribute that cannot be decoded."""
 
 
-class Attribute(NamedTuple):
-    """One decoded attribute; `fragment` is its part of a JSON object."""
+Attribute = tuple[str, str, int]
+"""Key, its part of a JSON object, and a token: 0, or a number that stands for a semantic attribute.
 
-    key: str
-    fragment: str
-    semantic: bool
-    value: Value
+A plain tuple, because unpacking a named one is three times slower, and this is the inner loop.
+"""
 
 
 class Resolved(NamedTuple):
@@ -81,54 +84,62 @@ class AttributeCache(dict[bytes, Attribute]):
     def __init__(self, decode: Callable[[bytes], tuple[str, Value]]) -> None:
         super().__init__()
         self._decode = decode
+        self._tokens = itertools.count(1)
+        self._bytes = 0
+        self._resolved: dict[ResolveKey, Resolved] = {}
 
     def __missing__(self, raw: bytes) -> Attribute:
         key, value = self._decode(raw)
-        attribute = Attribute(key, fragment(key, value), key in semconv.SEMANTIC, value)
-        if len(raw) <= CACHE_ENTRY_BYTES:
-            if len(self) >= CACHE_ENTRIES:
-                self.clear()
-            self[raw] = attribute
+        text = fragment(key, value)
+        semantic = key in semconv.SEMANTIC
+        if len(raw) > CACHE_ENTRY_BYTES:
+            return key, text, UNCACHED if semantic else 0
+        if len(self) >= CACHE_ENTRIES or self._bytes > CACHE_BYTES:
+            self.clear()
+            self._bytes = 0
+        self._bytes += len(raw)
+        attribute = self[raw] = (key, text, next(self._tokens) if semantic else 0)
         return attribute
 
     def values_of(self, encoded: Iterable[bytes]) -> dict[str, Value]:
         """Decode attributes to key -> value; of equal keys the last wins."""
-        return {self[raw].key: self[raw].value for raw in encoded}
+        return dict(map(self._decode, encoded))
 
     def object_of(self, encoded: Iterable[bytes], *, sort: bool = False) -> str | None:
         """Decode attributes to the text of a JSON object; of equal keys the last wins."""
-        members = {self[raw].key: self[raw].fragment for raw in encoded}
-        return (
-            json_object(members[key] for key in sorted(members))
-            if sort
-            else json_object(members.values())
-        )
+        members = {key: text for key, text, _ in map(self.__getitem__, encoded)}
+        return json_object(members[key] for key in (sorted(members) if sort else members))
 
+    def resolve(self, key: ResolveKey, encoded: Iterable[bytes]) -> Resolved:
+        """Return what the attributes of a span say; `key` is made of their tokens.
 
-ResolveKey = tuple[str, str, tuple[bytes, ...]]
-
-
-class ResolveCache(dict[ResolveKey, Resolved]):
-    """(kind, recorded status, encoded semantic attributes) -> columns."""
-
-    def __init__(self, attributes: AttributeCache) -> None:
-        super().__init__()
-        self._attributes = attributes
-
-    def __missing__(self, key: ResolveKey) -> Resolved:
-        kind, status, encoded = key
-        resolved = resolve(kind, status, self._attributes.values_of(encoded))
-        if sum(map(len, encoded)) <= CACHE_ENTRY_BYTES:
-            if len(self) >= CACHE_ENTRIES:
-                self.clear()
-            self[key] = resolved
+        The same key always gets the same answer, so it is kept.
+        """
+        resolved = self._resolved.get(key)
+        if resolved is None:
+            kind, status, pid, tokens = key
+            semantic = [raw for raw in encoded if self[raw][2]]
+            resolved = resolve(kind, status, pid, self.values_of(semantic))
+            if UNCACHED not in tokens:
+                if len(self._resolved) >= CACHE_ENTRIES:
+                    self._resolved.clear()
+                self._resolved[key] = resolved
         return resolved
 
 
-def resolve(kind: str, status: str, attributes: dict[str, Value]) -> Resolved:
-    """Compute the columns that attributes fill; takes the promoted ones out of `attributes`."""
+ResolveKey = tuple[str, str, int | None, tuple[int, ...]]
+"""Kind, recorded status, process of the resource, and the tokens of the semantic attributes."""
+
+
+def resolve(kind: str, status: str, pid: int | None, attributes: dict[str, Value]) -> Resolved:
+    """Compute the columns that attributes fill; takes the promoted ones out of `attributes`.
+
+    `pid` is used when the attributes do not say the process.
+    """
     effective = semconv.status(status, attributes, kind)
     adjusted_count = semconv.adjusted_count(attributes)
     promoted = semconv.promote(attributes, kind)
+    if promoted["pid"] is None:
+        promoted["pid"] = pid
     columns = (kind, effective, adjusted_count, *(promoted[name] for name in _PROMOTED))
     return Resolved(columns, {key: fragment(key, value) for key, value in attributes.items()})

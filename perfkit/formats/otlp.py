@@ -14,28 +14,23 @@ from perfkit import ids
 from perfkit.batch import Batch
 from perfkit.errors import InputError
 from perfkit.formats import otlp_wire as wire
-from perfkit.formats.attributes import AttributeCache, DamagedAttribute, ResolveCache
+from perfkit.formats.attributes import AttributeCache, DamagedAttribute
 from perfkit.formats.otlp_metrics import MetricRows
 from perfkit.formats.otlp_spans import Edge, Origin, SpanRows, origin
-
-_protobuf_attributes = AttributeCache(wire.attribute_from_protobuf)
-_json_attributes = AttributeCache(wire.attribute_from_json)
 
 _PROTOBUF = Edge(
     trace_id=ids.trace_id_from_bytes,
     span_id=ids.span_id_from_bytes,
     encoded=lambda attributes: attributes,
     header=wire.header_from_protobuf,
-    attributes=_protobuf_attributes,
-    resolved=ResolveCache(_protobuf_attributes),
+    attributes=AttributeCache(wire.attribute_from_protobuf),
 )
 _JSON = Edge(
     trace_id=lambda text: ids.trace_id_from_text(text) if text else (0, 0),
     span_id=ids.span_id_from_text,
-    encoded=lambda attributes: map(bytes, attributes or ()),
+    encoded=lambda attributes: [bytes(raw) for raw in attributes or ()],
     header=wire.header_from_json,
-    attributes=_json_attributes,
-    resolved=ResolveCache(_json_attributes),
+    attributes=AttributeCache(wire.attribute_from_json),
 )
 
 

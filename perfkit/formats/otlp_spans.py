@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from perfkit import model, semconv
@@ -13,7 +14,6 @@ from perfkit.formats.attributes import (
     RESOLVED_COLUMNS,
     AttributeCache,
     DamagedAttribute,
-    ResolveCache,
     fragment,
     json_object,
 )
@@ -32,9 +32,8 @@ STATUSES |= {f"STATUS_CODE_{name.upper()}": name for name in model.STATUSES}
 STATUSES |= {str(number): name for number, name in enumerate(model.STATUSES)}
 
 SPAN_COLUMNS = (
-    *("service", "instance", "scope", "resource", "trace_hi", "trace_lo", "span_id", "parent_id"),
+    *("trace_hi", "trace_lo", "span_id", "parent_id"),
     *("name", "start_ns", "duration_ns", "status_message", "attributes"),
-    *RESOLVED_COLUMNS,
 )
 EVENT_COLUMNS = ("trace_hi", "trace_lo", "span_id", "ts_ns", "name", "attributes")
 LINK_COLUMNS = (
@@ -49,10 +48,9 @@ class Edge:
 
     trace_id: Callable[[Any], tuple[int, int]]
     span_id: Callable[[Any], int | None]
-    encoded: Callable[[Any], Iterable[bytes]]
+    encoded: Callable[[Any], Sequence[bytes]]
     header: Callable[..., tuple[str, str, list[bytes]]]
     attributes: AttributeCache
-    resolved: ResolveCache
 
 
 @dataclass(frozen=True)
@@ -104,67 +102,45 @@ class SpanRows:
         self.batch = Batch()
         self._edge = edge
         self._spans: list[tuple[Any, ...]] = []
+        self._columns: list[tuple[Any, ...]] = []
+        self._origins: list[tuple[int, Origin]] = []
         self._events: list[tuple[Any, ...]] = []
         self._links: list[tuple[Any, ...]] = []
 
     def add(self, spans: Iterable[Any], source: Origin) -> None:
         """Take the spans of one scope."""
-        edge, rows, reject = self._edge, self._spans, self.batch.reject
-        trace_id, span_id, encoded = edge.trace_id, edge.span_id, edge.encoded
-        cache, resolved_cache = edge.attributes, edge.resolved
-        shared = (source.service, source.instance, source.scope, source.resource)
+        before = len(self._spans)
+        trace_id, span_id = self._edge.trace_id, self._edge.span_id
         for span in spans:
             try:
                 start_ns = int(span.start_time_unix_nano or 0)
                 end_ns = int(span.end_time_unix_nano or 0)
             except (ValueError, OverflowError):
-                reject("span whose time is no number")
+                self.batch.reject("span whose time is no number")
                 continue
-            trace = trace_id(span.trace_id)
+            trace_hi, trace_lo = trace = trace_id(span.trace_id)
             own_id = span_id(span.span_id)
-            problem = _problem(trace, own_id, start_ns, end_ns)
-            if problem is not None:
-                reject(problem)
+            if (
+                own_id is None
+                or not (trace_hi or trace_lo)
+                or not 0 < start_ns < _MAX_TIME_NS
+                or (end_ns and not 0 <= end_ns - start_ns <= MAX_DURATION_NS)
+            ):
+                self.batch.reject(_problem(trace, own_id, start_ns, end_ns))
                 continue
-            rest: dict[str, str] = {}
-            semantic: list[bytes] = []
             try:
-                for raw in encoded(span.attributes):
-                    key, text, is_semantic, _ = cache[raw]
-                    if is_semantic:
-                        semantic.append(raw)
-                    else:
-                        rest[key] = text
-                status = span.status
-                recorded = STATUSES.get(status.code, "unset") if status else "unset"
-                kind = KINDS.get(span.kind, "unspecified")
-                columns, leftover = resolved_cache[kind, recorded, tuple(semantic)]
+                columns, attributes, message = self._describe(span, source.pid)
                 if span.events or span.links:
                     self._add_events(span, trace, own_id)
             except DamagedAttribute:
-                reject("span with an attribute that cannot be decoded")
+                self.batch.reject("span with an attribute that cannot be decoded")
                 continue
-            trace_state = span.trace_state
-            if trace_state:
-                rest["w3c.tracestate"] = fragment("w3c.tracestate", trace_state)
-                if "ot=" in trace_state:
-                    columns = (*columns[:2], _sampled_count(trace_state), *columns[3:])
-            if leftover:
-                rest.update(leftover)
-            if columns[-1] is None and source.pid is not None:
-                columns = (*columns[:-1], source.pid)
-            rows.append(
+            self._columns.append(columns)
+            self._spans.append(
                 (
-                    *shared,
-                    *trace,
-                    own_id,
-                    span_id(span.parent_span_id),
-                    span.name or "",
-                    start_ns,
-                    end_ns - start_ns if end_ns else None,
-                    (status.message or None) if status else None,
-                    "{" + ",".join(rest.values()) + "}" if rest else None,
-                    *columns,
+                    *(trace_hi, trace_lo, own_id, span_id(span.parent_span_id)),
+                    *(span.name or "", start_ns, end_ns - start_ns if end_ns else None),
+                    *(message, attributes),
                 )
             )
             if (
@@ -173,6 +149,40 @@ class SpanRows:
                 or span.dropped_links_count
             ):
                 self._count_dropped(span)
+        self._origins.append((len(self._spans) - before, source))
+
+    def _describe(
+        self, span: Any, pid: int | None
+    ) -> tuple[tuple[Any, ...], str | None, str | None]:
+        """Return the columns that the attributes fill, the other attributes, and the message.
+
+        Raises DamagedAttribute.
+        """
+        cache = self._edge.attributes
+        encoded = self._edge.encoded(span.attributes)
+        rest: dict[str, str] = {}
+        tokens: list[int] = []
+        for raw in encoded:
+            key, text, token = cache[raw]
+            if token:
+                tokens.append(token)
+            else:
+                rest[key] = text
+        status = span.status
+        code = status.code if status else 0
+        columns, leftover = cache.resolve(
+            (KINDS.get(span.kind, "unspecified"), STATUSES.get(code, "unset"), pid, tuple(tokens)),
+            encoded,
+        )
+        trace_state = span.trace_state
+        if trace_state:
+            rest["w3c.tracestate"] = fragment("w3c.tracestate", trace_state)
+            if "ot=" in trace_state:
+                columns = (*columns[:2], _sampled_count(trace_state), *columns[3:])
+        if leftover:
+            rest.update(leftover)
+        attributes = "{" + ",".join(rest.values()) + "}" if rest else None
+        return columns, attributes, (status.message or None) if code else None
 
     def _count_dropped(self, span: Any) -> None:
         for what, count in (
@@ -215,21 +225,30 @@ class SpanRows:
             ("span_links", LINK_COLUMNS, self._links),
         ):
             if rows:
-                columns = map(list, zip(*rows, strict=True))
-                self.batch.tables[table] = dict(zip(names, columns, strict=True))
+                self.batch.tables[table] = _columns(names, rows)
         if self._spans:
-            self.batch.tables["spans"]["parent_inferred"] = [False] * len(self._spans)
+            spans = self.batch.tables["spans"]
+            spans |= _columns(RESOLVED_COLUMNS, self._columns)
+            for name in ("service", "instance", "scope", "resource"):
+                spans[name] = [
+                    value
+                    for count, source in self._origins
+                    for value in repeat(getattr(source, name), count)
+                ]
+            spans["parent_inferred"] = [False] * len(self._spans)
         return self.batch
 
 
-def _problem(trace: tuple[int, int], own_id: int | None, start_ns: int, end_ns: int) -> str | None:
-    """Return why a span cannot be taken, or null."""
+def _columns(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _problem(trace: tuple[int, int], own_id: int | None, start_ns: int, end_ns: int) -> str:
+    """Say why a span cannot be taken."""
     if own_id is None or trace == (0, 0):
         return "span without ids"
     if not 0 < start_ns < _MAX_TIME_NS:
         return "span without a plausible start time"
-    if end_ns and end_ns < start_ns:
+    if end_ns < start_ns:
         return "span that ends before it starts"
-    if end_ns - start_ns > MAX_DURATION_NS:
-        return "span longer than a year"
-    return None
+    return "span longer than a year"
