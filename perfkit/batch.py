@@ -21,6 +21,16 @@ class Batch:
         """Return the columns of `table` to append to, made when absent."""
         return self.tables.setdefault(table, {name: [] for name in names})
 
+    def add_rows(self, table: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows whose values are in the order of `names`.
+
+        Further calls may add other columns to the same rows.
+        """
+        if rows:
+            columns = self.columns(table, ())
+            for name, values in zip(names, zip(*rows, strict=True), strict=True):
+                columns.setdefault(name, []).extend(values)
+
     def reject(self, reason: str, count: int = 1) -> None:
         """Count something that was refused; the reason is short and the same for equal cases."""
         self.rejected[reason] = self.rejected.get(reason, 0) + count

@@ -178,11 +178,8 @@ class _Intervals:
             self._emit(thread, trace.length_ns / 1000)
         if trace.truncated:
             self._batch.reject("end of the file, which is cut off")
-        if self._rows:
-            names = ("ts_ns", "duration_ns", "pid", "tid", "thread_name", "stack_id")
-            columns = map(list, zip(*self._rows, strict=True))
-            table = self._batch.tables["samples"] = dict(zip(names, columns, strict=True))
-            table["count"] = [1] * len(self._rows)
+        names = ("ts_ns", "duration_ns", "pid", "tid", "thread_name", "stack_id", "count")
+        self._batch.add_rows("samples", names, [(*row, 1) for row in self._rows])
         return self._batch
 
     def _begin(self, event: _Event) -> None:

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET
+
 from perfkit import ids
 from perfkit.batch import Batch
 from perfkit.errors import InputError
 from perfkit.formats import otlp_wire as wire
 from perfkit.formats.attributes import AttributeCache, DamagedAttribute
 from perfkit.formats.otlp_metrics import MetricRows
-from perfkit.formats.otlp_spans import Edge, Origin, SpanRows, origin
+from perfkit.formats.otlp_spans import Edge, SpanRows, decode_origin
+from perfkit.formats.spans import Origin
 
 _PROTOBUF = Edge(
     trace_id=ids.trace_id_from_bytes,
     span_id=ids.span_id_from_bytes,
     encoded=lambda attributes: attributes,
     header=wire.header_from_protobuf,
+    present=lambda message, name: message.HasField(name),
     attributes=AttributeCache(wire.attribute_from_protobuf),
 )
 _JSON = Edge(
@@ -30,52 +34,75 @@ _JSON = Edge(
     span_id=ids.span_id_from_text,
     encoded=lambda attributes: [bytes(raw) for raw in attributes or ()],
     header=wire.header_from_json,
+    present=lambda message, name: getattr(message, name) is not None,
     attributes=AttributeCache(wire.attribute_from_json),
 )
 
 
 def traces_from_protobuf(body: bytes) -> Batch:
     """Read an ExportTraceServiceRequest or TracesData."""
-    return _traces(_PROTOBUF, wire.parse_traces(body))
+    return _traces(_PROTOBUF, wire.parse_traces(body).resource_spans)
 
 
 def traces_from_json(body: bytes) -> Batch:
     """Read the JSON form of an ExportTraceServiceRequest."""
-    return _traces(_JSON, wire.load_traces(body))
+    return _traces(_JSON, _member(wire.load_json(body), "resource_spans"))
 
 
 def metrics_from_protobuf(body: bytes) -> Batch:
     """Read an ExportMetricsServiceRequest or MetricsData."""
-    return _metrics(_PROTOBUF, wire.parse_metrics(body), lambda metric, name: metric.HasField(name))
+    return _metrics(_PROTOBUF, wire.parse_metrics(body).resource_metrics)
 
 
 def metrics_from_json(body: bytes) -> Batch:
     """Read the JSON form of an ExportMetricsServiceRequest."""
-    return _metrics(
-        _JSON, wire.load_metrics(body), lambda metric, name: getattr(metric, name) is not None
-    )
+    return _metrics(_JSON, _member(wire.load_json(body), "resource_metrics"))
+
+
+def from_json(body: bytes) -> list[Batch]:
+    """Read a document of any signal, as the collector's file exporter writes them."""
+    document = wire.load_json(body)
+    batches = []
+    if document.resource_spans is not UNSET:
+        batches.append(_traces(_JSON, document.resource_spans))
+    if document.resource_metrics is not UNSET:
+        batches.append(_metrics(_JSON, document.resource_metrics))
+    if document.resource_logs is not UNSET:
+        batches.append(Batch())
+        batches[-1].reject("logs, which perfkit does not read")
+    if not batches:
+        raise InputError("not OTLP JSON: it has no resourceSpans and no resourceMetrics")
+    return batches
+
+
+def _member(document: Any, name: str) -> Any:
+    """Return one signal of a document; an empty one is a valid request without data."""
+    value = getattr(document, name)
+    if value is UNSET and document != type(document)():
+        raise InputError(f"not OTLP JSON of this kind: it has no {name}")
+    return None if value is UNSET else value
 
 
 def _origin(edge: Edge, resource: Any, scope: Any = b"") -> Origin:
     try:
-        return origin(edge, bytes(resource), bytes(scope))
+        return decode_origin(edge, bytes(resource), bytes(scope))
     except DamagedAttribute as error:
         raise InputError("a resource has an attribute that cannot be decoded") from error
 
 
-def _traces(edge: Edge, message: Any) -> Batch:
+def _traces(edge: Edge, groups: Any) -> Batch:
     rows = SpanRows(edge)
-    for group in message.resource_spans or ():
+    for group in groups or ():
         for part in group.scope_spans or ():
             rows.add(part.spans or (), _origin(edge, group.resource, part.scope))
     return rows.finish()
 
 
-def _metrics(edge: Edge, message: Any, present: Any) -> Batch:
+def _metrics(edge: Edge, groups: Any) -> Batch:
     rows = MetricRows(edge)
-    for group in message.resource_metrics or ():
+    for group in groups or ():
         source = _origin(edge, group.resource)
         for part in group.scope_metrics or ():
             for metric in part.metrics or ():
-                rows.add(metric, source, present)
+                rows.add(metric, source)
     return rows.finish()

@@ -7,7 +7,8 @@ from typing import Any
 
 from perfkit.batch import Batch
 from perfkit.formats.attributes import DamagedAttribute
-from perfkit.formats.otlp_spans import Edge, Origin
+from perfkit.formats.otlp_spans import Edge
+from perfkit.formats.spans import Origin
 
 METRIC_COLUMNS = (
     *("service", "instance", "name", "unit", "kind", "ts_ns", "value", "count", "attributes"),
@@ -29,9 +30,9 @@ class MetricRows:
         self._edge = edge
         self._rows: list[tuple[Any, ...]] = []
 
-    def add(self, metric: Any, source: Origin, present: Any) -> None:
-        """Take the points of one metric; `present(metric, shape)` tells which shape it has."""
-        shape = next((name for name in _SHAPES if present(metric, name)), None)
+    def add(self, metric: Any, source: Origin) -> None:
+        """Take the points of one metric."""
+        shape = next((name for name in _SHAPES if self._edge.present(metric, name)), None)
         if shape is None:
             self.batch.reject("metric without data")
             return
@@ -61,9 +62,7 @@ class MetricRows:
 
     def finish(self) -> Batch:
         """Return everything as columns."""
-        if self._rows:
-            columns = map(list, zip(*self._rows, strict=True))
-            self.batch.tables["metrics"] = dict(zip(METRIC_COLUMNS, columns, strict=True))
+        self.batch.add_rows("metrics", METRIC_COLUMNS, self._rows)
         return self.batch
 
 

@@ -192,10 +192,6 @@ class _ResourceSpans(msgspec.Struct, rename="camel"):
     scope_spans: list[_ScopeSpans] | None = None
 
 
-class _Traces(msgspec.Struct, rename="camel"):
-    resource_spans: list[_ResourceSpans] | None
-
-
 class _Point(msgspec.Struct, rename="camel"):
     time_unix_nano: Integer = None
     attributes: Encoded = None
@@ -231,8 +227,10 @@ class _ResourceMetrics(msgspec.Struct, rename="camel"):
     scope_metrics: list[_ScopeMetrics] | None = None
 
 
-class _Metrics(msgspec.Struct, rename="camel"):
-    resource_metrics: list[_ResourceMetrics] | None
+class _Document(msgspec.Struct, rename="camel"):
+    resource_spans: list[_ResourceSpans] | msgspec.UnsetType | None = msgspec.UNSET
+    resource_metrics: list[_ResourceMetrics] | msgspec.UnsetType | None = msgspec.UNSET
+    resource_logs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 # Field names as in the .proto file are allowed, and before OTLP 0.15 scopes had another name. Both
@@ -248,21 +246,12 @@ _RENAMED = {
 }
 
 
-def load_traces(body: bytes) -> Any:
-    """Parse OTLP/JSON traces."""
-    return _load(body, _Traces)
-
-
-def load_metrics(body: bytes) -> Any:
-    """Parse OTLP/JSON metrics."""
-    return _load(body, _Metrics)
-
-
-def _load(body: bytes, shape: type[_Traces] | type[_Metrics]) -> _Traces | _Metrics:
+def load_json(body: bytes) -> Any:
+    """Parse an OTLP/JSON document. Fields that it does not have are `msgspec.UNSET`."""
     try:
         if _OLD_SPELLING.search(body):
             body = msgspec.json.encode(_present_spelling(msgspec.json.decode(body)))
-        return msgspec.json.decode(body, type=shape)
+        return _document.decode(body)
     except msgspec.ValidationError as error:
         raise InputError(f"not OTLP JSON: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -287,6 +276,7 @@ def _present_name(name: str) -> str:
 
 _key_value = msgspec.json.Decoder(_KeyValue)
 _header = msgspec.json.Decoder(_Header)
+_document = msgspec.json.Decoder(_Document)
 
 
 def attribute_from_json(raw: bytes) -> tuple[str, Value]:
