@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from perfkit.analysis import call_paths, code_tree, functions, metric_stats, samples, threads
+from perfkit.analysis import (
+    call_paths,
+    code_tree,
+    functions,
+    metric_stats,
+    sample_spans,
+    samples,
+    threads,
+)
 from perfkit.analysis.session import Derived
 
 DERIVED: tuple[Derived, ...] = (
@@ -12,4 +20,6 @@ DERIVED: tuple[Derived, ...] = (
     samples.DERIVED,
     threads.DERIVED,
     metric_stats.DERIVED,
+    sample_spans.DERIVED,
+    sample_spans.CODE_BY_ENTRY,
 )

@@ -1,0 +1,82 @@
+"""Many intervals at once: merging them by group, and what is left when others are cut out.
+
+Times are ranks (positions in a sorted list of all moments that occur), so that a group and a time
+fit into one integer and no sum of Unix times can overflow.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+class Intervals(NamedTuple):
+    """Half-open intervals [start, end), each belonging to a group."""
+
+    group: Ints
+    start: Ints
+    end: Ints
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> Intervals:
+        """Return those that are kept."""
+        return Intervals(self.group[keep], self.start[keep], self.end[keep])
+
+
+def union(intervals: Intervals, moments: int) -> Intervals:
+    """Merge the intervals of each group that overlap or touch; in order of group and start.
+
+    Groups and ranks count from 0; ranks are below `moments`. Empty intervals vanish.
+    """
+    intervals = intervals.where(intervals.end > intervals.start)
+    order = np.lexsort((intervals.start, intervals.group))
+    group, start, end = (values[order] for values in intervals)
+    reach = np.maximum.accumulate(group * moments + end)
+    opens = np.ones(len(group), dtype=np.bool_)
+    opens[1:] = (group * moments + start)[1:] > reach[:-1]
+    first = np.flatnonzero(opens)
+    last = np.append(first[1:], len(group))[: len(first)] - 1
+    return Intervals(group[first], start[first], reach[last] - group[first] * moments)
+
+
+def uncovered(whole: Intervals, covers: Intervals, moments: int) -> Intervals:
+    """Return the parts of each whole that its covers leave free.
+
+    `whole.group` numbers the wholes 0, 1, …; `covers.group` says which whole a cover belongs to.
+    """
+    clipped = Intervals(
+        covers.group,
+        np.maximum(covers.start, whole.start[covers.group]),
+        np.minimum(covers.end, whole.end[covers.group]),
+    )
+    blocks = union(clipped, moments)
+    first = np.ones(len(blocks.group), dtype=np.bool_)
+    first[1:] = blocks.group[1:] != blocks.group[:-1]
+    last = np.append(first[1:], True)[: len(first)]
+    before = np.where(first, whole.start[blocks.group], np.roll(blocks.end, 1))
+    tail = whole.start.copy()
+    tail[blocks.group[last]] = blocks.end[last]
+    parts = Intervals(
+        np.concatenate([blocks.group, whole.group]),
+        np.concatenate([before, tail]),
+        np.concatenate([blocks.start, whole.end]),
+    )
+    return parts.where(parts.end > parts.start)
+
+
+def max_overlap(intervals: Intervals) -> Ints:
+    """Return for each group 0 … n-1 how many of its intervals overlap at most; 0 for none."""
+    groups = int(intervals.group.max()) + 1 if len(intervals.group) else 0
+    full = intervals.where(intervals.end > intervals.start)
+    group = np.concatenate([full.group, full.group])
+    time = np.concatenate([full.start, full.end])
+    change = np.repeat(np.array([1, -1]), len(full.group))
+    # At one moment ends come first: intervals that only touch do not overlap.
+    order = np.lexsort((change, time, group))
+    level = np.cumsum(change[order])
+    peak = np.zeros(groups, dtype=np.int64)
+    np.maximum.at(peak, group[order], level)
+    return peak

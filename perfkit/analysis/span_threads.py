@@ -1,0 +1,139 @@
+"""On which sampled thread each span ran, so that stacks can be laid beside spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.intervals import Ints
+from perfkit.analysis.session import Tables
+
+NOWHERE = -1
+_MAX_CLIMB = 64
+"""How many ancestors on other threads are passed to find the one on the same thread."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The spans that ran on sampled threads, as columns."""
+
+    row: Ints
+    entry_row: Ints
+    thread: Ints
+    above: Ints
+    """Position in these columns of the nearest ancestor on the same thread, or NOWHERE."""
+    start_ns: Ints
+    end_ns: Ints
+
+
+@dataclass(frozen=True)
+class SpanThreads:
+    """All spans with the number of their sampled thread, NOWHERE where that is not known."""
+
+    threads: pl.DataFrame
+    """`pid`, `tid`, `thread`: the sampled threads, numbered."""
+    spans: pl.DataFrame
+    """One row a span of `tree` that counts: `row`, `parent_row`, `entry_row`, `start_ns`,
+    `end_ns`, `thread`, and `named`: whether the span says on which thread it ran."""
+
+    def matched(self) -> Matched:
+        """Return the spans on sampled threads, each with its nearest ancestor on its thread."""
+        thread = self.spans["thread"].to_numpy()
+        chosen = np.flatnonzero(thread != NOWHERE)
+        place = np.full(self.spans.height, NOWHERE, dtype=np.int64)
+        place[chosen] = np.arange(len(chosen))
+        parent = self._parents()
+        above = parent[chosen]
+        for _ in range(_MAX_CLIMB):
+            elsewhere = np.flatnonzero((above != NOWHERE) & (thread[above] != thread[chosen]))
+            if not len(elsewhere):
+                break
+            above[elsewhere] = parent[above[elsewhere]]
+        above = np.where((above != NOWHERE) & (thread[above] == thread[chosen]), above, NOWHERE)
+        columns = self.spans[chosen]
+        return Matched(
+            columns["row"].to_numpy(),
+            columns["entry_row"].to_numpy(),
+            thread[chosen],
+            np.where(above != NOWHERE, place[above], NOWHERE),
+            columns["start_ns"].to_numpy(),
+            columns["end_ns"].to_numpy(),
+        )
+
+    def _parents(self) -> Ints:
+        places = self.spans.select("row").with_row_index("place")
+        joined = self.spans.select("parent_row").join(
+            places, left_on="parent_row", right_on="row", how="left", maintain_order="left"
+        )
+        return joined["place"].cast(pl.Int64).fill_null(NOWHERE).to_numpy()
+
+    def reason(self) -> str:
+        """Say how spans and samples were joined, or why they could not be."""
+        if not self.threads.height:
+            return "no samples with times"
+        if not self.spans.height:
+            return "no spans"
+        joined = self.spans.filter(pl.col("thread") != NOWHERE)
+        if joined.height:
+            return "by thread" if joined["named"].any() else "by process, which had one thread"
+        if self.spans["named"].any():
+            return "the threads that spans name were not sampled"
+        return "spans do not say on which thread they ran"
+
+
+def span_threads(tables: Tables) -> SpanThreads:
+    """Match spans with sampled threads.
+
+    By process and thread; by thread alone where a span does not name its process and no two
+    sampled processes have such a thread; by process alone where a span does not name its thread and
+    the process was sampled on a single one.
+    """
+    threads = (
+        tables["ordered_samples"]
+        .filter(pl.col("ts_ns").is_not_null() & pl.col("tid").is_not_null())
+        .select("pid", "tid")
+        .unique()
+        .sort("pid", "tid")
+        .with_row_index("thread")
+        .with_columns(pl.col("thread").cast(pl.Int64))
+        .select("pid", "tid", "thread")
+        .collect()
+    )
+    alone = pl.len().over(pl.col("pid")) == 1
+    by_process = threads.filter(alone & pl.col("pid").is_not_null()).select(
+        "pid", by_process="thread"
+    )
+    alone = pl.len().over(pl.col("tid")) == 1
+    by_thread = threads.filter(alone).select("tid", by_thread="thread")
+    spans = (
+        tables["tree"]
+        .select(
+            "duplicate",
+            pl.col("row", "parent_row", "entry_row").cast(pl.Int64),
+            "start_ns",
+            "pid",
+            tid="thread_id",
+            # Clock skew handling and bad input may leave a span without length.
+            end_ns=pl.col("start_ns") + pl.col("duration_ns").fill_null(0).clip(0),
+            named=pl.col("thread_id").is_not_null(),
+        )
+        .join(threads.lazy(), on=["pid", "tid"], how="left", maintain_order="left")
+        .join(by_process.lazy(), on="pid", how="left", maintain_order="left")
+        .join(by_thread.lazy(), on="tid", how="left", maintain_order="left")
+        .with_columns(
+            # The second report of a request would stand beside the first.
+            thread=pl.when(pl.col("duplicate"))
+            .then(NOWHERE)
+            .when(pl.col("named") & pl.col("pid").is_not_null())
+            .then("thread")
+            .when(pl.col("named"))
+            .then("by_thread")
+            .otherwise("by_process")
+            .fill_null(NOWHERE)
+        )
+        .select("row", "parent_row", "entry_row", "start_ns", "end_ns", "thread", "named")
+        .collect()
+    )
+    return SpanThreads(threads, spans.filter(pl.col("entry_row").is_not_null()))
