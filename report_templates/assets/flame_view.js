@@ -1,0 +1,376 @@
+"use strict";
+// A flame graph with all that belongs to it: tools, breadcrumbs, search, top table, sandwich.
+{
+  const pk = (window.perfkit ??= {});
+  const { el } = pk.dom;
+
+  const KEYS = [
+    [["↑", "↓", "←", "→"], "move between frames"],
+    [["Enter"], "zoom in, or open “n more”"],
+    [["Backspace"], "back"],
+    [["Escape"], "end the search, then show all"],
+    [["/"], "search"],
+  ];
+
+  /**
+   * `options`: {name: key in the URL fragment, whole: what all of it is called, library: categories
+   * that "hide library" hides, colours: [[value, text], …], note: a remark below the graph}.
+   */
+  class View {
+    constructor(element, columns, options) {
+      this.options = { name: "", whole: "all", library: [], note: "", ...options };
+      this.source = pk.tree.create(columns);
+      this.tree = this.source;
+      this.hiding = null;
+      this.query = "";
+      this.element = element;
+      this.build();
+    }
+
+    build() {
+      const { options, source } = this;
+      this.path = el("nav", { class: "flame-path", "aria-label": "Zoomed to" });
+      this.found = el("span", { class: "muted", "aria-live": "polite" });
+      this.input = el("input", {
+        class: "input",
+        type: "search",
+        placeholder: "Search frames",
+        "aria-label": "Search frames; /pattern/ for a regular expression",
+        title: "Part of a name, or /pattern/",
+      });
+      let waiting = 0;
+      this.input.addEventListener("input", () => {
+        clearTimeout(waiting);
+        waiting = setTimeout(() => this.search(this.input.value), 120);
+      });
+      this.input.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== "Escape") return;
+        clearTimeout(waiting);
+        if (event.key === "Escape") this.input.value = "";
+        this.search(this.input.value);
+        this.stage.element.focus({ preventScroll: true });
+      });
+      const graph = el("div", { class: "flame-graph" });
+      this.tools = this.toolbar();
+      graph.append(this.tools, this.path);
+      this.stage = new pk.flame.Stage(graph, {
+        whole: options.whole,
+        tall: true,
+        onview: (view) => this.viewed(view),
+        onsearch: () => this.input.focus(),
+        onescape: () => this.endSearch(),
+        onselect: (node) => (this.chosen = node),
+      });
+      this.legend = el("div", { class: "legend" });
+      this.note = el("p", { class: "note" });
+      graph.append(this.legend, this.note, help());
+      this.top = el("div", { class: "flame-top" });
+      this.sandwich = new pk.flame.Sandwich(el("div", { class: "flame-sandwich" }), options);
+      this.tabs = pk.dom.tabs("Views of the flame graph", [
+        ["Flame graph", graph, () => this.stage.draw()],
+        [source.unit === "ns" && !source.file ? "Top frames" : "Top functions", this.top],
+        ["Callers and callees", this.sandwich.element, () => this.showSandwich(this.chosen)],
+      ]);
+      this.element.replaceChildren(this.tabs, graph, this.top, this.sandwich.element);
+      this.buildTop();
+      pk.theme.on(() => this.redraw());
+      addEventListener("beforeprint", () => this.stage.draw());
+    }
+
+    toolbar() {
+      const { options, source } = this;
+      const colours = [["category", "Colour by kind"]];
+      if (source.module) colours.push(["module", "Colour by module"]);
+      this.back = pk.dom.button("Back", () => this.stage.back(), { disabled: true });
+      this.reset = pk.dom.button("Show all", () => this.stage.reset(), { disabled: true });
+      this.colours = pk.dom.select("Colour", colours, "category", (colour) => this.paint(colour));
+      const direction = pk.dom.choice(
+        "Direction",
+        [["icicle", "Icicle"], ["flame", "Flame"]],
+        "icicle",
+        (orientation) => this.stage.set({ orientation }),
+      );
+      const order = pk.dom.choice(
+        "Order of siblings",
+        [["heavy", "Heaviest first"], ["name", "By name"]],
+        "heavy",
+        (value) => this.stage.set({ order: value }),
+      );
+      this.width = pk.dom.choice("Width", [["now", "Now"], ["before", "Before"]], "now", () => this.refresh());
+      this.width.hidden = true;
+      const tools = el("div", { class: "toolbar", role: "group", "aria-label": "Flame graph" });
+      tools.append(this.input, this.found, this.back, this.reset, direction, order, this.colours, this.width);
+      if (options.library.length) tools.append(this.libraryBox());
+      return tools;
+    }
+
+    libraryBox() {
+      const box = el("input", { type: "checkbox" });
+      box.addEventListener("change", () => this.hideLibrary(box.checked));
+      return el("label", { class: "field" }, box, "Hide library frames");
+    }
+
+    // ---- values ----
+
+    /** Shows other values: columns `total`, `self` and maybe `count`, one element for each node. */
+    update(values, baseline = null) {
+      this.given = values;
+      this.givenBaseline = baseline;
+      return this.refresh();
+    }
+
+    refresh() {
+      this.values = this.measured(this.given);
+      this.difference = this.givenBaseline ? compared(this.values, this.measured(this.givenBaseline)) : null;
+      this.offerDifference();
+      const before = this.difference && this.width.querySelector("[aria-pressed=true]")?.textContent === "Before";
+      const shown = before ? this.difference.baseline : this.values;
+      if (this.query) this.match();
+      const drawn = this.stage.show(this.tree, shown, this.difference);
+      if (!this.restored) this.restore();
+      this.paintLegend();
+      this.remark();
+      this.showPath();
+      this.updateTop();
+      if (!this.sandwich.element.hidden) this.showSandwich(this.chosen);
+      return drawn;
+    }
+
+    measured(given) {
+      if (!this.hiding) return pk.tree.measure(this.source, given);
+      const { map, tree } = this.hiding;
+      const { self, lost } = pk.derive.moved(map, given.self, tree.n);
+      const total = pk.tree.propagate(tree, self);
+      const values = pk.tree.measure(tree, { total, self, samples: given.samples });
+      values.whole += lost;
+      return values;
+    }
+
+    hideLibrary(hide) {
+      this.hiding = hide ? (this.withoutLibrary ??= pk.derive.without(this.source, this.options.library)) : null;
+      this.tree = hide ? this.hiding.tree : this.source;
+      this.chosen = undefined;
+      return this.refresh();
+    }
+
+    offerDifference() {
+      const offered = this.colours.querySelector("[value=difference]");
+      if (this.difference && !offered) {
+        this.colours.append(el("option", { value: "difference", text: "Colour by difference" }));
+        this.colours.value = "difference";
+        this.stage.options.colour = "difference";
+      }
+      this.width.hidden = !this.difference;
+    }
+
+    // ---- search ----
+
+    search(query) {
+      this.query = query.trim();
+      this.input.value = query;
+      pk.filter.setView(this.key("q"), this.query || null);
+      this.match();
+      return this.stage.draw();
+    }
+
+    match() {
+      const result = this.query ? pk.tree.search(this.tree, this.values, this.query) : null;
+      this.stage.hits = result?.nodes ?? null;
+      this.matched = result;
+      if (!this.query) this.found.textContent = "";
+      else if (!result) this.found.textContent = "not a pattern";
+      else this.found.textContent = `${pk.format.plural(result.count, "frame")}, ${pk.format.percent(result.ratio)}`;
+    }
+
+    endSearch() {
+      if (!this.query) return false;
+      this.search("");
+      return true;
+    }
+
+    // ---- where it is zoomed to ----
+
+    zoom(node) {
+      return this.stage.zoom({ node, skip: 0 });
+    }
+
+    select(node) {
+      this.tabs.show(0);
+      return this.zoom(node);
+    }
+
+    viewed(view) {
+      const plain = view.skip === 0 && view.node >= 0 && !this.hiding;
+      pk.filter.setView(this.key(), plain ? view.node : null);
+      this.showPath();
+      this.remark();
+    }
+
+    key(part) {
+      const { name } = this.options;
+      return part ? `${name}.${part}` : name;
+    }
+
+    /** Back to where a link points. */
+    restore() {
+      this.restored = true;
+      const query = pk.filter.view(this.key("q"));
+      if (query) this.search(query);
+      const node = Number(pk.filter.view(this.key()) ?? NaN);
+      if (Number.isInteger(node) && node >= 0 && node < this.tree.n) this.zoom(node);
+    }
+
+    showPath() {
+      const { view, history } = this.stage;
+      this.back.disabled = history.length === 0;
+      this.reset.disabled = view.node < 0 && view.skip === 0;
+      const nodes = view.node < 0 ? [] : pk.tree.path(this.tree, view.node);
+      const crumbs = [-1, ...nodes].map((node) => {
+        const text = pk.format.text(this.stage.nameOf(node), 60);
+        const current = node === view.node && view.skip === 0;
+        return el("button", {
+          type: "button",
+          class: "crumb",
+          text,
+          "aria-current": current ? "true" : null,
+          on: { click: () => this.zoom(node) },
+        });
+      });
+      if (view.skip) crumbs.push(el("span", { class: "crumb", text: `from the ${pk.format.number(view.skip + 1)}th on` }));
+      this.path.replaceChildren(...crumbs);
+      this.path.scrollLeft = this.path.scrollWidth;
+    }
+
+    // ---- looks ----
+
+    paint(colour) {
+      this.stage.set({ colour });
+      this.paintLegend();
+    }
+
+    redraw() {
+      this.paintLegend();
+      this.sandwich.draw();
+      return this.stage.draw();
+    }
+
+    paintLegend() {
+      const shades = pk.flame.hues();
+      const colour = this.stage.options.colour;
+      const entries = [];
+      if (colour === "category") {
+        const used = new Set(this.tree.category);
+        for (const category of used) {
+          const name = this.tree.categories[category];
+          entries.push([shades[pk.flame.categoryHue(name)], name]);
+        }
+      } else if (colour === "difference") {
+        const scale = pk.flame.differences();
+        entries.push([scale.at(-1), "larger share than before"], [scale[3], "no clear change"], [scale[0], "smaller share"]);
+      }
+      this.legend.replaceChildren(...entries.map(([fill, text]) => swatch(fill, text)));
+    }
+
+    remark() {
+      const { bars } = this.stage;
+      if (!bars) return;
+      let present = 0;
+      for (const total of this.values.total) if (total > 0) present++;
+      const drawn = bars.kind.filter((kind) => kind === pk.flame.NODE).length - (this.stage.view.node < 0 ? 1 : 0);
+      const parts = [`${pk.format.plural(present, "frame")}, ${pk.format.number(Math.max(drawn, 0))} drawn.`];
+      if (bars.kind.includes(pk.flame.MORE)) parts.push("Frames too thin to see are in the bars “n more”: click one to open it.");
+      if (this.options.note) parts.push(this.options.note);
+      this.note.textContent = parts.join(" ");
+    }
+
+    // ---- top table ----
+
+    buildTop() {
+      const { source } = this;
+      const share = (of) => (k) => (this.values.whole > 0 ? of(k) / this.values.whole : 0);
+      const self = (k) => this.sums.self[this.sums.labels[k]];
+      const total = (k) => this.sums.total[this.sums.labels[k]];
+      const node = (k) => this.sums.node[this.sums.labels[k]];
+      const columns = [
+        { key: "name", title: "Name", wide: true, value: (k) => pk.format.text(this.tree.strings[this.sums.labels[k]], 400) },
+        { key: "kind", title: "Kind", width: "12ch", value: (k) => this.tree.categories[this.tree.category[node(k)]] },
+        { key: "self", title: "Self", unit: source.unit, width: "13ch", value: self, share: share(self) },
+        { key: "self_ratio", title: "Self %", unit: "ratio", value: share(self) },
+        { key: "total", title: "Total", unit: source.unit, width: "13ch", value: total, share: share(total) },
+        { key: "total_ratio", title: "Total %", unit: "ratio", value: share(total) },
+      ];
+      if (source.module) {
+        columns.splice(1, 0, { key: "module", title: "Module", width: "26ch", value: (k) => pk.format.text(this.tree.strings[this.tree.module[node(k)]] ?? "", 200) });
+      }
+      this.table = pk.table.create(this.top, {
+        label: "Functions by their time",
+        columns,
+        sort: { key: "self", descending: true },
+        search: "Search functions",
+        onopen: (k) => {
+          this.chosen = node(k);
+          this.tabs.show(2);
+        },
+      });
+      this.top.append(el("p", { class: "note", text: "Total counts recursion once. Choose a row to see who calls it and what it calls." }));
+    }
+
+    updateTop() {
+      this.sums = pk.tree.byLabel(this.tree, this.values);
+      this.table.update(this.sums.labels.length);
+    }
+
+    showSandwich(node) {
+      let chosen = node ?? -1;
+      if (chosen < 0) chosen = heaviestSelf(this.values);
+      this.sandwich.show(this.tree, this.values, chosen < 0 ? -1 : this.tree.label[chosen]);
+    }
+  }
+
+  function heaviestSelf(values) {
+    let best = -1;
+    for (let i = 0; i < values.self.length; i++) {
+      if (values.self[i] > 0 && (best < 0 || values.self[i] > values.self[best])) best = i;
+    }
+    return best;
+  }
+
+  const swatch = (fill, text) =>
+    el("span", { class: "legend-item" }, el("span", { class: "swatch", style: { background: fill } }), text);
+
+  function help() {
+    const list = el("dl", { class: "pairs" });
+    for (const [keys, text] of KEYS) {
+      const dt = el("dt", {}, ...keys.flatMap((key) => [el("kbd", { text: key }), " "]));
+      list.append(dt, el("dd", { text }));
+    }
+    return el("details", { class: "more no-print" }, el("summary", { text: "Keyboard" }), list);
+  }
+
+  /**
+   * How the share of each node differs from a baseline. Steps -3..3; 0 where the difference is within
+   * two standard errors (when the values carry counts of samples) or below a thousandth of the whole.
+   */
+  function compared(values, baseline) {
+    const share = (of, node) => (of.whole > 0 ? of.total[node] / of.whole : 0);
+    const n = (of) => of.samples ?? Infinity;
+    const delta = (node) => share(values, node) - share(baseline, node);
+    let most = 0;
+    for (let i = 0; i < values.total.length; i++) most = Math.max(most, Math.abs(delta(i)));
+    const band = (node) => {
+      const p = (share(values, node) + share(baseline, node)) / 2;
+      return Math.max(0.001, 2 * Math.sqrt(p * (1 - p) * (1 / n(values) + 1 / n(baseline))));
+    };
+    return {
+      baseline,
+      step(node) {
+        const d = delta(node);
+        if (Math.abs(d) <= band(node)) return 0;
+        return Math.sign(d) * Math.min(3, 1 + Math.floor((3 * Math.abs(d)) / most));
+      },
+      text: (node) => `${pk.format.percent(share(baseline, node))} of all, now ${pk.format.percent(share(values, node))}`,
+    };
+  }
+
+  pk.flame.create = (element, columns, options) => new View(element, columns, options);
+}

@@ -1,0 +1,59 @@
+"use strict";
+// Light or dark: the reader's choice, else the system's. Runs in <head>, before the first paint.
+{
+  const pk = (window.perfkit ??= {});
+  const KEY = "perfkit-theme";
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const listeners = [];
+
+  // A file opened from disk may have no storage at all; then the choice lasts as long as the page.
+  let choice = null;
+  try {
+    choice = localStorage.getItem(KEY);
+  } catch {
+    choice = null;
+  }
+
+  const current = () =>
+    choice === "light" || choice === "dark" ? choice : system.matches ? "dark" : "light";
+
+  function apply() {
+    document.documentElement.dataset.theme = current();
+    for (const button of document.querySelectorAll("[data-action=theme]")) label(button);
+    for (const listener of listeners) listener(current());
+  }
+
+  function label(button) {
+    const other = current() === "dark" ? "Light" : "Dark";
+    button.textContent = other;
+    button.setAttribute("aria-label", `${other} theme`);
+    button.hidden = false;
+  }
+
+  function toggle() {
+    choice = current() === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem(KEY, choice);
+    } catch {
+      // Not stored: see above.
+    }
+    apply();
+  }
+
+  system.addEventListener("change", apply);
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const button of document.querySelectorAll("[data-action=theme]")) {
+      button.addEventListener("click", toggle);
+      label(button);
+    }
+  });
+  document.documentElement.dataset.theme = current();
+
+  pk.theme = {
+    current,
+    toggle,
+    on: (listener) => listeners.push(listener),
+    /** The value of a CSS custom property in the present theme. */
+    colour: (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim(),
+  };
+}

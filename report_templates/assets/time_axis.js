@@ -1,0 +1,158 @@
+"use strict";
+// What all charts over time share: the axis, the crosshair on every chart at once, and the range that
+// is dragged out and becomes the filter's.
+{
+  const pk = (window.perfkit ??= {});
+  const { el } = pk.dom;
+  const MARGIN = { l: 92, r: 14 };
+  const NARROW = { l: 58, r: 6 };
+  const LEAST_DRAG = 4;
+  const areas = new Set();
+
+  /** Round times from `from` to `to`, about so many. */
+  function ticks(from, to, wanted) {
+    const rough = Math.max((to - from) / wanted, 1);
+    const steps = rough < 60e9 ? decimal(rough) : [60e9, 120e9, 300e9, 600e9, 900e9, 1800e9, 3600e9, 7200e9, 21600e9, 43200e9, 86400e9];
+    const step = steps.find((s) => s >= rough) ?? Math.ceil(rough / 86400e9) * 86400e9;
+    const first = Math.ceil(from / step) * step;
+    const result = [];
+    for (let i = 0; first + i * step <= to; i++) result.push(first + i * step);
+    return result;
+  }
+
+  function decimal(rough) {
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const seconds = power >= 10e9 ? [10e9, 15e9, 30e9, 60e9] : [power, 2 * power, 5 * power, 10 * power];
+    return seconds;
+  }
+
+  const margins = (width) => (width < 560 ? NARROW : MARGIN);
+
+  /** Plotly's x axis for the whole capture; x is in ns. */
+  function axis(width, { labels = true } = {}) {
+    const end = pk.data.page.duration_ns;
+    const { l, r } = margins(width);
+    const at = ticks(0, end, Math.max(2, Math.floor((width - l - r) / 110)));
+    return {
+      range: [0, end],
+      fixedrange: true,
+      tickvals: at,
+      ticktext: at.map((time) => pk.format.plotly(time === 0 ? "0 s" : pk.format.duration(time))),
+      showticklabels: labels,
+      showgrid: true,
+      gridcolor: pk.theme.colour("--line"),
+      zeroline: false,
+      ticks: "",
+    };
+  }
+
+  /** Plotly's layout for a chart over time, without its axes. */
+  function layout(width, height) {
+    const { l, r } = margins(width);
+    return {
+      width,
+      height,
+      margin: { l, r, t: 6, b: 20 },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      hovermode: false,
+      showlegend: false,
+      font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: pk.theme.colour("--text-3") },
+    };
+  }
+
+  /**
+   * The transparent area over a chart: crosshair, tip and drag. `describe(time, event)` returns
+   * [title, rows] for the tip, or null.
+   */
+  function cover(chart, describe) {
+    const line = el("div", { class: "crosshair", hidden: true });
+    const drag = el("div", { class: "brush", hidden: true });
+    const before = el("div", { class: "brush is-outside", hidden: true });
+    const after = el("div", { class: "brush is-outside", hidden: true });
+    const area = el("div", { class: "timechart-area" }, before, after, drag, line);
+    chart.append(area);
+    const self = { area, line, before, after };
+    areas.add(self);
+    const timeAt = (event) => {
+      const box = area.getBoundingClientRect();
+      const ratio = box.width ? (event.clientX - box.left) / box.width : 0;
+      return Math.min(Math.max(ratio, 0), 1) * pk.data.page.duration_ns;
+    };
+    let from = null;
+    area.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      from = event;
+      area.setPointerCapture(event.pointerId);
+    });
+    area.addEventListener("pointermove", (event) => {
+      const time = timeAt(event);
+      crosshair(time);
+      if (from && Math.abs(event.clientX - from.clientX) >= LEAST_DRAG) span(drag, timeAt(from), time);
+      const said = from ? [range(timeAt(from), time), []] : describe(time, event);
+      if (said) pk.dom.showTip(pk.dom.facts(...said), event.clientX, event.clientY);
+      else pk.dom.hideTip();
+    });
+    area.addEventListener("pointerup", (event) => {
+      const start = from;
+      from = null;
+      drag.hidden = true;
+      if (!start || Math.abs(event.clientX - start.clientX) < LEAST_DRAG) return;
+      const [low, high] = [timeAt(start), timeAt(event)].sort((a, b) => a - b);
+      pk.filter.set({ from_ns: low, to_ns: high });
+    });
+    area.addEventListener("pointercancel", () => ((from = null), (drag.hidden = true)));
+    area.addEventListener("pointerleave", () => (crosshair(null), pk.dom.hideTip()));
+    show(self, pk.filter.state);
+    return {
+      /** Puts the area over the plot of a chart of this size. */
+      place(width, top, height) {
+        const { l, r } = margins(width);
+        Object.assign(area.style, { left: `${l}px`, top: `${top}px`, width: `${width - l - r}px`, height: `${height}px` });
+      },
+    };
+  }
+
+  const range = (a, b) => {
+    const [low, high] = a < b ? [a, b] : [b, a];
+    return `${pk.format.duration(low)} – ${pk.format.duration(high)}`;
+  };
+
+  /** Spreads a band from one time to another. */
+  function span(band, a, b) {
+    const whole = pk.data.page.duration_ns;
+    const [low, high] = a < b ? [a, b] : [b, a];
+    band.hidden = high <= low;
+    band.style.left = `${(100 * low) / whole}%`;
+    band.style.width = `${(100 * (high - low)) / whole}%`;
+  }
+
+  function crosshair(time) {
+    for (const { area, line } of areas) {
+      line.hidden = time === null;
+      if (time !== null) line.style.left = `${(100 * time) / pk.data.page.duration_ns}%`;
+    }
+  }
+
+  /** Pales what the filter leaves out. */
+  function show({ before, after }, { from_ns: from, to_ns: to }) {
+    span(before, 0, from ?? 0);
+    span(after, to ?? pk.data.page.duration_ns, pk.data.page.duration_ns);
+  }
+
+  pk.filter.on((state) => areas.forEach((each) => show(each, state)));
+
+  /** Draws again when the width or the theme changes. */
+  function keepDrawn(element, draw) {
+    let width = 0;
+    const redraw = () => {
+      width = Math.floor(element.clientWidth);
+      if (width > 0) draw(width);
+    };
+    new ResizeObserver(() => Math.floor(element.clientWidth) !== width && redraw()).observe(element);
+    pk.theme.on(redraw);
+    redraw();
+  }
+
+  pk.timeAxis = { ticks, axis, layout, cover, keepDrawn };
+}
