@@ -1,0 +1,157 @@
+"""A YAML file read as a tree in which every value knows its line and column.
+
+Only what a rule needs is YAML here: maps, lists, text, numbers, true, false and null (the core
+schema of YAML 1.2, in which `no` and `on` are text). Anchors, aliases, tags, merges, a second
+document and duplicate keys are refused, so a file means what it looks like and cannot grow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from perfkit.errors import RuleError
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 16
+
+Scalar = str | int | float | bool | None
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INTEGER = re.compile(r"[-+]?[0-9][0-9_]*\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_WORDS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position in a file, counted from 1."""
+
+    path: Path
+    line: int
+    column: int
+
+    def error(self, message: str, hint: str | None = None) -> RuleError:
+        """Return the error that something is wrong here."""
+        return RuleError(f"{self.path}:{self.line}:{self.column}: {message}", hint=hint)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and where it begins. `value` is a scalar, a list of nodes, or a map to nodes."""
+
+    place: Place
+    value: Scalar | list[Node] | dict[str, Node]
+    block: bool = False
+    """Whether the text is written below its key (`|`), so that its first line is the next one."""
+    keys: dict[str, Place] | None = None
+    """For a map: where each key stands."""
+
+    def text_place(self, line: int, column: int) -> Place:
+        """Return the place in the file of a line and column (from 1) inside this text."""
+        place = self.place
+        if not self.block:
+            # A plain or quoted text may be folded over lines; its start is as near as can be said.
+            same_line = line == 1
+            return Place(place.path, place.line, place.column + (column - 1 if same_line else 0))
+        lines = place.path.read_text(encoding="utf-8").splitlines()
+        indent = next(
+            (len(one) - len(one.lstrip()) for one in lines[place.line :] if one.strip()), 0
+        )
+        return Place(place.path, place.line + line, indent + column)
+
+
+def read(path: Path) -> Node:
+    """Return the file as a tree. Raises RuleError with file, line and column."""
+    start = Place(path, 1, 1)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RuleError(f"{path}: {error.strerror or error}") from error
+    if len(raw) > MAX_BYTES:
+        raise start.error(f"larger than {MAX_BYTES // 1024} KiB, surely no rule")
+    try:
+        text = raw.decode("utf-8")
+        events = iter(yaml.parse(text, Loader=_LOADER))
+        _expect(next(events), yaml.StreamStartEvent)
+        first = next(events)
+        if isinstance(first, yaml.StreamEndEvent):
+            raise start.error("the file is empty")
+        tree = _node(next(events), events, path, 0)
+        _expect(next(events), yaml.DocumentEndEvent)
+        after = next(events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise _place(path, after).error("a second document; one file is one rule")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Place(path, line, 1).error("not UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Place(path, mark.line + 1, mark.column + 1) if mark is not None else start
+        raise where.error(f"not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise start.error(f"not valid YAML: {' '.join(str(error).split())}") from error
+    return tree
+
+
+def _expect(event: yaml.Event, kind: type[yaml.Event]) -> None:
+    assert isinstance(event, kind), f"{event} instead of {kind.__name__}"
+
+
+def _place(path: Path, event: yaml.Event) -> Place:
+    mark = event.start_mark
+    assert mark is not None  # only events of a program's own have none
+    return Place(path, mark.line + 1, mark.column + 1)
+
+
+def _node(event: yaml.Event, events: Iterator[yaml.Event], path: Path, depth: int) -> Node:
+    place = _place(path, event)
+    if isinstance(event, yaml.AliasEvent):
+        raise place.error("aliases are not allowed in a rule; write the value again")
+    if getattr(event, "anchor", None) is not None:
+        raise place.error("anchors are not allowed in a rule")
+    tag = getattr(event, "tag", None)
+    if tag is not None:
+        raise place.error(f"the tag {tag} is not allowed in a rule")
+    if depth > MAX_DEPTH:
+        raise place.error(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(event, yaml.ScalarEvent):
+        value = event.value if event.style else _scalar(event.value, place)
+        return Node(place, value, block=event.style == "|")
+    if isinstance(event, yaml.SequenceStartEvent):
+        items = []
+        while not isinstance(event := next(events), yaml.SequenceEndEvent):
+            items.append(_node(event, events, path, depth + 1))
+        return Node(place, items)
+    _expect(event, yaml.MappingStartEvent)
+    values: dict[str, Node] = {}
+    keys: dict[str, Place] = {}
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        key = _node(event, events, path, depth + 1)
+        if not isinstance(key.value, str):
+            raise key.place.error(f"the key {key.value!r} is not text")
+        if key.value in keys:
+            first = keys[key.value]
+            raise key.place.error(f"the key {key.value!r} was given before, on line {first.line}")
+        keys[key.value] = key.place
+        values[key.value] = _node(next(events), events, path, depth + 1)
+    return Node(place, values, keys=keys)
+
+
+def _scalar(text: str, place: Place) -> Scalar:
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) > 40:
+        return text
+    if _INTEGER.match(text):
+        number = int(text.replace("_", ""))
+        if not -(2**63) <= number < 2**63:
+            raise place.error(f"the number {text} does not fit into 64 bits")
+        return number
+    if _FLOAT.match(text):
+        return float(text)
+    return text

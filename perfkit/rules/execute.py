@@ -1,0 +1,118 @@
+"""Run checked SQL: stage by stage, each with a bound on its rows and on its time.
+
+What is bounded: the rows that a join can make are computed from the keys before it runs, every
+stage ends after a time limit, and results are cut. What is not: Polars cannot be interrupted inside
+one operation, so after the limit the work goes on in the background until that operation ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from perfkit.rules import guard
+from perfkit.rules.guard import Expression, Query, Value
+from perfkit.rules.scopes import JoinKey, Stage
+
+_MULTIPLICITY = "rows_of_key"
+
+
+class TooMuch(Exception):
+    """A query would make too many rows, or took too long."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one stage of a query may take. The numbers are ours, far above what rules need."""
+
+    joined_rows: int = 50_000_000
+    result_rows: int = 10_000_000
+    seconds: float = 30.0
+
+
+def run_query(
+    query: Query,
+    tables: Mapping[str, pl.LazyFrame],
+    params: Mapping[str, Value],
+    limits: Limits,
+) -> pl.DataFrame:
+    """Return the result of a query. Raises TooMuch, and whatever Polars raises."""
+    frames = {name: tables[name] for name in query.tables}
+    result = pl.DataFrame()
+    for stage in query.stages:
+        _check_joins(stage, frames, limits)
+        with pl.SQLContext(frames, eager=False) as context:
+            lazy = context.execute(guard.sql(stage.select, params), eager=False)
+        result = collect(lazy.head(limits.result_rows + 1), limits)
+        if result.height > limits.result_rows:
+            raise TooMuch(f"more than {limits.result_rows:,} rows")
+        if stage.name:
+            frames[stage.name] = result.lazy()
+    return result
+
+
+def add_column(
+    frame: pl.DataFrame, name: str, expression: Expression, params: Mapping[str, Value]
+) -> pl.DataFrame:
+    """Return the frame with one more column, computed row by row."""
+    sql = guard.sql(expression.tree, params)
+    return frame.with_columns(pl.sql_expr(sql).alias(name))
+
+
+def collect(lazy: pl.LazyFrame, limits: Limits) -> pl.DataFrame:
+    """Return a lazy frame's rows. Raises TooMuch after the time limit."""
+    running = lazy.collect(background=True)
+    end = time.monotonic() + limits.seconds
+    pause = 0.0002
+    while (result := running.fetch()) is None:
+        if time.monotonic() > end:
+            running.cancel()
+            raise TooMuch(f"took longer than {limits.seconds:g} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+    return result
+
+
+def _check_joins(stage: Stage, frames: Mapping[str, pl.LazyFrame], limits: Limits) -> None:
+    """Refuse joins that multiply rows without bound, before they run.
+
+    The first join is counted exactly: the sum over keys of rows left times rows right. Each further
+    one multiplies by the most rows that share one key on its side.
+    """
+    rows = 0
+    for number, keys in enumerate(stage.joins):
+        joined = frames[stage.sources[keys[0].joined]]
+        right = _per_key(joined, [key.joined_column for key in keys])
+        left_alias = {key.source for key in keys}
+        if number == 0 and len(left_alias) == 1:
+            left = frames[stage.sources[left_alias.pop()]]
+            rows = _joined_rows(left, right, keys, limits)
+        else:
+            most = collect(right.select(pl.col(_MULTIPLICITY).max().fill_null(1)), limits).item()
+            rows = max(rows, 1) * most
+        if rows > limits.joined_rows:
+            raise TooMuch(
+                f"joining {keys[0].joined} would make about {rows:,} rows: the columns compared "
+                f"do not tell rows apart"
+            )
+
+
+def _per_key(frame: pl.LazyFrame, columns: list[str]) -> pl.LazyFrame:
+    keys = [pl.col(column).alias(f"key_{index}") for index, column in enumerate(columns)]
+    kept = frame.select(keys).drop_nulls()
+    return kept.group_by(f"key_{index}" for index in range(len(columns))).agg(
+        pl.len().cast(pl.Int64).alias(_MULTIPLICITY)
+    )
+
+
+def _joined_rows(
+    left: pl.LazyFrame, right: pl.LazyFrame, keys: tuple[JoinKey, ...], limits: Limits
+) -> int:
+    names = [f"key_{index}" for index in range(len(keys))]
+    both = _per_key(left, [key.column for key in keys]).join(right, on=names)
+    product = pl.col(_MULTIPLICITY) * pl.col(_MULTIPLICITY + "_right")
+    total = collect(both.select(product.cast(pl.Float64).sum()), limits).item()
+    return int(total)

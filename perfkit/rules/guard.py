@@ -1,0 +1,328 @@
+"""What SQL a rule may use. Polars has no switch against reading files, so this is the fence.
+
+A query is parsed by sqlglot, and every node of the tree must be on the list below with no argument
+beyond those listed: what is not known is refused. Tables and columns must exist, joins must compare
+a column of each side. What runs is the SQL that is regenerated from the checked tree, with the
+parameters as literals; the text of the rule never reaches the engine.
+
+One SELECT, with or without common table expressions:
+
+    WITH name AS (SELECT …)
+    SELECT [DISTINCT] expression AS name, …
+    FROM table [AS alias] [[LEFT|SEMI|ANTI] JOIN table ON a.column = b.column AND …]
+    WHERE … GROUP BY … HAVING … QUALIFY … ORDER BY … LIMIT 10
+
+Subqueries appear only as one value, `(SELECT request_ns FROM facts)`, and after IN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import sqlglot
+from sqlglot import Dialect, exp
+from sqlglot.errors import SqlglotError
+
+from perfkit.rules.scopes import GuardError, Stage, at, describe, stage, unknown
+
+Value = str | int | float | bool
+
+MAX_TEXT = 20_000
+MAX_LITERAL = 2_000
+MAX_NESTING = 40
+MAX_NODES = 4_000
+MAX_DEPTH = 100
+MAX_STAGES = 12
+MAX_LIST = 200
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+_BINARY = {"this", "expression"}
+_ONE = {"this"}
+
+_SCALAR: dict[type[exp.Expr], set[str]] = {
+    **dict.fromkeys((exp.And, exp.Or, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE), _BINARY),
+    **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Mod, exp.Is), _BINARY),
+    exp.Like: _BINARY | {"negate"},
+    exp.Div: _BINARY | {"typed", "safe"},
+    **dict.fromkeys((exp.Not, exp.Neg, exp.Paren, exp.Star), _ONE),
+    exp.Identifier: {"this", "quoted"},
+    exp.Column: {"this", "table"},
+    exp.Literal: {"this", "is_string"},
+    exp.Boolean: _ONE,
+    exp.Null: set(),
+    exp.Placeholder: _ONE,
+    exp.Between: {"this", "low", "high"},
+    exp.In: {"this", "expressions", "query"},
+    exp.Case: {"this", "ifs", "default"},
+    exp.If: {"this", "true", "false"},
+    exp.Cast: {"this", "to"},
+    exp.DataType: _ONE,
+    # functions
+    exp.Coalesce: {"this", "expressions"},
+    exp.Greatest: {"this", "expressions", "ignore_nulls"},
+    exp.Least: {"this", "expressions", "ignore_nulls"},
+    exp.Nullif: _BINARY,
+    **dict.fromkeys((exp.Abs, exp.Ceil, exp.Floor, exp.Sqrt, exp.Ln, exp.Exp), _ONE),
+    exp.Round: {"this", "decimals"},
+    exp.Pow: _BINARY,
+    **dict.fromkeys((exp.Length, exp.Lower, exp.Upper), _ONE),
+    **dict.fromkeys((exp.StartsWith, exp.EndsWith, exp.RegexpLike), _BINARY),
+    exp.Substring: {"this", "start", "length"},
+    exp.ArraySize: _ONE,
+    exp.ArrayToString: _BINARY,
+    exp.ArrayContains: _BINARY,
+}
+"""Node -> the arguments that it may have; for expressions over one row."""
+
+_AGGREGATE: dict[type[exp.Expr], set[str]] = {
+    exp.Count: {"this", "big_int"},
+    **dict.fromkeys((exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Median, exp.Stddev), _ONE),
+    **dict.fromkeys((exp.First, exp.Last, exp.ArrayAgg), _ONE),
+    exp.Quantile: {"this", "quantile"},
+    exp.Distinct: {"expressions"},
+    exp.Window: {"this", "partition_by", "order", "over"},
+    exp.RowNumber: set(),
+}
+
+_STRUCTURE: dict[type[exp.Expr], set[str]] = {
+    exp.Select: {
+        *("with_", "expressions", "from_", "joins", "where", "group", "having", "qualify"),
+        *("order", "limit", "distinct"),
+    },
+    exp.With: {"expressions"},
+    exp.CTE: {"this", "alias"},
+    exp.TableAlias: _ONE,
+    exp.From: _ONE,
+    exp.Table: {"this", "alias"},
+    exp.Join: {"this", "on", "side", "kind"},
+    **dict.fromkeys((exp.Where, exp.Having, exp.Qualify, exp.Subquery), _ONE),
+    exp.Group: {"expressions"},
+    exp.Order: {"expressions"},
+    exp.Ordered: {"this", "desc", "nulls_first"},
+    exp.Limit: {"expression"},
+    exp.Alias: {"this", "alias"},
+}
+
+_IN_QUERY = {**_SCALAR, **_AGGREGATE, **_STRUCTURE}
+_TYPES = frozenset(("DOUBLE", "BIGINT", "BOOLEAN", "TEXT", "VARCHAR"))
+
+
+class Engine(Dialect):
+    """Polars' SQL, as far as it matters here: nulls sort last, and first with DESC."""
+
+    NULL_ORDERING = "nulls_are_large"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A checked query: its stages in the order in which they run."""
+
+    stages: tuple[Stage, ...]
+    tables: tuple[str, ...]
+    """The known tables that it reads, in order of appearance."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns of the result."""
+        return self.stages[-1].columns
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A checked expression over the columns of one row."""
+
+    tree: exp.Expr
+    columns: frozenset[str] = field(default_factory=frozenset)
+
+
+def sql(tree: exp.Expr, params: Mapping[str, Value]) -> str:
+    """Regenerate SQL for Polars, with parameters as literals. Decimals become floats.
+
+    Polars reads `0.5` as a fixed-point decimal, which rounds what is computed with it.
+    """
+
+    def bind(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Placeholder):
+            return literal(params[node.name])
+        if isinstance(node, exp.Literal) and not node.is_string and "." in node.this:
+            return literal(float(node.this))
+        return node
+
+    return tree.transform(bind).sql(dialect=Engine, comments=False)
+
+
+def literal(value: Value) -> exp.Expr:
+    """Return a value as a literal of SQL."""
+    if isinstance(value, bool):
+        return exp.Boolean(this=value)
+    if isinstance(value, str):
+        return exp.Literal.string(value)
+    if isinstance(value, int):
+        return exp.Literal.number(value) if value >= 0 else exp.Neg(this=literal(-value))
+    if value < 0:
+        return exp.Neg(this=literal(-value))
+    text = repr(value)
+    return exp.Literal.number(text if "e" in text else text + "e0")
+
+
+def check_expression(text: str, columns: Collection[str], params: Collection[str]) -> Expression:
+    """Check an expression over one row. Raises GuardError."""
+    tree = _parse("SELECT " + text, shift=7)
+    if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
+        raise GuardError("not one expression", hint="write for example: calls * mean_ns")
+    extra = [key for key, value in tree.args.items() if value and key != "expressions"]
+    if extra:
+        raise GuardError(f"an expression cannot have {extra[0].rstrip('_').upper()}")
+    root = tree.expressions[0]
+    _check_nodes(root, _SCALAR, shift=7)
+    _check_params(root, params)
+    used = set()
+    for column in root.find_all(exp.Column):
+        if column.table:
+            raise at(column, f"{column.sql()}: columns have no table here", shift=7)
+        if column.name not in columns:
+            raise at(column, *unknown("column", column.name, columns), shift=7)
+        used.add(column.name)
+    return Expression(root, frozenset(used))
+
+
+def check_query(text: str, tables: Mapping[str, Collection[str]], params: Collection[str]) -> Query:
+    """Check a query over `tables` (name -> columns). Raises GuardError."""
+    root = _parse(text)
+    if not isinstance(root, exp.Select):
+        raise GuardError(f"{root.key.upper()} is not allowed: a rule is one SELECT")
+    _check_nodes(root, _IN_QUERY)
+    _check_params(root, params)
+    known: dict[str, Collection[str]] = dict(tables)
+    stages: list[Stage] = []
+    with_ = root.args.get("with_")
+    for cte in with_.expressions if with_ else ():
+        name = cte.alias
+        if name in known:
+            raise at(cte, f"the name {name} is taken by a table")
+        if not isinstance(cte.this, exp.Select):
+            raise at(cte, f"{name} is not a SELECT")
+        stages.append(stage(name, cte.this, known))
+        known[name] = stages[-1].columns
+    if len(stages) > MAX_STAGES:
+        raise GuardError(f"more than {MAX_STAGES} common table expressions")
+    main = root.copy()
+    main.set("with_", None)
+    stages.append(stage("", main, known))
+    named = {one.name for one in stages}
+    read = [table.name for one in stages for table in one.select.find_all(exp.Table)]
+    return Query(tuple(stages), tuple(dict.fromkeys(name for name in read if name not in named)))
+
+
+def _parse(text: str, shift: int = 0) -> exp.Expr:
+    if len(text) > MAX_TEXT:
+        raise GuardError(f"longer than {MAX_TEXT} characters")
+    bad = next((char for char in text if not char.isprintable() and char not in "\n\t"), None)
+    if bad is not None:
+        raise GuardError(f"the character U+{ord(bad):04X} is not allowed in SQL")
+    if _nesting(text) > MAX_NESTING:
+        raise GuardError(f"nested deeper than {MAX_NESTING} brackets")
+    try:
+        trees = sqlglot.parse(text, read=Engine)
+    except SqlglotError as error:
+        details = getattr(error, "errors", None) or [{}]
+        line, column = details[0].get("line") or 1, details[0].get("col") or 1
+        reason = details[0].get("description") or str(error).split("\n", 1)[0]
+        raise GuardError(
+            f"not valid SQL: {reason}", line, max(1, column - (shift if line == 1 else 0))
+        ) from error
+    except RecursionError:
+        raise GuardError("nested too deeply") from None
+    if len(trees) != 1 or trees[0] is None:
+        raise GuardError("not exactly one statement")
+    return trees[0]
+
+
+def _nesting(text: str) -> int:
+    deepest = depth = 0
+    for char in text:
+        if char in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in ")]}":
+            depth -= 1
+    return deepest
+
+
+def _check_nodes(
+    root: exp.Expr, allowed: Mapping[type[exp.Expr], set[str]], shift: int = 0
+) -> None:
+    depths = {id(root.parent): 0}
+    for number, node in enumerate(root.walk()):
+        if number > MAX_NODES:
+            raise GuardError(f"more than {MAX_NODES} parts")
+        depth = depths[id(node)] = depths[id(node.parent)] + 1
+        if depth > MAX_DEPTH:
+            raise at(node, f"nested deeper than {MAX_DEPTH} levels", shift=shift)
+        arguments = allowed.get(type(node))
+        if arguments is None:
+            raise at(node, f"{describe(node)} is not allowed here", shift=shift)
+        for key, value in node.args.items():
+            if value and key not in arguments:
+                raise at(node, f"{key.rstrip('_').upper()} is not allowed here", shift=shift)
+        check = _CHECKS.get(type(node))
+        if check is not None:
+            check(node, shift)
+
+
+def _check_identifier(node: exp.Expr, shift: int) -> None:
+    if not _NAME.match(node.name):
+        raise at(node, f"{node.name[:60]!r} is not a plain name", shift=shift)
+
+
+def _check_literal(node: exp.Expr, shift: int) -> None:
+    if len(node.this) > (MAX_LITERAL if node.args.get("is_string") else 40):
+        raise at(node, "the literal is too long", shift=shift)
+
+
+def _check_type(node: exp.Expr, shift: int) -> None:
+    name = getattr(node.this, "value", str(node.this))
+    if name not in _TYPES:
+        hint = f"known: {', '.join(sorted(_TYPES))}"
+        raise at(node, f"the type {name} is not allowed", hint, shift=shift)
+
+
+def _check_star(node: exp.Expr, shift: int) -> None:
+    if not isinstance(node.parent, exp.Count):
+        raise at(node, "* is allowed only in COUNT(*): name the columns", shift=shift)
+
+
+def _check_list(node: exp.Expr, shift: int) -> None:
+    if len(node.expressions) > MAX_LIST:
+        raise at(node, f"a list of more than {MAX_LIST} values", shift=shift)
+
+
+def _check_limit(node: exp.Expr, shift: int) -> None:
+    if not isinstance(node.expression, exp.Literal | exp.Placeholder):
+        raise at(node, "LIMIT must be a number", shift=shift)
+
+
+def _check_subquery(node: exp.Expr, shift: int) -> None:
+    if not isinstance(node.this, exp.Select) or isinstance(node.parent, exp.From | exp.Join):
+        raise at(
+            node, "a subquery is allowed only as one value", "use WITH name AS (…)", shift=shift
+        )
+
+
+_CHECKS: dict[type[exp.Expr], Callable[[exp.Expr, int], None]] = {
+    exp.Identifier: _check_identifier,
+    exp.Literal: _check_literal,
+    exp.DataType: _check_type,
+    exp.Star: _check_star,
+    exp.In: _check_list,
+    exp.Limit: _check_limit,
+    exp.Subquery: _check_subquery,
+}
+
+
+def _check_params(root: exp.Expr, params: Collection[str]) -> None:
+    for node in root.find_all(exp.Placeholder):
+        if not node.this or node.name not in params:
+            raise at(node, *unknown("parameter", f":{node.this or ''}", [f":{p}" for p in params]))

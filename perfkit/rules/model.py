@@ -1,0 +1,174 @@
+"""What a rule is, what it finds, and what came of looking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from perfkit.rules.guard import Expression, Query, Value
+from perfkit.rules.messages import Message
+
+Severity = Literal["high", "medium", "low", "info"]
+Effort = Literal["low", "medium", "high"]
+State = Literal["found", "quiet", "not_applicable", "error"]
+
+SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low", "info")
+"""The most severe first."""
+
+EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
+STATUSES = ("stable", "experimental")
+
+IMPACT_COLUMNS = ("impact_low_ratio", "impact_high_ratio")
+"""Columns that every finding has once its saving is known: severity and texts may use them."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """A number (or text) of a rule that may be tuned. `value` is in the base unit: ns, bytes …"""
+
+    value: Value
+    shown: str
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """Which spans a fix changes, and what stays of their own time.
+
+    `rows` gives the columns `finding` and `row` (of the table `tree`). Exactly one of the two ways:
+    the factors scale own times (with `subtree`, of everything below the rows too); or the rows of
+    one parent run side by side (`parallel`).
+    """
+
+    rows: Query
+    factor_low: Expression | None
+    """What stays at best: gives the high end of the saving."""
+    factor_high: Expression | None
+    subtree: bool
+    parallel: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the severity ladder; the last has no condition."""
+
+    when: Expression | None
+    severity: Severity
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a named software, and the value to give it."""
+
+    software: str
+    name: str
+    value: Message
+    when: Expression | None
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What to do."""
+
+    summary: Message
+    effort: Effort
+    steps: tuple[Message, ...]
+    settings: tuple[Setting, ...]
+    metric: Message
+    expect: Message
+
+
+@dataclass(frozen=True)
+class RuleTest:
+    """A test that the rule carries: rows of tables, and what must come of them."""
+
+    name: str
+    line: int
+    tables: Mapping[str, list[dict[str, Any]]]
+    expect: str | tuple[ExpectedFinding, ...]
+    """`quiet`, `not_applicable`, or the findings in their order."""
+
+
+@dataclass(frozen=True)
+class ExpectedFinding:
+    """What a test says about one finding; only what is given is compared."""
+
+    severity: Severity
+    says: tuple[str, ...]
+    """Texts that occur in the title, message, risk, steps or settings."""
+    key: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, checked and ready to run."""
+
+    id: str
+    title: str
+    category: str
+    status: str
+    path: Path
+    requires: Mapping[str, tuple[str, ...]]
+    params: Mapping[str, Param]
+    query: Query
+    query_text: str
+    derive: Mapping[str, Expression]
+    what_if: WhatIf | None
+    severity: tuple[Step, ...]
+    key: tuple[str, ...]
+    headline: Message
+    message: Message
+    risk: Message | None
+    why: Message
+    fix: Fix
+    false_positives: tuple[str, ...]
+    references: tuple[Mapping[str, str], ...]
+    tests: tuple[RuleTest, ...]
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """Return the parameters' values by name."""
+        return {name: param.value for name, param in self.params.items()}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, with what to do about it."""
+
+    rule_id: str
+    title: str
+    category: str
+    severity: Severity
+    status: str
+    key: dict[str, str]
+    fingerprint: str
+    message: str
+    why: str
+    fix: dict[str, Any]
+    """`summary`, `effort`, `steps` [text], `settings` [{software, name, value}], `verify` text."""
+    impact_low_ratio: float | None
+    """Share of all request time that would go away, at least; null where none is claimed."""
+    impact_high_ratio: float | None
+    risk: str | None
+    confidence: float
+    effort: Effort
+    priority: float
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    references: list[dict[str, str]] = field(default_factory=list)
+    false_positives: list[str] = field(default_factory=list)
+    scope: dict[str, list[str]] = field(default_factory=dict)
+    first_seen_ns: int | None = None
+    last_seen_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running one rule. `reason` says why it could not look, or what broke."""
+
+    rule: Rule
+    state: State
+    reason: str = ""
+    findings: list[Finding] = field(default_factory=list)

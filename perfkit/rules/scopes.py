@@ -1,0 +1,172 @@
+"""Names inside a checked query: which table or stage a column comes from, and how joins match."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+MAX_JOINS = 6
+
+_JOINS = frozenset(("", "LEFT", "INNER", "SEMI", "LEFT SEMI", "ANTI", "LEFT ANTI"))
+_SEES_ALIASES = (exp.Group, exp.Order, exp.Having, exp.Qualify)
+
+
+class GuardError(Exception):
+    """The SQL is refused; line and column count from 1 inside its text."""
+
+    def __init__(
+        self, message: str, line: int = 1, column: int = 1, *, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.line, self.column, self.hint = line, column, hint
+
+
+@dataclass(frozen=True)
+class JoinKey:
+    """One equality of a join: a column of an earlier source and one of the joined source."""
+
+    source: str
+    column: str
+    joined: str
+    joined_column: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One SELECT of a query; `name` is that of the common table expression, or empty."""
+
+    name: str
+    select: exp.Select
+    sources: Mapping[str, str]
+    """Alias -> table or earlier stage."""
+    joins: tuple[tuple[JoinKey, ...], ...]
+    """Each join that can multiply rows, by its equalities, in order."""
+    columns: tuple[str, ...]
+
+
+def stage(name: str, select: exp.Select, known: Mapping[str, Collection[str]]) -> Stage:
+    """Check the names and joins of one SELECT over what is `known` so far. Raises GuardError."""
+    sources = _sources(select, known)
+    joins = tuple(_joins(select, sources, known))
+    aliases = [part.alias_or_name for part in select.expressions]
+    for part, alias in zip(select.expressions, aliases, strict=True):
+        if not alias or not isinstance(part, exp.Alias | exp.Column):
+            raise at(part, f"give the expression {part.sql()[:60]} a name with AS")
+        if aliases.count(alias) > 1:
+            raise at(part, f"two columns are called {alias}")
+    if not sources:
+        raise GuardError("SELECT without FROM")
+    _check_columns(select, sources, known)
+    for inner in select.find_all(exp.Select):
+        if inner is select:
+            continue
+        if inner.args.get("joins") or inner.args.get("with_"):
+            raise at(inner, "a subquery must be plain", "use WITH name AS (…) before the SELECT")
+        _check_columns(inner, _sources(inner, known), known)
+    return Stage(name, select, sources, joins, tuple(aliases))
+
+
+def _sources(select: exp.Select, known: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Return alias -> table of FROM and the joins."""
+    from_ = select.args.get("from_")
+    parts = [from_.this] if from_ else []
+    parts += [join.this for join in select.args.get("joins") or ()]
+    if len(parts) > MAX_JOINS + 1:
+        raise GuardError(f"more than {MAX_JOINS} joins")
+    sources: dict[str, str] = {}
+    for part in parts:
+        if not isinstance(part, exp.Table) or not isinstance(part.this, exp.Identifier):
+            raise at(part, f"{describe(part.this or part)} is not a table")
+        if part.name not in known:
+            raise at(part, *unknown("table", part.name, known))
+        if part.alias_or_name in sources:
+            raise at(part, f"the name {part.alias_or_name} is used twice")
+        sources[part.alias_or_name] = part.name
+    return sources
+
+
+def _joins(
+    select: exp.Select, sources: Mapping[str, str], known: Mapping[str, Collection[str]]
+) -> Iterator[tuple[JoinKey, ...]]:
+    seen = [select.args["from_"].this.alias_or_name] if select.args.get("from_") else []
+    for join in select.args.get("joins") or ():
+        alias = join.this.alias_or_name
+        kind = " ".join(part for part in (join.side, join.kind) if part).upper()
+        on = join.args.get("on")
+        if kind not in _JOINS:
+            raise at(join.this, f"{kind} JOIN is not allowed")
+        keys = tuple(_keys(on, alias, seen)) if on is not None else ()
+        if not keys:
+            raise at(
+                join.this,
+                f"the join with {alias} compares no column of both sides",
+                f"write for example: ON {seen[0]}.row = {alias}.row",
+            )
+        seen.append(alias)
+        if not kind.endswith(("SEMI", "ANTI")):
+            yield keys
+
+
+def _keys(on: exp.Expr, joined: str, seen: Collection[str]) -> Iterator[JoinKey]:
+    for part in on.flatten() if isinstance(on, exp.And) else (on,):
+        equality = part.unnest()
+        if not isinstance(equality, exp.EQ):
+            continue
+        sides = [equality.this, equality.expression]
+        if not all(isinstance(side, exp.Column) for side in sides):
+            continue
+        other, own = sides if sides[1].table == joined else sides[::-1]
+        if own.table == joined and other.table in seen:
+            yield JoinKey(other.table, other.name, joined, own.name)
+
+
+def _check_columns(
+    select: exp.Select, sources: Mapping[str, str], known: Mapping[str, Collection[str]]
+) -> None:
+    offered = {column for table in sources.values() for column in known[table]}
+    aliases = {part.alias for part in select.expressions if isinstance(part, exp.Alias)}
+    for column in select.find_all(exp.Column):
+        if column.find_ancestor(exp.Select) is not select:
+            continue
+        if column.table:
+            if column.table not in sources:
+                raise at(column, *unknown("table", column.table, sources))
+            columns = known[sources[column.table]]
+            if column.name not in columns:
+                raise at(column, *unknown(f"column of {column.table}", column.name, columns))
+        elif column.name not in offered and not (
+            column.name in aliases and column.find_ancestor(*_SEES_ALIASES)
+        ):
+            raise at(column, *unknown("column", column.name, offered | aliases))
+
+
+def describe(node: exp.Expr) -> str:
+    """Return what a part of SQL is called in an error message."""
+    if isinstance(node, exp.Anonymous):
+        return f"the function {node.name}"
+    if isinstance(node, exp.Func):
+        return f"the function {node.sql_name()}"
+    return node.key.upper()
+
+
+def unknown(what: str, name: str, among: Collection[str]) -> tuple[str, str]:
+    """Return the message that a name is unknown, and a hint at what was probably meant."""
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(among), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(among)[:40])}"
+    return f"unknown {what} {name}", hint
+
+
+def at(node: exp.Expr, message: str, hint: str | None = None, shift: int = 0) -> GuardError:
+    """Return the error with the place of the first name inside the node."""
+    for part in node.walk():
+        if "line" in part.meta:
+            line = part.meta["line"]
+            column = part.meta["col"] - (part.meta["end"] - part.meta["start"])
+            return GuardError(
+                message, line, max(1, column - (shift if line == 1 else 0)), hint=hint
+            )
+    return GuardError(message, hint=hint)

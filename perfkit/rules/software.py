@@ -1,0 +1,49 @@
+"""Which software a capture shows, so that recommendations name settings that exist there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+ALWAYS = "Python"
+
+_SIGNS: dict[str, str] = {
+    ALWAYS: r"^$",
+    "SQLAlchemy": r"sqlalchemy",
+    "Django": r"django",
+    "psycopg": r"psycopg",
+    "asyncpg": r"asyncpg",
+    "httpx": r"httpx|httpcore",
+    "requests": r"requests|urllib3",
+    "aiohttp": r"aiohttp",
+    "Redis": r"redis|valkey",
+    "gunicorn": r"gunicorn",
+    "uvicorn": r"uvicorn",
+    "Starlette": r"starlette|fastapi|anyio",
+    "pydantic": r"pydantic",
+    "PostgreSQL": r"postgres|psycopg|asyncpg",
+    "MySQL": r"mysql|mariadb",
+    "SQLite": r"sqlite",
+    "MCP gateway": r"mcp-?gateway|contextforge",
+}
+"""Name -> what an instrumentation scope, a module or a database system of it looks like."""
+
+NAMES = tuple(_SIGNS)
+"""The software whose settings a rule may name."""
+
+
+def seen(tables: Mapping[str, pl.LazyFrame]) -> frozenset[str]:
+    """Return the names of the software that spans and stacks give away."""
+    texts = [
+        tables["spans"].select(pl.col("scope").alias("text")),
+        tables["spans"].select(pl.col("db_system").alias("text")),
+        tables["spans"].select(pl.col("service").alias("text")),
+        tables["frames"].select(pl.col("module").str.split(".").list.first().alias("text")),
+    ]
+    traces = pl.concat(
+        [one.drop_nulls().unique() for one in texts], how="vertical_relaxed"
+    ).collect()["text"]
+    lowered = traces.str.to_lowercase()
+    found = {name for name, sign in _SIGNS.items() if lowered.str.contains(sign).any()}
+    return frozenset(found | {ALWAYS})
