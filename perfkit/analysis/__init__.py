@@ -6,6 +6,7 @@ from perfkit.analysis import (
     call_paths,
     code_tree,
     functions,
+    loop_blocking,
     metric_stats,
     sample_spans,
     samples,
@@ -22,4 +23,5 @@ DERIVED: tuple[Derived, ...] = (
     metric_stats.DERIVED,
     sample_spans.DERIVED,
     sample_spans.CODE_BY_ENTRY,
+    loop_blocking.DERIVED,
 )

@@ -12,7 +12,8 @@ import polars as pl
 _ROLES: tuple[tuple[str, str, str], ...] = (
     # role, end of the file's path (pattern), last part of the function's name (pattern)
     ("callback", r"asyncio/events\.py", r"_run"),
-    ("loop", r"(?:asyncio/(?:runners|base_events)|uvloop/__init__)\.py", r"run|run_\w+|_run_once"),
+    ("loop", r"asyncio/base_events\.py", r"run_forever|run_until_complete|_run_once"),
+    ("native loop", r"(?:asyncio/runners|uvloop/__init__)\.py", r"run"),
     ("select", r"(?:^|/)selectors\.py", r"select"),
     ("worker", r"concurrent/futures/thread\.py", r"_worker"),
     ("worker", r"anyio/_backends/_asyncio\.py", r"WorkerThread\.run"),
@@ -62,13 +63,13 @@ _FRAMEWORKS = frozenset(
         "botocore", "celery", "certifi", "click", "concurrent", "cryptography", "dask", "django",
         "fastapi", "flask", "gevent", "google", "granian", "greenlet", "grpc", "gunicorn", "h11",
         "h2", "hpack", "httpcore", "httptools", "httpx", "hypercorn", "jinja2", "jwt", "kafka",
-        "kombu", "markupsafe", "motor", "msgpack", "MySQLdb", "mysql", "numpy", "opentelemetry",
-        "oracledb", "orjson", "pandas", "pip", "polars", "prometheus_client", "psycopg",
-        "psycopg2", "psycopg_pool", "pyarrow", "pydantic", "pydantic_core", "pydantic_settings",
-        "pymongo", "pymysql", "pyodbc", "redis", "requests", "rich", "sentry_sdk", "sniffio",
-        "sqlalchemy", "sqlmodel", "sse_starlette", "starlette", "tornado", "tracing", "trio",
-        "typer", "urllib3", "uvicorn", "uvloop", "watchfiles", "websockets", "werkzeug", "wrapt",
-        "yaml", "zmq",
+        "kombu", "markupsafe", "mcp", "motor", "msgpack", "MySQLdb", "mysql", "numpy",
+        "opentelemetry", "oracledb", "orjson", "pandas", "pip", "polars", "prometheus_client",
+        "psycopg", "psycopg2", "psycopg_pool", "pyarrow", "pydantic", "pydantic_core",
+        "pydantic_settings", "pymongo", "pymysql", "pyodbc", "redis", "requests", "rich",
+        "sentry_sdk", "sniffio", "sqlalchemy", "sqlmodel", "sse_starlette", "starlette",
+        "starlette_compress", "tornado", "tracing", "trio", "typer", "urllib3", "uvicorn",
+        "uvloop", "watchfiles", "websockets", "werkzeug", "wrapt", "yaml", "zmq",
     )
 )
 # fmt: on
@@ -77,6 +78,9 @@ _FRAMEWORKS = frozenset(
 An installed program lives in site-packages beside its libraries, so the path cannot tell them
 apart.
 """
+
+LOOP_ROLES = ("callback", "loop", "native loop")
+"""Roles of the frames of an event loop itself."""
 
 IDLE_LEAVES = ("select", "worker", "queue", "condition")
 """Roles of an innermost frame that cannot but wait; enough where no thread state was recorded."""
@@ -98,6 +102,7 @@ def role() -> pl.Expr:
 def own() -> pl.Expr:
     """Return whether a frame is the program's own code, by its `category` and `module`."""
     package = pl.col("module").fill_null("").str.split(".").list.first()
-    return ((pl.col("category") == "app") & pl.col("file").str.len_bytes().fill_null(0).gt(0)) | (
-        (pl.col("category") == "library") & ~package.is_in(list(_FRAMEWORKS))
-    ).fill_null(False)
+    served = (pl.col("category") == "library") & ~package.is_in(list(_FRAMEWORKS))
+    # Libraries generate code under names such as `<string>`; nobody can mend it there.
+    written = ~pl.col("file").fill_null("<").str.starts_with("<") & (pl.col("file") != "")
+    return (((pl.col("category") == "app") | served) & written).fill_null(False)

@@ -1,4 +1,4 @@
-"""Many intervals at once: merging them by group, and what is left when others are cut out.
+"""Many intervals at once: merging them by group, cutting others out, cutting them at changes.
 
 Times are ranks (positions in a sorted list of all moments that occur), so that a group and a time
 fit into one integer and no sum of Unix times can overflow.
@@ -80,3 +80,58 @@ def max_overlap(intervals: Intervals) -> Ints:
     peak = np.zeros(groups, dtype=np.int64)
     np.maximum.at(peak, group[order], level)
     return peak
+
+
+class Pieces(NamedTuple):
+    """Intervals cut at changes: which one each piece is of, the state in it, and its times."""
+
+    source: Ints
+    state: Ints
+    start_ns: Ints
+    end_ns: Ints
+
+
+class Changes(NamedTuple):
+    """Moments at which the state of a group changes; states are numbered in one list.
+
+    Every group begins with a state of its own.
+    """
+
+    moments: Ints
+    """Unix ns of all changes; the first stands for the time before any."""
+    key: Ints
+    """For each state the group × number of moments + position of the moment of its begin."""
+
+    @classmethod
+    def of(cls, groups: int, group: Ints, time_ns: Ints) -> Changes:
+        """Collect the changes of `groups` groups (at least one); equal ones are one."""
+        moments = np.unique(np.append(time_ns, np.iinfo(np.int64).min))
+        begin = np.arange(groups) * len(moments)
+        key = group * len(moments) + np.searchsorted(moments, time_ns)
+        return cls(moments, np.unique(np.concatenate([begin, key])))
+
+    def rank(self, time_ns: Ints) -> Ints:
+        """Return the position of the last moment that is not after the given times."""
+        return np.searchsorted(self.moments, time_ns, side="right") - 1
+
+    def state(self, group: Ints, rank: Ints) -> Ints:
+        """Return which state a group is in at the moment of that rank."""
+        return np.searchsorted(self.key, group * len(self.moments) + rank, side="right") - 1
+
+    def cut(self, group: Ints, start_ns: Ints, end_ns: Ints) -> Pieces:
+        """Cut intervals at the changes of their group; an empty interval gives one piece."""
+        at_start = self.rank(start_ns)
+        first = self.state(group, at_start)
+        before_end = np.searchsorted(self.moments, end_ns) - 1
+        last = self.state(group, np.maximum(before_end, at_start))
+        pieces = last - first + 1
+        source = np.repeat(np.arange(len(group)), pieces)
+        number = np.arange(len(source)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        state = first[source] + number
+        began = np.where(
+            number > 0, self.moments[self.key[state] % len(self.moments)], start_ns[source]
+        )
+        ended = end_ns[source]
+        inner = np.flatnonzero(number[1:] > 0)
+        ended[inner] = began[inner + 1]
+        return Pieces(source, state, began, ended)

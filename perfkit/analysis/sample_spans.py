@@ -12,34 +12,26 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.intervals import Intervals, Ints, uncovered, union
+from perfkit.analysis.intervals import Changes, Intervals, Ints, uncovered, union
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.span_threads import NOWHERE, SpanThreads, span_threads
+from perfkit.analysis.span_threads import SpanThreads, span_threads
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `sample_spans`, in the order of samples."""
     samples = tables.frame("ordered_samples").filter(pl.col("ts_ns").is_not_null())
     spans = span_threads(tables)
-    thread = (
-        samples.select("pid", "tid")
-        .join(
-            spans.threads,
-            on=["pid", "tid"],
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
-        )["thread"]
-        .fill_null(NOWHERE)
-        .to_numpy()
-    )
+    activity = _Activity.of(spans)
     start = samples["ts_ns"].to_numpy()
-    duration = samples["duration_ns"].fill_null(0).to_numpy()
-    parts = _Activity.of(spans).during(thread, start, start + np.maximum(duration, 0))
+    end = start + samples["duration_ns"].fill_null(0).clip(0).to_numpy()
+    pieces = activity.changes.cut(samples["thread"].to_numpy(), start, end)
     return (
-        parts.with_columns(
-            pl.Series("sample_row", samples["sample_row"].gather(parts["sample"])),
-            timed=samples["duration_ns"].is_not_null().gather(parts["sample"]),
+        activity.state[pieces.state]
+        .with_columns(
+            sample_row=samples["sample_row"].gather(pieces.source),
+            timed=samples["duration_ns"].is_not_null().gather(pieces.source),
+            start_ns=pieces.start_ns,
+            duration_ns=pieces.end_ns - pieces.start_ns,
         )
         .group_by("sample_row", "row", "entry_row", "ambiguous")
         .agg(
@@ -53,98 +45,63 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Activity:
-    """For every sampled thread, from which moment on which spans had no open child there.
+    """For every sampled thread, at each moment, which spans had no open child there."""
 
-    `state` has a row for each moment at which that changes: `rows` and `entries`, how many such
-    spans and how many of their entries there are, and `row` and `entry_row`, which one if it is
-    one. Every thread begins with a state in which nothing is open.
-    """
-
-    moments: Ints
-    """Unix ns of all changes; the first stands for the time before any."""
-    key: Ints
-    """Thread × number of moments + position of the moment, rising."""
-    state: dict[str, Ints]
+    changes: Changes
+    state: pl.DataFrame
+    """A row for each state: `row`, `entry_row` (null unless there is exactly one), `ambiguous`."""
 
     @classmethod
     def of(cls, spans: SpanThreads) -> _Activity:
         """Sweep over the starts and ends of all spans on sampled threads."""
         matched = spans.matched()
-        before_all = np.array([np.iinfo(np.int64).min])
-        moments = np.unique(np.concatenate([before_all, matched.start_ns, matched.end_ns]))
-        ranks = len(moments)
+        changes = Changes.of(
+            spans.thread_count,
+            np.concatenate([matched.thread, matched.thread]),
+            np.concatenate([matched.start_ns, matched.end_ns]),
+        )
+        ranks = len(changes.moments)
         whole = Intervals(
             np.arange(len(matched.row)),
-            np.searchsorted(moments, matched.start_ns),
-            np.searchsorted(moments, matched.end_ns),
+            changes.rank(matched.start_ns),
+            changes.rank(matched.end_ns),
         )
         children = np.flatnonzero(matched.above >= 0)
         covers = Intervals(matched.above[children], whole.start[children], whole.end[children])
         working = uncovered(whole, covers, ranks)
         thread, row = matched.thread[working.group], matched.row[working.group]
-        # One interval for all spans of an entry on a thread: then the sum over the open ones says
-        # how many entries there are, and which it is if it is one.
+        rows, row_sum = _open(changes, thread, working.start, working.end, row)
+        # One interval for all spans of an entry on a thread, so that an entry counts once.
         entry = matched.entry_row[working.group]
         pairs, pair = np.unique(np.stack([thread, entry]), axis=1, return_inverse=True)
         serving = union(Intervals(pair.reshape(-1), working.start, working.end), ranks)
-        changes = [
-            _changes(thread * ranks, working.start, working.end, 0, row),
-            _changes(pairs[0, serving.group] * ranks, *serving[1:], 2, pairs[1, serving.group]),
-        ]
-        beginnings = np.arange(max(spans.threads.height, 1), dtype=np.int64) * ranks
-        key = np.concatenate([beginnings, *(keys for keys, _ in changes)])
-        change = np.concatenate(
-            [np.zeros((len(beginnings), 4), np.int64), *(values for _, values in changes)]
+        entries, entry_sum = _open(
+            changes, pairs[0, serving.group], serving.start, serving.end, pairs[1, serving.group]
         )
-        order = np.argsort(key, kind="stable")
-        key, level = key[order], np.cumsum(change[order], axis=0)
-        settled = np.append(key[1:] != key[:-1], True)[: len(key)]
-        names = ("rows", "row", "entries", "entry_row")
-        state = {name: level[settled, number] for number, name in enumerate(names)}
-        return cls(moments, key[settled], state)
-
-    def during(self, thread: Ints, start_ns: Ints, end_ns: Ints) -> pl.DataFrame:
-        """Cut each interval at the changes on its thread.
-
-        Returns `sample` (which interval), `start_ns`, `duration_ns`, `row`, `entry_row` and
-        `ambiguous`.
-        """
-        ranks = len(self.moments)
-        known = thread != NOWHERE
-        lookup = np.where(known, thread, 0) * ranks
-        at_start = np.searchsorted(self.moments, start_ns, side="right") - 1
-        at_end = np.maximum(np.searchsorted(self.moments, end_ns, side="left") - 1, at_start)
-        first = np.searchsorted(self.key, lookup + at_start, side="right") - 1
-        last = np.searchsorted(self.key, lookup + at_end, side="right") - 1
-        parts = np.where(known, last - first + 1, 1)
-        sample = np.repeat(np.arange(len(thread)), parts)
-        number = np.arange(len(sample)) - np.repeat(np.cumsum(parts) - parts, parts)
-        at = first[sample] + number
-        began = np.where(number > 0, self.moments[self.key[at] % ranks], start_ns[sample])
-        ended = end_ns[sample]
-        followed = np.flatnonzero(number[1:] > 0)
-        ended[followed] = began[followed + 1]
-        frame = pl.DataFrame(
-            {"sample": sample, "start_ns": began, "duration_ns": ended - began}
-            | {name: np.where(known[sample], values[at], 0) for name, values in self.state.items()}
-        )
-        return frame.select(
-            "sample",
-            "start_ns",
-            "duration_ns",
+        state = pl.DataFrame(
+            {"rows": rows, "row": row_sum, "entries": entries, "entry_row": entry_sum}
+        ).select(
             row=pl.when(pl.col("rows") == 1).then("row"),
             entry_row=pl.when(pl.col("entries") == 1).then("entry_row"),
             ambiguous=pl.col("entries") > 1,
         )
+        return cls(changes, state)
 
 
-def _changes(base: Ints, start: Ints, end: Ints, column: int, identity: Ints) -> tuple[Ints, Ints]:
-    """Return keys, and what begins (+) and ends (−) there: a count and a sum of identities."""
-    change = np.zeros((2 * len(start), 4), dtype=np.int64)
-    change[: len(start), column] = 1
-    change[: len(start), column + 1] = identity
-    change[len(start) :] = -change[: len(start)]
-    return np.concatenate([base + start, base + end]), change
+def _open(
+    changes: Changes, thread: Ints, start: Ints, end: Ints, identity: Ints
+) -> tuple[Ints, Ints]:
+    """Return for each state how many intervals are open in it, and the sum of their identities.
+
+    Where one is open, the sum is its identity.
+    """
+    count = np.zeros(len(changes.key), dtype=np.int64)
+    total = np.zeros(len(changes.key), dtype=np.int64)
+    for sign, time in ((1, start), (-1, end)):
+        state = changes.state(thread, time)
+        np.add.at(count, state, sign)
+        np.add.at(total, state, sign * identity)
+    return np.cumsum(count), np.cumsum(total)
 
 
 def code_by_entry(tables: Tables) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Samples in the order of time, numbered: what tables that look at time start from."""
+"""Samples in the order of time, and the threads they were taken on, numbered."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ def compute(tables: Tables) -> pl.DataFrame:
     samples = tables["samples"].collect()
     if not samples["ts_ns"].is_sorted(nulls_last=True):
         samples = samples.sort("ts_ns", nulls_last=True, maintain_order=True)
-    path = (
-        tables.frame("call_paths")
-        .select("stack_id")
-        .with_row_index("path")
-        .with_columns(pl.col("path").cast(pl.Int64))
-    )
+    threads = _numbered(samples.select("pid", "tid").unique().sort("pid", "tid"), "thread")
+    paths = _numbered(tables.frame("call_paths").select("stack_id"), "path")
     return (
-        samples.join(path, on="stack_id", how="left", maintain_order="left")
-        .with_row_index("sample_row")
-        .with_columns(pl.col("sample_row").cast(pl.Int64))
+        samples.join(
+            threads, on=["pid", "tid"], how="left", nulls_equal=True, maintain_order="left"
+        )
+        .join(paths, on="stack_id", how="left", maintain_order="left")
+        .pipe(_numbered, "sample_row")
         .select(list(COLUMNS))
     )
+
+
+def _numbered(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    return frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(name))
 
 
 COLUMNS = {
@@ -33,6 +35,7 @@ COLUMNS = {
     "count": "how many observations it stands for",
     "pid": "process",
     "tid": "thread",
+    "thread": "number of the thread in the capture, from 0",
     "thread_name": "name of the thread",
     "stack_id": "the stack",
     "path": "the stack's row in `call_paths`, counted from 0; null when the capture lost the stack",

@@ -33,10 +33,15 @@ class SpanThreads:
     """All spans with the number of their sampled thread, NOWHERE where that is not known."""
 
     threads: pl.DataFrame
-    """`pid`, `tid`, `thread`: the sampled threads, numbered."""
+    """`pid`, `tid`, `thread`: the threads that were sampled with times."""
     spans: pl.DataFrame
-    """One row a span of `tree` that counts: `row`, `parent_row`, `entry_row`, `start_ns`,
-    `end_ns`, `thread`, and `named`: whether the span says on which thread it ran."""
+    """One row a span of `tree`: `row`, `parent_row`, `entry_row`, `service`, `start_ns`, `end_ns`,
+    `thread`, `request`: whether it is one, `named`: whether it says its thread."""
+
+    @property
+    def thread_count(self) -> int:
+        """How many thread numbers there may be; at least one."""
+        return int(self.threads["thread"].to_numpy().max(initial=0)) + 1
 
     def matched(self) -> Matched:
         """Return the spans on sampled threads, each with its nearest ancestor on its thread."""
@@ -92,21 +97,16 @@ def span_threads(tables: Tables) -> SpanThreads:
     """
     threads = (
         tables["ordered_samples"]
-        .filter(pl.col("ts_ns").is_not_null() & pl.col("tid").is_not_null())
-        .select("pid", "tid")
-        .unique()
-        .sort("pid", "tid")
-        .with_row_index("thread")
-        .with_columns(pl.col("thread").cast(pl.Int64))
+        .filter(pl.col("ts_ns").is_not_null())
         .select("pid", "tid", "thread")
+        .unique()
         .collect()
     )
-    alone = pl.len().over(pl.col("pid")) == 1
-    by_process = threads.filter(alone & pl.col("pid").is_not_null()).select(
-        "pid", by_process="thread"
-    )
-    alone = pl.len().over(pl.col("tid")) == 1
-    by_thread = threads.filter(alone).select("tid", by_thread="thread")
+    named = threads.drop_nulls("tid")
+    alone = pl.len().over("pid") == 1
+    by_process = named.filter(alone).drop_nulls("pid").select("pid", by_process="thread")
+    alone = pl.len().over("tid") == 1
+    by_thread = named.filter(alone).select("tid", by_thread="thread")
     spans = (
         tables["tree"]
         .select(
@@ -114,6 +114,8 @@ def span_threads(tables: Tables) -> SpanThreads:
             pl.col("row", "parent_row", "entry_row").cast(pl.Int64),
             "start_ns",
             "pid",
+            "service",
+            request=(pl.col("row") == pl.col("request_row")) & ~pl.col("duplicate"),
             tid="thread_id",
             # Clock skew handling and bad input may leave a span without length.
             end_ns=pl.col("start_ns") + pl.col("duration_ns").fill_null(0).clip(0),
@@ -133,7 +135,7 @@ def span_threads(tables: Tables) -> SpanThreads:
             .otherwise("by_process")
             .fill_null(NOWHERE)
         )
-        .select("row", "parent_row", "entry_row", "start_ns", "end_ns", "thread", "named")
+        .drop("pid", "tid", "by_process", "by_thread", "duplicate")
         .collect()
     )
     return SpanThreads(threads, spans.filter(pl.col("entry_row").is_not_null()))

@@ -14,9 +14,11 @@ from tests.analysis.sampled import FRAMES, Sample, tables
 
 Span = dict[str, Any]
 
-TREE = {
+TREE: dict[str, Any] = {
+    "service": pl.String,
     "row": pl.Int64,
     "parent_row": pl.Int64,
+    "request_row": pl.Int64,
     "entry_row": pl.Int64,
     "start_ns": pl.Int64,
     "duration_ns": pl.Int64,
@@ -29,7 +31,13 @@ TREE = {
 
 
 def span(row: int, start: int, end: int, parent: int | None = None, **more: Any) -> Span:
-    defaults = {"pid": 1, "thread_id": 1, "duplicate": False, "entry_endpoint": "GET /"}
+    defaults = {
+        "pid": 1,
+        "thread_id": 1,
+        "duplicate": False,
+        "entry_endpoint": "GET /",
+        "service": "shop",
+    }
     return (
         defaults
         | {"row": row, "parent_row": parent, "start_ns": start}
@@ -43,6 +51,7 @@ def with_entries(spans: list[Span]) -> list[Span]:
         parent = each["parent_row"]
         each.setdefault("entry_row", each["row"] if parent is None else spans[parent]["entry_row"])
         each.setdefault("entry_tool", None)
+        each.setdefault("request_row", each["entry_row"])
     return spans
 
 

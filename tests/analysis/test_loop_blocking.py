@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.analysis import loop_blocking
+from perfkit.stacks import Frame
+from tests.analysis.sampled import Sample, tables
+from tests.analysis.test_sample_spans import TREE, Span, span, with_entries
+
+PYTHON = "/usr/lib/python3.11/"
+SITE = "/srv/venv/lib/python3.11/site-packages/"
+MS = 1_000_000
+
+MAIN = Frame("<module>", "/srv/app/main.py", 1)
+RUNNER = Frame("Runner.run", PYTHON + "asyncio/runners.py", 118)
+LOOP = (
+    MAIN,
+    RUNNER,
+    Frame("BaseEventLoop.run_until_complete", PYTHON + "asyncio/base_events.py", 641),
+    Frame("BaseEventLoop.run_forever", PYTHON + "asyncio/base_events.py", 608),
+    Frame("BaseEventLoop._run_once", PYTHON + "asyncio/base_events.py", 1936),
+)
+SELECT = (*LOOP, Frame("EpollSelector.select", PYTHON + "selectors.py", 468))
+CALLBACK = (*LOOP, Frame("Handle._run", PYTHON + "asyncio/events.py", 84))
+ASGI = Frame("run_asgi", SITE + "uvicorn/protocols/http/h11_impl.py", 410)
+HANDLER = Frame("handle", "/srv/app/main.py", 20)
+READ = Frame("SyncStream.read", SITE + "httpcore/_backends/sync.py", 128)
+SLEEP = Frame("pause", "/srv/app/main.py", 30)
+
+
+def row(frames: tuple[Frame, ...], start_ms: float, end_ms: float, **more: Any) -> Sample:
+    return Sample(frames, int(start_ms * MS), int((end_ms - start_ms) * MS), **more)
+
+
+def blocking(samples: list[Sample], spans: list[Span] | None = None) -> pl.DataFrame:
+    columns = with_entries(spans or [])
+    tree = pl.DataFrame({name: [each[name] for each in columns] for name in TREE}, schema=TREE)
+    return tables(samples, derived={"tree": tree}).frame("loop_blocking")
+
+
+def found(table: pl.DataFrame) -> list[tuple[str, float]]:
+    return [
+        (function, duration / MS)
+        for function, duration in table.select("function", "duration_ns").rows()
+    ]
+
+
+@pytest.mark.parametrize("state", ["running", "idle", None])
+def test_a_callback_that_stays_blocks_the_loop_whether_it_works_or_waits(state: str | None) -> None:
+    table = blocking(
+        [
+            row(SELECT, 0, 10, state="idle"),
+            row((*CALLBACK, ASGI, HANDLER, READ), 10, 70, state=state),
+            row((*CALLBACK, ASGI, HANDLER), 70, 80, state=state),
+            row(SELECT, 80, 90, state="idle"),
+        ]
+    )
+    assert table.columns == list(loop_blocking.COLUMNS)
+    only = table.row(0, named=True)
+    assert found(table) == [("handle", 70)]
+    assert (only["file"], only["line"]) == ("/srv/app/main.py", 20)
+    assert (only["leaf_function"], only["leaf_line"]) == ("SyncStream.read", 128)
+    assert (only["start_ns"], only["unchanged_ns"]) == (10 * MS, 60 * MS)
+    assert only["running_ns"] == (70 * MS if state == "running" else 0)
+    assert only["unknown_ns"] == (70 * MS if state is None else 0)
+    assert only["observations"] == 2
+
+
+def test_an_idle_loop_does_not_block() -> None:
+    assert blocking([row(SELECT, 0, 5000, state="idle"), row(LOOP, 5000, 5100)]).is_empty()
+
+
+def test_threads_without_a_loop_do_not_block() -> None:
+    assert blocking([row((MAIN, HANDLER, READ), 0, 5000)]).is_empty()
+
+
+def test_short_runs_are_left_out() -> None:
+    assert blocking([row((*CALLBACK, HANDLER), 0, 19.9)]).is_empty()
+    assert found(blocking([row((*CALLBACK, HANDLER), 0, 20)])) == [("handle", 20)]
+
+
+def test_a_break_between_rows_ends_a_run() -> None:
+    table = blocking([row((*CALLBACK, HANDLER), 0, 30), row((*CALLBACK, HANDLER), 35, 65)])
+    assert found(table) == [("handle", 30), ("handle", 30)]
+
+
+def test_a_loop_that_is_not_python_has_its_callbacks_at_once() -> None:
+    native = (MAIN, RUNNER)
+    table = blocking(
+        [row(native, 0, 100), row((*native, ASGI, HANDLER), 100, 150), row(native, 150, 200)]
+    )
+    assert found(table) == [("handle", 50)]
+
+
+def test_the_function_is_the_programs_own_and_its_callers_are_named() -> None:
+    table = blocking([row((*CALLBACK, ASGI, HANDLER, SLEEP, READ), 0, 50)])
+    assert found(table) == [("pause", 50)]
+    assert table["called_by"][0] == "handle"
+    only_library = blocking([row((*CALLBACK, ASGI, READ), 0, 50)])
+    assert found(only_library) == [("run_asgi", 50)]
+
+
+def test_a_callback_in_c_is_seen_as_the_handle() -> None:
+    assert found(blocking([row(CALLBACK, 0, 50)])) == [("Handle._run", 50)]
+
+
+def test_requests_that_come_and_go_show_that_the_loop_turned() -> None:
+    #           0    20   40   60   80   100
+    # handle    [------------------------)
+    # request 0 [---------)
+    # request 1           [--------------)
+    busy = [row((*CALLBACK, HANDLER), 0, 100)]
+    spans = [span(0, 0, 40 * MS), span(1, 40 * MS, 100 * MS)]
+    assert found(blocking(busy, spans)) == [("handle", 60), ("handle", 40)]
+    children = [span(0, 0, 100 * MS), span(1, 40 * MS, 60 * MS, 0)]
+    assert found(blocking(busy, children)) == [("handle", 100)]
+    elsewhere = [span(0, 0, 100 * MS), span(1, 40 * MS, 60 * MS, thread_id=2)]
+    assert found(blocking(busy, elsewhere)) == [("handle", 100)]
+
+
+def test_requests_without_a_thread_cut_where_there_is_one_loop_and_one_service() -> None:
+    busy = [row((*CALLBACK, HANDLER), 0, 100), row((MAIN,), 0, 100, tid=2)]
+    spans = [span(0, 0, 40 * MS, thread_id=None), span(1, 40 * MS, 100 * MS, thread_id=None)]
+    assert found(blocking(busy, spans)) == [("handle", 60), ("handle", 40)]
+    second_loop = [*busy, row((*CALLBACK, HANDLER), 0, 100, tid=3)]
+    assert found(blocking(second_loop, spans)) == [("handle", 100), ("handle", 100)]
+
+
+stacks = {
+    "idle": SELECT,
+    "handle": (*CALLBACK, ASGI, HANDLER),
+    "read": (*CALLBACK, ASGI, HANDLER, READ),
+    "pause": (*CALLBACK, ASGI, SLEEP),
+}
+SITES = {"idle": None, "handle": "handle", "read": "handle", "pause": "pause"}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(stacks)), st.integers(1, 30)), max_size=12),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 60)), max_size=4),
+)
+def test_runs_equal_a_walk_by_milliseconds(
+    drawn: list[tuple[str, int]], requests: list[tuple[int, int]]
+) -> None:
+    samples, seen = [], []
+    for name, length in drawn:
+        samples.append(row(stacks[name], len(seen), len(seen) + length))
+        seen += [SITES[name]] * length
+    turns = {start for start, _ in requests} | {start + length for start, length in requests}
+    expected: list[list[Any]] = []
+    for moment, site in enumerate(seen):
+        if moment and site == seen[moment - 1] and moment not in turns:
+            expected[-1][1] += 1
+        else:
+            expected.append([site, 1])
+    spans = [span(n, start * MS, (start + end) * MS) for n, (start, end) in enumerate(requests)]
+    kept = [(site, length) for site, length in expected if site and length >= 20]
+    table = blocking(samples, spans)
+    assert sorted(found(table)) == sorted(kept)
+    assert table["duration_ns"].is_sorted(descending=True)
