@@ -51,10 +51,6 @@ def parse(body: bytes) -> dict[str, Any]:
         raise RpcError(PARSE_ERROR, f"not JSON: {error}") from error
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise RpcError(INVALID_REQUEST, "not a JSON-RPC 2.0 request")
-    if message.get("method") != "tools/call":
-        raise RpcError(METHOD_NOT_FOUND, "the only method is tools/call")
-    if not isinstance(message.get("params"), dict):
-        raise RpcError(INVALID_PARAMS, "params must be an object")
     return message
 
 
@@ -69,11 +65,15 @@ class Invoker:
     async def call(self, message: dict[str, Any], caller: str) -> dict[str, Any]:
         """Serve a `tools/call` and return MCP's `CallToolResult`.
 
-        A tool that fails gives a result with `isError`; an unknown tool and wrong arguments raise
-        RpcError.
+        A tool that fails gives a result with `isError`; another method, an unknown tool and wrong
+        arguments raise RpcError.
         """
         started = time.perf_counter()
-        params = message["params"]
+        params = message.get("params")
+        if message.get("method") != "tools/call":
+            raise RpcError(METHOD_NOT_FOUND, "the only method is tools/call")
+        if not isinstance(params, dict):
+            raise RpcError(INVALID_PARAMS, "params must be an object")
         tool = TOOLS.get(str(params.get("name")))
         labels = {"mcp.method.name": "tools/call"}
         if tool is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,12 +38,15 @@ def running(
     `environment` replaces this process's own. Raises ServiceError when it ends before it serves,
     or does not serve within `START_TIMEOUT_S`.
     """
+    # The services call one another, and the collector, on this machine: never through a proxy.
+    variables = dict(os.environ if environment is None else environment)
+    variables["NO_PROXY"] = variables["no_proxy"] = "127.0.0.1"
     with TemporaryDirectory(prefix="demo-service-") as directory:
         ready_file, log = Path(directory) / "ready.json", Path(directory) / "log"
         command = [sys.executable, "-m", module, "--port", "0", "--ready-file", str(ready_file)]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*command, *arguments], stdout=output, stderr=output, env=environment
+                [*command, *arguments], stdout=output, stderr=output, env=variables
             )
         try:
             deadline = time.monotonic() + START_TIMEOUT_S

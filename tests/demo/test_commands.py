@@ -1,0 +1,191 @@
+"""The commands: start, telemetry over OTLP, a clean end, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from perfkit.demo.processes import ServiceError, running
+
+from .harness import AGENT
+
+CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "check-stock", "arguments": {"sku": "sku-1"}},
+}
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, dict[str, list[bytes]]]]:
+    """Take OTLP over HTTP; yields the endpoint and, for each path, the bodies received."""
+    bodies: dict[str, list[bytes]] = {"/v1/traces": [], "/v1/metrics": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            bodies[self.path].append(body)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def text_attributes(pairs: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_everything_is_exported_before_the_process_ends(
+    backend_url: str, ending: signal.Signals
+) -> None:
+    with collector() as (endpoint, bodies):
+        environment = {
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_SERVICE_NAME": "my-gateway",
+            "HTTP_PROXY": "http://127.0.0.1:1",  # Must not be used on this machine.
+            "OTEL_BSP_SCHEDULE_DELAY": "60000",  # Only the end of the process flushes.
+            "OTEL_METRIC_EXPORT_INTERVAL": "60000",
+        }
+        options = ("--backend-url", backend_url, "--mend", "all")
+        with running("perfkit.demo.gateway", *options, environment=environment) as gateway:
+            for _ in range(5):
+                httpx.post(f"{gateway.url}/tools/invoke", json=CALL, headers=AGENT)
+            assert not bodies["/v1/traces"]
+            gateway.process.send_signal(ending)
+            assert gateway.process.wait(20) == 0
+            pid = gateway.process.pid
+    spans = []
+    for body in bodies["/v1/traces"]:
+        for part in ExportTraceServiceRequest.FromString(body).resource_spans:
+            resource = text_attributes(part.resource.attributes)
+            assert resource["service.name"] == "my-gateway"
+            assert resource["process.pid"] == pid
+            spans += [span for scope in part.scope_spans for span in scope.spans]
+    names = [span.name for span in spans]
+    assert "SELECT gateway.db" in names
+    assert names.count("POST /tools/invoke") == 5
+    assert names.count("tools/call check-stock") == 5
+    assert all(text_attributes(span.attributes)["thread.id"] > 0 for span in spans)
+
+    metrics = {}
+    for body in bodies["/v1/metrics"]:
+        for part in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for scope in part.scope_metrics:
+                metrics.update({metric.name: metric for metric in scope.metrics})
+    assert {
+        "http.server.request.duration",
+        "http.client.request.duration",
+        "mcp.server.operation.duration",
+        "db.client.connections.usage",
+        "db.client.connection.count",
+        "db.client.connection.max",
+    } <= metrics.keys()
+    sizes = {
+        text_attributes(point.attributes)["db.client.connection.pool.name"]: point.as_int
+        for point in metrics["db.client.connection.max"].sum.data_points
+    }
+    assert sizes == {"store": 8, "inventory": 8}
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_taken_port_is_told_in_one_line(backend_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for module, options in (
+            ("perfkit.demo.backend", ()),
+            ("perfkit.demo.gateway", ("--backend-url", backend_url)),
+        ):
+            ended = run(module, "--port", port, *options)
+            assert ended.returncode == 1
+            assert ended.stderr.startswith(f"cannot listen on 127.0.0.1:{port}")
+            assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--data-dir", "/dev/null/x", "cannot use the data directory /dev/null/x: Not a dir"),
+        ("--database-url", "sqlite:////nowhere/x.db", "cannot use the database: "),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_told_in_one_line(
+    option: str, value: str, complaint: str
+) -> None:
+    ended = run("perfkit.demo.gateway", "--backend-url", "http://127.0.0.1:1", option, value)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(complaint)
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_unknown_problem_is_a_wrong_use() -> None:
+    ended = run("perfkit.demo.gateway", "--backend-url", "http://127.0.0.1:1", "--mend", "cash")
+    assert ended.returncode == 2
+    assert "there is no problem 'cash': choose from cache, pool" in ended.stderr
+
+
+def test_a_service_that_does_not_start_says_why() -> None:
+    with (
+        pytest.raises(ServiceError, match="there is no problem 'x'"),
+        running("perfkit.demo.gateway", "--backend-url", "http://127.0.0.1:1", "--only", "x"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "missing"),
+    [
+        ("gateway", ["--backend-url", "http://127.0.0.1:1"], "starlette"),
+        ("gateway", ["--backend-url", "http://127.0.0.1:1"], "opentelemetry"),
+        ("backend", [], "uvicorn"),
+        ("load", ["--url", "http://127.0.0.1:1"], "httpx"),
+    ],
+)
+def test_a_missing_package_is_told_in_one_line(
+    module: str, arguments: list[str], missing: str
+) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from perfkit.demo import {module}\n"
+        f"{module}.main({arguments!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "pip install 'perfkit[demo]'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
