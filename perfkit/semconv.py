@@ -36,7 +36,7 @@ PEER_HOST = ("server.address", "net.peer.name", "network.peer.address", "net.soc
 PEER_PORT = ("server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port")
 DB_NAMESPACE = ("db.namespace", "db.name")
 MESSAGING_DESTINATION = ("messaging.destination.name", "messaging.destination")
-INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name")
+INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name", "hostname")
 
 RPC_METHOD, RPC_SERVICE = "rpc.method", "rpc.service"
 MESSAGING_OPERATION = ("messaging.operation.name", "messaging.operation")

@@ -45,6 +45,9 @@ class Resolved(NamedTuple):
     """Key -> JSON fragment of semantic attributes that filled no column."""
 
 
+Resolve = Callable[[str, str, int | None, dict[str, Value]], Resolved]
+"""(kind, recorded status, process, semantic attributes) -> columns."""
+
 _PROMOTED = ("endpoint", "peer", *semconv.PROMOTED)
 RESOLVED_COLUMNS = ("kind", "status", "adjusted_count", *_PROMOTED)
 
@@ -78,12 +81,21 @@ def json_object(fragments: Iterable[str]) -> str | None:
 class AttributeCache(dict[bytes, Attribute]):
     """Encoded attribute -> decoded one. `cache[raw]` decodes what is not known yet.
 
-    `decode` turns the encoded form into key and value and raises DamagedAttribute.
+    `decode` turns the encoded form into key and value and raises DamagedAttribute. `resolve` may
+    look at no other attributes than the `semantic` ones.
     """
 
-    def __init__(self, decode: Callable[[bytes], tuple[str, Value]]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[bytes], tuple[str, Value]],
+        *,
+        semantic: frozenset[str] = semconv.SEMANTIC,
+        resolve: Resolve | None = None,
+    ) -> None:
         super().__init__()
         self._decode = decode
+        self._semantic = semantic
+        self._resolve = resolve or resolve_span
         self._tokens = itertools.count(1)
         self._bytes = 0
         self._resolved: dict[ResolveKey, Resolved] = {}
@@ -91,7 +103,7 @@ class AttributeCache(dict[bytes, Attribute]):
     def __missing__(self, raw: bytes) -> Attribute:
         key, value = self._decode(raw)
         text = fragment(key, value)
-        semantic = key in semconv.SEMANTIC
+        semantic = key in self._semantic
         if len(raw) > CACHE_ENTRY_BYTES:
             return key, text, UNCACHED if semantic else 0
         if len(self) >= CACHE_ENTRIES or self._bytes > CACHE_BYTES:
@@ -119,7 +131,7 @@ class AttributeCache(dict[bytes, Attribute]):
         if resolved is None:
             kind, status, pid, tokens = key
             semantic = [raw for raw in encoded if self[raw][2]]
-            resolved = resolve(kind, status, pid, self.values_of(semantic))
+            resolved = self._resolve(kind, status, pid, self.values_of(semantic))
             if UNCACHED not in tokens:
                 if len(self._resolved) >= CACHE_ENTRIES:
                     self._resolved.clear()
@@ -131,7 +143,7 @@ ResolveKey = tuple[str, str, int | None, tuple[int, ...]]
 """Kind, recorded status, process of the resource, and the tokens of the semantic attributes."""
 
 
-def resolve(kind: str, status: str, pid: int | None, attributes: dict[str, Value]) -> Resolved:
+def resolve_span(kind: str, status: str, pid: int | None, attributes: dict[str, Value]) -> Resolved:
     """Compute the columns that attributes fill; takes the promoted ones out of `attributes`.
 
     `pid` is used when the attributes do not say the process.

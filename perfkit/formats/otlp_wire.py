@@ -239,6 +239,7 @@ _OLD_SPELLING = re.compile(
     rb'"(?:resource_spans|resource_metrics|scope_spans|scope_metrics|trace_id|start_time_unix_nano'
     rb'|time_unix_nano|string_value|int_value|instrumentationLibrary\w*)"\s*:'
 )
+_EMPTY = re.compile(rb"\s*\{\s*\}\s*")
 _RENAMED = {
     "instrumentationLibrary": "scope",
     "instrumentationLibrarySpans": "scopeSpans",
@@ -251,13 +252,16 @@ def load_json(body: bytes) -> Any:
     try:
         if _OLD_SPELLING.search(body):
             body = msgspec.json.encode(_present_spelling(msgspec.json.decode(body)))
-        return _document.decode(body)
+        document = _document.decode(body)
     except msgspec.ValidationError as error:
         raise InputError(f"not OTLP JSON: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not valid JSON: {error}") from error
     except RecursionError as error:
         raise InputError("not OTLP JSON: nested too deeply") from error
+    if document == _Document() and not _EMPTY.fullmatch(body):
+        raise InputError("not OTLP JSON: it has no resourceSpans and no resourceMetrics")
+    return document
 
 
 def _present_spelling(value: Any) -> Any:

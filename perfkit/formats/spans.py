@@ -81,10 +81,12 @@ class SpanBatch:
     """Values of `RESOLVED_COLUMNS`, one for each of `spans`."""
     origins: list[Origin] = field(default_factory=list)
     """One for each of `spans`."""
+    inferred: set[int] = field(default_factory=set)
+    """Positions in `spans` whose parent was inferred."""
     events: list[tuple[Any, ...]] = field(default_factory=list)
     links: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def finish(self, *, parent_inferred: bool = False) -> Batch:
+    def finish(self) -> Batch:
         """Return everything as columns."""
         self.batch.add_rows("spans", SPAN_COLUMNS, self.spans)
         self.batch.add_rows("spans", RESOLVED_COLUMNS, self.resolved)
@@ -94,7 +96,7 @@ class SpanBatch:
             spans = self.batch.tables["spans"]
             for name in ("service", "instance", "scope", "resource"):
                 spans[name] = [getattr(source, name) for source in self.origins]
-            spans["parent_inferred"] = [
-                parent_inferred and parent is not None for parent in spans["parent_id"]
-            ]
+            spans["parent_inferred"] = [False] * len(self.spans)
+            for position in self.inferred:
+                spans["parent_inferred"][position] = True
         return self.batch

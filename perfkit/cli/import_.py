@@ -1,0 +1,78 @@
+"""`perfkit import`: files that other tools wrote, to one capture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perfkit import units
+from perfkit.cli.options import Moment
+from perfkit.cli.progress import Progress
+from perfkit.errors import CaptureError
+
+if TYPE_CHECKING:
+    from perfkit.capture import CaptureInfo
+
+
+@click.command(epilog="Example: perfkit import traces.json profile.json gateway.db -o slow.perfkit")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The capture to write, NAME.perfkit.",
+)
+@click.option("--format", "format_name", help="Do not guess the format; an unknown one lists all.")
+@click.option(
+    "--started-at",
+    "started_at_ns",
+    type=Moment(),
+    help="When a file begins that has no wall-clock times (py-spy's, request records).",
+)
+def command(
+    files: tuple[Path, ...], output: Path, format_name: str | None, started_at_ns: int | None
+) -> None:
+    """Make one capture from FILES that other tools wrote; directories are read whole.
+
+    The format is recognised by the content, gzip or not: OTLP (protobuf, JSON, JSON lines), Jaeger
+    JSON, py-spy's chrometrace and raw, collapsed stacks, the MCP gateway's SQLite database, request
+    records, psutil readings.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CaptureError(
+            f"{output}: already exists", hint="choose another name with -o, or remove it"
+        )
+    from perfkit.capture import CaptureWriter
+    from perfkit.importers import import_files
+
+    # Written beside its place and moved there when it is whole, so that a failure leaves nothing.
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with Progress() as progress, CaptureWriter(temporary) as writer:
+            import_files(
+                files,
+                writer,
+                format=format_name,
+                started_at_ns=started_at_ns,
+                progress=lambda text: progress.show(f"importing {text}"),
+            )
+        temporary.replace(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _say(output, writer.info)
+
+
+def _say(output: Path, info: CaptureInfo) -> None:
+    rows = ", ".join(f"{units.number(count)} {table}" for table, count in info.rows.items())
+    click.echo(f"{output}: {rows}", err=True)
+    for loss in info.lost:
+        click.echo(f"  left out: {units.number(loss.count)} {loss.what}: {loss.why}", err=True)
+    for note in info.notes:
+        click.echo(f"  note: {note}", err=True)

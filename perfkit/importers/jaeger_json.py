@@ -1,0 +1,299 @@
+"""Jaeger JSON: the answer of the query API (`{"data": [trace…]}`), a list of traces, or one trace.
+
+A reference FOLLOWS_FROM becomes a link; when a span has no other reference it is also the parent,
+as in Jaeger's own user interface. Traces that Jaeger's probabilistic sampler let through stand for
+as many as the sampler's parameter says: the tag is on the root only, and holds for all spans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perfkit import ids, model
+from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError
+from perfkit.formats.attributes import (
+    RESOLVED_COLUMNS,
+    AttributeCache,
+    DamagedAttribute,
+    Resolved,
+    json_object,
+    resolve_span,
+)
+from perfkit.formats.spans import MAX_TIME_NS, Origin, SpanBatch, origin, problem
+from perfkit.importers.base import Source
+from perfkit.semconv import SEMANTIC, Value
+
+NAME = "jaeger-json"
+
+_BATCH_SPANS = 20_000
+_ADJUSTED = RESOLVED_COLUMNS.index("adjusted_count")
+
+Number = int | float | str
+
+
+class _Tag(msgspec.Struct):
+    key: str
+    type: str | None = None
+    value: Any = None
+
+
+class _Reference(msgspec.Struct):
+    refType: str = "CHILD_OF"
+    traceID: str | None = None
+    spanID: str | None = None
+
+
+class _Log(msgspec.Struct):
+    timestamp: Number = 0
+    fields: list[msgspec.Raw] | None = None
+
+
+class _Process(msgspec.Struct):
+    serviceName: str | None = None
+    tags: list[msgspec.Raw] | None = None
+
+
+class _Span(msgspec.Struct):
+    spanID: str | None = None
+    traceID: str | None = None
+    parentSpanID: str | None = None
+    operationName: str | None = None
+    references: list[_Reference] | None = None
+    startTime: Number = -1
+    duration: Number | None = None
+    tags: list[msgspec.Raw] | None = None
+    logs: list[_Log] | None = None
+    processID: str | None = None
+    process: _Process | None = None
+
+
+class _Trace(msgspec.Struct):
+    traceID: str | None = None
+    spans: list[_Span] | None = None
+    processes: dict[str, _Process] | None = None
+
+
+class _File(msgspec.Struct):
+    data: list[msgspec.Raw] | None = None
+    spans: msgspec.Raw | None = None
+
+
+_tag = msgspec.json.Decoder(_Tag)
+_trace = msgspec.json.Decoder(_Trace)
+_file = msgspec.json.Decoder(_File)
+_traces = msgspec.json.Decoder(list[msgspec.Raw])
+
+_SPAN_KEYS = re.compile(rb'"(?:traceID|spanID|operationName)"\s*:')
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise spans by Jaeger's spelling of their ids."""
+    del path
+    found = {match[0].split(b'"')[1] for match in _SPAN_KEYS.finditer(head)}
+    start = head.lstrip()[:1]
+    return start in (b"{", b"[") and len(found) >= 2 and b'"resourceSpans"' not in head
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all traces."""
+    rows = SpanBatch()
+    reader = _Reader()
+    for number, raw in enumerate(_split(source.contents()), 1):
+        try:
+            reader.add(rows, _trace.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            where = f"{source.path}, trace {number}"
+            raise InputError(f"not Jaeger JSON: {error}", where=where) from error
+        if len(rows.spans) >= _BATCH_SPANS:
+            writer.add(rows.finish())
+            rows = SpanBatch()
+    writer.add(rows.finish())
+
+
+def _split(content: Any) -> Iterator[msgspec.Raw | bytes]:
+    """Yield the text of each trace, so that only one at a time becomes objects."""
+    try:
+        if content[:64].lstrip()[:1] == b"[":
+            yield from _traces.decode(content)
+            return
+        file = _file.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"not Jaeger JSON: {error}") from error
+    if file.data is not None:
+        yield from file.data
+    elif file.spans is not None:
+        yield bytes(content)
+
+
+def _decode_tag(raw: bytes) -> tuple[str, Value]:
+    try:
+        tag = _tag.decode(raw)
+        if isinstance(tag.value, str):
+            if tag.type == "int64":
+                return tag.key, int(tag.value)
+            if tag.type == "float64":
+                return tag.key, float(tag.value)
+            if tag.type == "bool":
+                return tag.key, tag.value.lower() == "true"
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise DamagedAttribute from error
+    return tag.key, tag.value
+
+
+# Where the Jaeger exporters put what has fields of its own in OpenTelemetry:
+# https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/jaeger/
+_KIND, _STATUS, _MESSAGE = "span.kind", "otel.status_code", "otel.status_description"
+_SCOPES = ("otel.scope.name", "otel.library.name")
+_STATUSES = {name.upper(): name for name in model.STATUSES}
+
+
+def _resolve(kind: str, status: str, pid: int | None, attributes: dict[str, Value]) -> Resolved:
+    """Do as `resolve_span`, with kind and status from tags; adds message and scope."""
+    named = attributes.pop(_KIND, None)
+    recorded = _STATUSES.get(str(attributes.pop(_STATUS, "")), status)
+    message = attributes.pop(_MESSAGE, None)
+    scopes = [attributes.pop(name, None) for name in _SCOPES]
+    scope = next((str(name) for name in scopes if name), None)
+    kind = named if isinstance(named, str) and named in model.KINDS else kind
+    columns, leftover = resolve_span(kind, recorded, pid, attributes)
+    return Resolved((*columns, str(message) if message else None, scope), leftover)
+
+
+class _Reader:
+    def __init__(self) -> None:
+        semantic = SEMANTIC | {_KIND, _STATUS, _MESSAGE, *_SCOPES}
+        self._tags = AttributeCache(_decode_tag, semantic=semantic, resolve=_resolve)
+
+    def add(self, rows: SpanBatch, trace: _Trace) -> None:
+        """Take the spans of one trace."""
+        origins: dict[tuple[str | None, str | None], Origin] = {}
+        first = len(rows.resolved)
+        for span in trace.spans or ():
+            try:
+                self._add_span(rows, span, trace, origins)
+            except DamagedAttribute:
+                rows.batch.reject("span with a tag that cannot be decoded")
+        sampled = max((columns[_ADJUSTED] for columns in rows.resolved[first:]), default=1.0)
+        if sampled != 1.0:
+            rows.resolved[first:] = [
+                (*columns[:_ADJUSTED], sampled, *columns[_ADJUSTED + 1 :])
+                for columns in rows.resolved[first:]
+            ]
+
+    def _add_span(
+        self,
+        rows: SpanBatch,
+        span: _Span,
+        trace: _Trace,
+        origins: dict[tuple[str | None, str | None], Origin],
+    ) -> None:
+        trace_id = _trace_id(span.traceID or trace.traceID)
+        own_id = ids.span_id_from_text(span.spanID)
+        start_ns = _ns(span.startTime)
+        duration_ns = _ns(span.duration) if span.duration is not None else None
+        end_ns = start_ns + duration_ns if duration_ns is not None else None
+        refusal = problem(trace_id, own_id, start_ns, end_ns)
+        if refusal is not None:
+            rows.batch.reject(refusal)
+            return
+        key = (span.processID, None)
+        source = origins.get(key)
+        if source is None:
+            process = (trace.processes or {}).get(span.processID or "") or span.process
+            source = origins[key] = self._origin(process)
+        columns, attributes = self._describe(span, source.pid)
+        *promoted, message, scope = columns
+        if scope is not None:
+            key = (span.processID, scope)
+            source = origins.setdefault(key, replace(source, scope=scope))
+        links: list[tuple[Any, ...]] = []
+        parent_id = _parent(span, trace_id, (*trace_id, own_id), links)
+        events = list(self._events(rows, span, (*trace_id, own_id)))
+        rows.spans.append(
+            (
+                *(*trace_id, own_id, parent_id, span.operationName or ""),
+                *(start_ns, duration_ns, message, attributes),
+            )
+        )
+        rows.resolved.append(tuple(promoted))
+        rows.origins.append(source)
+        rows.links += links
+        rows.events += events
+
+    def _origin(self, process: _Process | None) -> Origin:
+        if process is None:
+            return origin({})
+        attributes = self._tags.values_of(bytes(raw) for raw in process.tags or ())
+        attributes["service.name"] = process.serviceName
+        return origin(attributes)
+
+    def _describe(self, span: _Span, pid: int | None) -> tuple[tuple[Any, ...], str | None]:
+        encoded = [bytes(raw) for raw in span.tags or ()]
+        rest: dict[str, str] = {}
+        tokens: list[int] = []
+        for raw in encoded:
+            key, text, token = self._tags[raw]
+            if token:
+                tokens.append(token)
+            else:
+                rest[key] = text
+        resolved = self._tags.resolve(("unspecified", "unset", pid, tuple(tokens)), encoded)
+        return resolved.columns, json_object((rest | resolved.leftover).values())
+
+    def _events(
+        self, rows: SpanBatch, span: _Span, own: tuple[Any, ...]
+    ) -> Iterator[tuple[Any, ...]]:
+        for log in span.logs or ():
+            ts_ns = _ns(log.timestamp)
+            if not 0 <= ts_ns < MAX_TIME_NS:
+                rows.batch.reject("event without a plausible time")
+                continue
+            encoded = [bytes(raw) for raw in log.fields or ()]
+            name = self._tags.values_of(encoded).get("event")
+            yield (*own, ts_ns, str(name or "log"), self._tags.object_of(encoded))
+
+
+def _trace_id(text: str | None) -> tuple[int, int]:
+    return ids.trace_id_from_text(text) if text else (0, 0)
+
+
+def _ns(microseconds: Number) -> int:
+    """Return ns; -1, which is refused as a time, for what is no number."""
+    try:
+        if isinstance(microseconds, int):
+            return microseconds * 1000
+        return round(float(microseconds) * 1000)
+    except (ValueError, OverflowError):
+        return -1
+
+
+def _parent(
+    span: _Span,
+    trace_id: tuple[int, int],
+    own: tuple[Any, ...],
+    links: list[tuple[Any, ...]],
+) -> int | None:
+    """Return the parent's id. References that are no parent, and every FOLLOWS_FROM, are links."""
+    parent_id = follows = None
+    for reference in span.references or ():
+        target = ids.span_id_from_text(reference.spanID)
+        if target is None:
+            continue
+        trace = _trace_id(reference.traceID) if reference.traceID else trace_id
+        child_of = reference.refType == "CHILD_OF"
+        if child_of and trace == trace_id and parent_id is None:
+            parent_id = target
+            continue
+        links.append((*own, *trace, target, None))
+        if not child_of and trace == trace_id and follows is None:
+            follows = target
+    if parent_id is None:
+        parent_id = follows
+    return parent_id if parent_id is not None else ids.span_id_from_text(span.parentSpanID)

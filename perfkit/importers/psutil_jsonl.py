@@ -1,0 +1,98 @@
+"""Readings of psutil as JSON lines: `{"t": 1795416393.1, "cpu": 18.0, "rss": 304283648, …}`.
+
+`t` is Unix seconds, `cpu`, `sys_cpu` and `sys_mem` are per cent (`cpu` of one core), sizes are
+bytes. The process and the host are not named in it, so the column `instance` is null.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from perfkit.batch import Batch
+from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError
+from perfkit.importers.base import Source
+
+NAME = "psutil-jsonl"
+
+COLUMNS = ("ts_ns", "name", "unit", "kind", "value", "attributes")
+_MAX_SECONDS = 9_000_000_000
+
+
+class _Metric(NamedTuple):
+    name: str
+    unit: str
+    kind: str = "gauge"
+    factor: float = 1.0
+    attributes: str | None = None
+
+
+_METRICS = {
+    "cpu": _Metric("process.cpu.utilization", "1", factor=0.01),
+    "rss": _Metric("process.memory.usage", "By"),
+    "vms": _Metric("process.memory.virtual", "By"),
+    "threads": _Metric("process.thread.count", "{thread}"),
+    "fds": _Metric("process.open_file_descriptor.count", "{file_descriptor}"),
+    "rd": _Metric("process.disk.io", "By", "counter", attributes='{"disk.io.direction":"read"}'),
+    "wr": _Metric("process.disk.io", "By", "counter", attributes='{"disk.io.direction":"write"}'),
+    "vcs": _Metric(
+        "process.context_switches",
+        "{context_switch}",
+        "counter",
+        attributes='{"process.context_switch_type":"voluntary"}',
+    ),
+    "ics": _Metric(
+        "process.context_switches",
+        "{context_switch}",
+        "counter",
+        attributes='{"process.context_switch_type":"involuntary"}',
+    ),
+    "sys_cpu": _Metric("system.cpu.utilization", "1", factor=0.01),
+    "sys_mem": _Metric("system.memory.utilization", "1", factor=0.01),
+}
+
+_reading = msgspec.json.Decoder(dict[str, Any])
+_HEAD = re.compile(rb'\s*\{\s*"t"\s*:\s*\d')
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise the time `t` and one of the readings."""
+    del path
+    line = head.lstrip().split(b"\n", 1)[0]
+    return _HEAD.match(line) is not None and any(
+        f'"{key}"'.encode() in line for key in ("cpu", "rss", "sys_cpu")
+    )
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all readings."""
+    rows: list[tuple[Any, ...]] = []
+    batch = Batch()
+    for number, line in source.lines():
+        try:
+            reading = _reading.decode(line)
+            seconds = _number(reading.get("t"))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(
+                f"not a JSON object: {error}", where=f"{source.path}, line {number}"
+            ) from error
+        if seconds is None or not 0 < seconds < _MAX_SECONDS:
+            batch.reject("reading without a plausible time")
+            continue
+        for key, metric in _METRICS.items():
+            value = _number(reading.get(key))
+            if value is not None:
+                shared = (metric.name, metric.unit, metric.kind, value * metric.factor)
+                rows.append((round(seconds * 1e9), *shared, metric.attributes))
+    batch.add_rows("metrics", COLUMNS, rows)
+    writer.add(batch)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) < 2**63 else None

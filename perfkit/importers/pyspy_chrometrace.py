@@ -1,0 +1,32 @@
+"""py-spy's Chrome trace (`py-spy record -f chrometrace`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perfkit import units
+from perfkit.capture import CaptureWriter
+from perfkit.formats import chrometrace
+from perfkit.importers.base import Source
+
+NAME = "pyspy-chrometrace"
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise py-spy's category on its events."""
+    del path
+    return head.lstrip()[:1] in (b"[", b"{") and b'"cat":"py-spy"' in head.replace(b" ", b"")
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all intervals. The file has no wall clock; it is taken to end when it was written."""
+    trace = chrometrace.load(source.read())
+    start_ns = source.started_at_ns
+    if start_ns is None:
+        start_ns = source.modified_ns - trace.length_ns
+        writer.note(
+            f"{source.path.name} has no wall-clock times: it is taken to begin at "
+            f"{units.timestamp(start_ns)}, its length before the file was last written, which is "
+            "approximate; say --started-at to set it"
+        )
+    writer.add(chrometrace.to_batch(trace, writer.stacks, anchor_wall_ns=start_ns))
