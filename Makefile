@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real test-browser lint format bench lock clean
+.PHONY: help demo test test-real test-browser lint format bench reference lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -52,6 +52,9 @@ format: $(VENV)/.dev  ## Format the code
 
 bench: $(VENV)/.dev  ## Measure, as ratios to a peer or a limit in the same run
 	$(BIN)/python -m bench
+
+reference: $(VENV)/.dev  ## Write the generated pages of docs/
+	$(BIN)/python -m tools.reference
 
 lock: $(VENV)/.dev  ## Bring the locked versions up to date
 	$(PIP) install --quiet uv

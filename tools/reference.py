@@ -1,0 +1,87 @@
+"""Writes the generated pages of docs/: tables, commands, and the schema of perfkit.yaml.
+
+`python -m tools.reference` writes them; a test fails when they no longer match the code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from perfkit import model
+from perfkit.analysis import DERIVED
+from perfkit.cli.main import COMMANDS, config_schema, main
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+_HELP_WIDTH = 90
+
+
+def tables_page() -> str:
+    """Describe every captured and derived table."""
+    lines = [
+        "# The tables",
+        "",
+        "Generated from the code (`make reference`). A capture is a directory of Parquet files,",
+        "one folder a table, which DuckDB, pandas, Spark and Polars open without perfkit. Times are",
+        "integer nanoseconds since the Unix epoch; ids are signed 64-bit integers, written as",
+        "hexadecimal at every edge.",
+        "",
+        "## Captured",
+    ]
+    for table in model.TABLES:
+        lines += ["", f"### `{table.name}`", "", f"One row is {table.row}.", ""]
+        lines += ["| column | type | meaning |", "|---|---|---|"]
+        lines += [f"| `{c.name}` | {c.dtype} | {_cell(c.doc)} |" for c in table.columns]
+    lines += ["", "## Derived", "", "Computed from the captured ones when asked for."]
+    for derived in DERIVED:
+        needs = ", ".join(f"`{name}`" for name in derived.needs)
+        lines += ["", f"### `{derived.name}`", "", f"One row is {derived.row}. Reads {needs}.", ""]
+        lines += ["| column | meaning |", "|---|---|"]
+        lines += [f"| `{name}` | {_cell(doc)} |" for name, doc in derived.columns.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def commands_page() -> str:
+    """Show the help of every command."""
+    lines = ["# The commands", "", "Generated from the commands' own help (`make reference`)."]
+    lines += ["Exit codes: 0 well; 1 error; 2 usage; 3 the gate failed."]
+    root = click.Context(main, info_name="perfkit")
+    lines += _help(main, root, 2)
+    for name in COMMANDS:
+        command = main.get_command(root, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=root)
+        lines += _help(command, context, 2)
+        if isinstance(command, click.Group):
+            for sub_name, sub in command.commands.items():
+                lines += _help(sub, click.Context(sub, info_name=sub_name, parent=context), 3)
+    return "\n".join(lines) + "\n"
+
+
+def _help(command: click.Command, context: click.Context, level: int) -> list[str]:
+    context.terminal_width = _HELP_WIDTH
+    context.max_content_width = _HELP_WIDTH
+    text = command.get_help(context).rstrip()
+    return ["", f"{'#' * level} `{context.command_path}`", "", "```", text, "```"]
+
+
+def pages() -> dict[str, str]:
+    """Return file name -> content of every generated page."""
+    schema = json.dumps(config_schema(), indent=1, ensure_ascii=False) + "\n"
+    return {
+        "tables.md": tables_page(),
+        "commands.md": commands_page(),
+        "perfkit.schema.json": schema,
+    }
+
+
+if __name__ == "__main__":
+    DOCS.mkdir(exist_ok=True)
+    for name, content in pages().items():
+        (DOCS / name).write_text(content, encoding="utf-8")
