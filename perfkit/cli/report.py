@@ -88,10 +88,10 @@ def write(target: Path, html: str) -> int:
 
 
 def _first_words(outcomes: list[Outcome]) -> str:
-    from perfkit.rules.model import ranked
+    from perfkit.rules.evaluate import findings
 
-    findings = ranked(outcomes)
-    if not findings:
+    found = findings(outcomes)
+    if not found:
         return "No problem found."
-    first = findings[0]
+    first = found[0]
     return f"{first.severity}: {text.plain(first.title)}. {text.plain(first.message)}"

@@ -9,6 +9,7 @@ from typing import Any
 from perfkit.analysis.session import Tables
 from perfkit.report import population
 from perfkit.report.population import Population
+from perfkit.rules import evaluate
 from perfkit.rules.model import Finding, Outcome
 
 
@@ -27,8 +28,8 @@ class Context:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """All findings, the most important first, in the order of the outcomes."""
-        return [finding for outcome in self.outcomes for finding in outcome.findings]
+        """All findings, the most important first."""
+        return evaluate.findings(self.outcomes)
 
     @cached_property
     def population(self) -> Population:

@@ -111,7 +111,7 @@ def narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if kind == "b":
         return array.astype(np.uint8)
     if kind == "f":
-        return array if array.dtype.itemsize in (4, 8) else array.astype(np.float64)
+        return _narrow_floats(array)
     if kind not in "iu":
         raise ValueError(f"numbers are packed, not {array.dtype}")
     if not len(array):
@@ -124,3 +124,12 @@ def narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if max(-low, high) > _EXACT:
         raise ValueError(f"{low}..{high} does not fit a JavaScript number")
     return array.astype(np.float64)
+
+
+def _narrow_floats(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return counts that came as floats as integers; other floats keep their precision."""
+    floats = array if array.dtype.itemsize in (4, 8) else array.astype(np.float64)
+    if not len(floats) or not np.isfinite(floats).all() or np.abs(floats).max() > _EXACT:
+        return floats
+    integers = floats.astype(np.int64)
+    return narrow(integers) if (integers == floats).all() else floats

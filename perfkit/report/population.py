@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,14 @@ class Population:
     def coarse(self) -> bool:
         """Whether the page gets bins of requests instead of requests."""
         return self.entries.height > EXACT_ENTRIES
+
+    @cached_property
+    def page_rows(self) -> pl.DataFrame:
+        """For each entry its `request_row` and its `page_row` in the page's columns."""
+        if not self.coarse:
+            return self.entries.select("request_row", page_row="index")
+        of_entry = self.bins(BINNED_BUCKETS)[1]
+        return self.entries.join(of_entry, on="index").select("request_row", page_row="bin")
 
     def columns(self) -> dict[str, Any]:
         """Return the requests, or the bins of them, as the page's columns."""

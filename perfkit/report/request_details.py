@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from perfkit.analysis.call_paths import CallPaths
 from perfkit.report.context import Context
 from perfkit.report.text import clean_json
 
@@ -44,8 +45,11 @@ class _Strings:
     def ids(self, column: pl.Series) -> npt.NDArray[np.int32]:
         """Return the numbers of a column's texts; -1 for null."""
         distinct = column.drop_nulls().unique(maintain_order=True).to_list()
-        numbers = [self._known.setdefault(text, len(self._known)) for text in distinct]
-        self.texts += distinct[len(distinct) - (len(self._known) - len(self.texts)) :]
+        for text in distinct:
+            if text not in self._known:
+                self._known[text] = len(self.texts)
+                self.texts.append(text)
+        numbers = [self._known[text] for text in distinct]
         if not distinct:
             return np.full(len(column), -1, dtype=np.int32)
         return column.replace_strict(
@@ -147,7 +151,8 @@ def _attributes(context: Context, spans: pl.DataFrame) -> pl.Series:
     rest = pl.col("attributes").str.strip_chars(" \n\t").str.replace(r"^\{\s*", "")
     rest = rest.str.replace(r"\s*\}$", "")
     pieces.append(pl.when(rest != "").then(rest))
-    whole = pl.format("{{}}", pl.concat_str(pieces, separator=",", ignore_nulls=True))
+    members = pl.concat_str(pieces, separator=",", ignore_nulls=True)
+    whole = pl.concat_str(pl.lit("{"), members, pl.lit("}"))
     texts = recorded.select(*ids, "start_ns", whole.alias("text"))
     distinct = texts["text"].unique()
     cleaned = pl.Series([clean_json(text) for text in distinct], dtype=pl.String)
@@ -196,10 +201,14 @@ def _code(
         context.tables["sample_spans"]
         .filter(pl.col("ambiguous").not_())
         .join(details.lazy(), on="entry_row")
-        .join(context.sample_functions.lazy(), on="sample_row")
+        .join(context.tables["ordered_samples"].select("sample_row", "path"), on="sample_row")
         .join(places.lazy(), on="row", how="left")
+        .group_by("detail", "place", "path")
+        .agg(pl.col("duration_ns").sum())
+        .join(_labels(context), on="path")
         .group_by("detail", "place", "label")
         .agg(pl.col("duration_ns").sum())
+        .filter(pl.col("duration_ns") > 0)
         .sort(["detail", "duration_ns", "label"], descending=[False, True, False])
         .group_by("detail", maintain_order=True)
         .head(_FUNCTIONS)
@@ -211,3 +220,35 @@ def _code(
         "duration_ns": code["duration_ns"].to_numpy(),
         "span": code["place"].fill_null(-1).to_numpy(),
     }
+
+
+def _labels(context: Context) -> pl.LazyFrame:
+    """Return for each call path what it says in one line: the program's own function, and the leaf.
+
+    `search (tools.py:88) → do_execute` reads: search, at that line, was in do_execute.
+    """
+    paths = context.tables.frame("call_paths")
+    own = CallPaths.of(paths).innermost(paths["own"].to_numpy())
+    caller = pl.Series("own", own, dtype=pl.Int64).replace(-1, None)
+    place = pl.format(
+        "{} ({}:{})",
+        "function",
+        pl.col("file").str.split("/").list.last().fill_null("?"),
+        pl.col("line").fill_null(0),
+    )
+    at = paths.select(place.alias("at"))["at"]
+    return pl.LazyFrame(
+        {
+            "path": pl.int_range(paths.height, eager=True, dtype=pl.Int64),
+            "leaf": paths["function"],
+            "itself": pl.Series(own) == pl.int_range(paths.height, eager=True),
+            "at": at.gather(caller),
+        }
+    ).select(
+        "path",
+        label=pl.when(pl.col("at").is_null())
+        .then("leaf")
+        .when("itself")
+        .then("at")
+        .otherwise(pl.format("{} → {}", "at", "leaf")),
+    )

@@ -47,6 +47,7 @@ def environment() -> jinja2.Environment:
         "link": link,
         "clean": clean,
         "attribute": attribute,
+        "prose": prose,
         "heading": heading,
     }
     made.globals["percent_range"] = units.percent_range
@@ -97,3 +98,14 @@ def link(url: str) -> str | None:
 def attribute(content: Any) -> Markup:
     """Write a value as JSON for a `data-` attribute, cleaned like the page's data."""
     return escape(json.dumps(clean_all(content), ensure_ascii=False))
+
+
+def prose(content: str) -> Markup:
+    """Write a sentence of a rule: what stands between backticks is code."""
+    parts = clean(content).split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is only a character
+        parts[-2:] = ["`".join(parts[-2:])]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )

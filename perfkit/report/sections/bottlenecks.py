@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from perfkit.report.columns import Column
@@ -37,23 +39,23 @@ _TIMES = (
 )
 _COMPONENTS = (
     Column("component", "Component", "text", "wrap"),
-    Column("category", "Kind", "text", "muted"),
-    Column("service", "Seen from", "text", "muted"),
+    Column("category", "Kind", "text", "muted nowrap"),
+    Column("service", "Seen from", "text", "muted nowrap"),
     _SHARE,
     *_TIMES,
     Column("max_concurrency", "At once", hint="Most calls that ran at the same time"),
 )
 _OPERATIONS = (
     Column("name", "Operation", "text", "wrap"),
-    Column("component", "Component", "text", "muted"),
-    Column("service", "Service", "text", "muted"),
+    Column("component", "Component", "text", "muted nowrap"),
+    Column("service", "Service", "text", "muted nowrap"),
     _SHARE,
     *_TIMES,
 )
 _EDGES = (
     Column("service", "Caller", "text"),
     Column("component", "Calls", "text", "wrap"),
-    Column("category", "Kind", "text", "muted"),
+    Column("category", "Kind", "text", "muted nowrap"),
     Column("critical_ratio", "Share of request time", "share"),
     Column("critical_ns", "Critical path"),
     Column("total_ns", "Total"),
@@ -63,7 +65,7 @@ _EDGES = (
 )
 _ENDPOINTS = (
     Column("endpoint", "Endpoint", "text", "wrap"),
-    Column("service", "Service", "text", "muted"),
+    Column("service", "Service", "text", "muted nowrap"),
     Column("share_ratio", "Share of request time", "share"),
     Column("requests", "Requests"),
     Column("rate_per_s", "Rate"),
@@ -99,12 +101,64 @@ def build(context: Context) -> dict[str, Any]:
             {
                 "name": name,
                 "heading": heading,
-                "columns": columns,
+                "columns": _telling(columns, ranked),
                 "rows": ranked.head(_ROWS).to_dicts(),
                 "left_out": max(ranked.height - _ROWS, 0),
             }
         )
-    return {"views": views}
+    return {"views": views, "data": _live(context, {view["name"]: view["rows"] for view in views})}
+
+
+def _telling(columns: tuple[Column, ...], rows: pl.DataFrame) -> list[Column]:
+    """Leave out what is the same in every row: one service only, or no gap anywhere."""
+    same = {
+        "service": rows["service"].n_unique() < 2 if "service" in rows.columns else True,
+        "gap_ns": not rows["gap_ns"].sum() if "gap_ns" in rows.columns else True,
+    }
+    return [column for column in columns if not same.get(column.key, False)]
+
+
+def _live(context: Context, shown: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return what lets the page fill the tables for any choice of requests.
+
+    For operations and components: the table's row of each node of the request flame graph, -1 for
+    none. For endpoints and tools: the names that tell the rows apart.
+    """
+    keys = {
+        "operations": ("service", "category", "component", "name"),
+        "components": ("service", "category", "component"),
+    }
+    nodes = {name: _rows_of_nodes(context, shown.get(name, []), key) for name, key in keys.items()}
+    return {
+        **{name: rows for name, rows in nodes.items() if rows is not None},
+        "endpoints": [[row["service"], row["endpoint"]] for row in shown.get("endpoints", [])],
+        "tools": [[row["tool"]] for row in shown.get("tools", [])],
+    }
+
+
+def _rows_of_nodes(
+    context: Context, rows: list[dict[str, Any]], key: tuple[str, ...]
+) -> npt.NDArray[np.int32] | None:
+    """Return the row of each node; null when spans of one node belong to different rows."""
+    if not rows:
+        return None
+    numbered = pl.LazyFrame(
+        {name: [row[name] for row in rows] for name in key},
+        schema=dict.fromkeys(key, pl.String),
+    ).with_row_index("shown")
+    found = (
+        context.tables["span_tree_rows"]
+        .join(context.tables["tree"].select("row", *key), on="row")
+        .join(numbered, on=key, how="left", nulls_equal=True)
+        .group_by("node_id")
+        .agg(pl.col("shown").cast(pl.Int32).fill_null(-1).unique())
+        .collect()
+    )
+    if (found["shown"].list.len() > 1).any():
+        return None
+    of_node = np.full(context.tables.frame("span_tree").height, -1, dtype=np.int32)
+    of_node[found["node_id"].to_numpy()] = found["shown"].list.first().to_numpy()
+    return of_node
 
 
 def _with_ratios(edges: pl.DataFrame, context: Context) -> pl.DataFrame:

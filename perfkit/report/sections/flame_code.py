@@ -58,7 +58,7 @@ def build(context: Context) -> dict[str, Any]:
     return {
         "timed": timed,
         "coarse": coarse,
-        "ambiguous_ratio": float((samples["entry"] == _AMBIGUOUS).mean() or 0),
+        "ambiguous_ratio": _share(samples, timed),
         "columns": _FUNCTION_COLUMNS if timed else _COUNTED_COLUMNS,
         "functions": top.to_dicts(),
         "data": {
@@ -68,6 +68,14 @@ def build(context: Context) -> dict[str, Any]:
             "coarse": coarse,
         },
     }
+
+
+def _share(samples: pl.DataFrame, timed: bool) -> float:
+    """Return the share of the sampled time, or of the samples, that fits several requests."""
+    weight = pl.col("duration_ns" if timed else "count")
+    parts = samples.select(weight.filter(pl.col("entry") == _AMBIGUOUS).sum(), all=weight.sum())
+    ambiguous, whole = parts.row(0)
+    return ambiguous / whole if whole else 0.0
 
 
 def _tree(tree: pl.DataFrame, timed: bool) -> dict[str, Any]:
@@ -94,16 +102,38 @@ def _tree(tree: pl.DataFrame, timed: bool) -> dict[str, Any]:
 
 
 def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Return the samples in time order, with the columns of `_KEYS`, and the threads' names."""
+    """Return the samples in time order, with the columns of `_KEYS`, and the threads' names.
+
+    A sample during which its thread changed from one request to another is cut in two.
+    """
     population = context.population
-    spans = context.tables.frame("sample_spans")
-    entries = population.entries.select("request_row", found="index")
+    piece = ("sample_row", "entry_row", "ambiguous")
+    pieces = (
+        context.tables["sample_spans"]
+        .group_by(piece)
+        .agg(
+            piece_ns=pl.when(pl.col("duration_ns").is_not_null().all()).then(
+                pl.col("duration_ns").sum()
+            ),
+            piece_start_ns=pl.col("start_ns").min(),
+        )
+        .join(
+            population.page_rows.lazy(),
+            left_on="entry_row",
+            right_on="request_row",
+            how="left",
+        )
+    )
     samples = (
-        context.tables.frame("ordered_samples")
-        .join(spans.select("sample_row", "entry_row", "ambiguous"), on="sample_row", how="left")
-        .join(entries, left_on="entry_row", right_on="request_row", how="left")
-        .join(tree.select("stack_id", stack="node_id"), on="stack_id")
-        .sort("sample_row")
+        context.tables["ordered_samples"]
+        .join(pieces, on="sample_row", how="left")
+        .join(tree.lazy().select("stack_id", stack="node_id"), on="stack_id")
+        .with_columns(
+            duration_ns=pl.coalesce("piece_ns", "duration_ns"),
+            ts_ns=pl.coalesce("piece_start_ns", "ts_ns"),
+        )
+        .sort("ts_ns", "sample_row", nulls_last=True)
+        .collect()
     )
     threads = (
         samples.group_by("pid", "tid")
@@ -112,8 +142,11 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
         .with_row_index("thread")
     )
     samples = samples.join(
-        threads.select("pid", "tid", "thread"), on=["pid", "tid"], nulls_equal=True
-    ).sort("sample_row")
+        threads.select("pid", "tid", "thread"),
+        on=["pid", "tid"],
+        nulls_equal=True,
+        maintain_order="left",
+    )
     numbered = samples.select(
         "stack",
         "thread",
@@ -122,7 +155,7 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
         pl.col("state").replace_strict(_STATES, default=0, return_dtype=pl.Int8),
         pl.when(pl.col("ambiguous"))
         .then(_AMBIGUOUS)
-        .otherwise(pl.col("found").cast(pl.Int64).fill_null(-1))
+        .otherwise(pl.col("page_row").cast(pl.Int64).fill_null(-1))
         .alias("entry"),
         rel_ns=pl.col("ts_ns") - population.origin_ns,
     )

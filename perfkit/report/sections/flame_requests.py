@@ -22,7 +22,8 @@ EXACT_CELLS = 200_000
 
 _MAX_BUCKETS = 512
 _CELL = ("node", "group")
-_SUMS = ("total_ns", "self_ns", "critical_ns", "count")
+_TIMES = ("total_ns", "self_ns", "critical_ns", "gap_ns")
+_SUMS = (*_TIMES, "count", "errors")
 
 
 def build(context: Context) -> dict[str, Any]:
@@ -66,8 +67,10 @@ def _tree(tree: pl.DataFrame) -> dict[str, Any]:
 def _cells(context: Context, population: Population) -> pl.DataFrame:
     """Return one row per node and entry: weighted sums over the entry's spans at that node."""
     weight = pl.col("adjusted_count")
-    tree = context.tables["tree"].select("row", "entry_row", "duration_ns", "adjusted_count")
-    times = context.tables["span_times"].select("row", "self_ns", "critical_ns")
+    tree = context.tables["tree"].select(
+        "row", "entry_row", "adjusted_count", "status", total_ns="duration_ns"
+    )
+    times = context.tables["span_times"].select("row", "self_ns", "critical_ns", "gap_ns")
     entries = population.entries.lazy().select("request_row", group="index")
     return (
         context.tables["span_tree_rows"]
@@ -76,10 +79,9 @@ def _cells(context: Context, population: Population) -> pl.DataFrame:
         .join(entries, left_on="entry_row", right_on="request_row")
         .group_by(node="node_id", group="group")
         .agg(
-            (pl.col("duration_ns") * weight).sum().round().cast(pl.Int64).alias("total_ns"),
-            (pl.col("self_ns") * weight).sum().round().cast(pl.Int64).alias("self_ns"),
-            (pl.col("critical_ns") * weight).sum().round().cast(pl.Int64).alias("critical_ns"),
+            *((pl.col(name) * weight).sum().round().cast(pl.Int64) for name in _TIMES),
             weight.sum().alias("count"),
+            weight.filter(pl.col("status") == "error").sum().alias("errors"),
         )
         .sort(*_CELL)
         .collect()

@@ -56,14 +56,14 @@ def build(context: Context) -> dict[str, Any]:
 def _calls(context: Context, shown: pl.DataFrame) -> dict[str, Any] | None:
     """Return one row a call, so that the table follows the filter; null when they are too many."""
     population = context.population
-    if population.coarse or (shown["calls"].sum() or 0) > _EXACT_CALLS:
+    if (shown["calls"].sum() or 0) > _EXACT_CALLS:
         return None
     calls = (
         context.tables["query_calls"]
         .join(shown.lazy().select("query_id").with_row_index("query"), on="query_id")
         .join(context.tables["tree"].select("row", "duration_ns"), on="row")
         .join(
-            population.entries.lazy().select("request_row", request="index"),
+            population.page_rows.lazy().select("request_row", request="page_row"),
             left_on="entry_row",
             right_on="request_row",
         )

@@ -40,7 +40,8 @@ _COLUMNS = (
 def build(context: Context) -> dict[str, Any]:
     """Return all requests as columns, and the details of the slowest."""
     population = context.population
-    chosen = choose(population.entries, population.endpoints)
+    entries = population.entries.join(population.page_rows, on="request_row", maintain_order="left")
+    chosen = choose(entries, population.endpoints)
     listed = chosen.head(_LISTED).with_columns(at_ns="rel_ns")
     return {
         "columns": _COLUMNS,
@@ -51,7 +52,7 @@ def build(context: Context) -> dict[str, Any]:
             "requests": population.columns(),
             "coarse": population.coarse,
             "details": {
-                "request": chosen["index"].to_numpy(),
+                "request": chosen["page_row"].to_numpy(),
                 "trace": [
                     trace_hex(high or 0, low or 0)
                     for high, low in chosen.select("trace_hi", "trace_lo").iter_rows()

@@ -64,14 +64,16 @@ def _story(context: Context) -> list[str]:
     if endpoints.height > 1:
         slowest = endpoints.sort("p95_ns", "endpoint", descending=[True, False]).row(0, named=True)
         most = endpoints.sort("total_ns", "endpoint", descending=[True, False]).row(0, named=True)
-        text = f"Slowest by p95 is {slowest['endpoint']} ({units.duration(slowest['p95_ns'])})"
-        if most["endpoint"] != slowest["endpoint"]:
-            text += f"; most time goes to {most['endpoint']}"
-        sentences.append(f"{text} ({units.percent(most['share_ratio'])} of request time).")
+        share = units.percent(most["share_ratio"])
+        text = f"Slowest is {slowest['endpoint']} (p95 {units.duration(slowest['p95_ns'])})"
+        if most["endpoint"] == slowest["endpoint"]:
+            sentences.append(f"{text}, with {share} of all request time.")
+        else:
+            sentences.append(f"{text}; most request time, {share}, goes to {most['endpoint']}.")
     if operations.height:
         top = operations.sort("critical_ns", descending=True, nulls_last=True).row(0, named=True)
         sentences.append(
-            f"Requests wait longest for {top['name']} in {top['component']}: "
+            f"Requests wait longest for {_operation(top)}: "
             f"{units.percent(top['critical_ratio'])} of request time."
         )
     elif context.tables.has_rows("functions"):
@@ -85,12 +87,18 @@ def _story(context: Context) -> list[str]:
     return sentences
 
 
+def _operation(row: dict[str, Any]) -> str:
+    """Name an operation and where it is, unless the one says the other."""
+    name, component = row["name"] or "an operation", row["component"]
+    return f"{name} in {component}" if component and component not in name else name
+
+
 def _step(finding: Finding) -> dict[str, Any]:
     gain = ""
     if finding.impact_high_ratio:
         low = finding.impact_low_ratio or 0.0
         gain = f"saves {units.percent_range(low, finding.impact_high_ratio)} of request time"
-    return {"finding": finding, "gain": finding.risk or gain}
+    return {"finding": finding, "gain": gain, "risk": finding.risk}
 
 
 def _tile(label: str, value: str, note: str = "", *, stat: str = "", tone: str = "") -> Any:
@@ -101,7 +109,7 @@ def _latency(context: Context) -> list[Any]:
     entries = context.population.entries
     if entries.is_empty():
         return [_tile("Latency", units.MISSING, _NOT_RECORDED)]
-    p50, p95, p99 = context.quantiles(entries, (0.5, 0.95, 0.99))
+    p50, p95, p99 = (float(entries["duration_ns"].quantile(q, "linear")) for q in (0.5, 0.95, 0.99))
     return [
         _tile("p50", units.duration(p50), "half are faster", stat="p50_ns"),
         _tile("p95", units.duration(p95), f"{p95 / p50:.1f} × p50" if p50 else "", stat="p95_ns"),

@@ -1,0 +1,117 @@
+"use strict";
+// Bottlenecks: the tables of operations and components from the cells of the request flame graph,
+// those of endpoints and tools from the requests, both of what passes the filter.
+{
+  const pk = (window.perfkit ??= {});
+  const PER_NODE = ["critical_ns", "self_ns", "total_ns", "gap_ns", "count", "errors"];
+  const RATIOS = [0.5, 0.95, 0.99];
+
+  /** Sums over the cells whose group passes, by the table row of their node. */
+  function byNode(flame, rowOf, rows) {
+    const passed = pk.filter.mask(flame.groups);
+    const { cells, groups } = flame;
+    const sums = Object.fromEntries(PER_NODE.map((key) => [key, new Float64Array(rows)]));
+    let requestTime = 0;
+    for (let i = 0; i < passed.length; i++) {
+      if (passed[i]) requestTime += groups.duration_ns[i] * (groups.weight ? groups.weight[i] : 1);
+    }
+    for (let i = 0; i < cells.node.length; i++) {
+      const row = rowOf[cells.node[i]];
+      if (row < 0 || !passed[cells.group[i]]) continue;
+      for (const key of PER_NODE) sums[key][row] += cells[key][i];
+    }
+    return {
+      ...sums,
+      critical_ratio: sums.critical_ns.map((value) => (requestTime > 0 ? value / requestTime : NaN)),
+      error_ratio: sums.errors.map((value, row) => (sums.count[row] > 0 ? value / sums.count[row] : NaN)),
+    };
+  }
+
+  /** Figures of the requests that pass, by the row that `rowOf(request)` names. */
+  function byRequest(requests, rowOf, rows) {
+    const passed = pk.filter.mask(requests);
+    const found = Array.from({ length: rows }, () => ({ durations: [], weights: [], errors: 0 }));
+    let requestTime = 0;
+    for (let i = 0; i < passed.length; i++) {
+      if (!passed[i]) continue;
+      const weight = requests.weight ? requests.weight[i] : 1;
+      requestTime += requests.duration_ns[i] * weight;
+      const group = found[rowOf(i)];
+      if (!group) continue;
+      group.durations.push(requests.duration_ns[i]);
+      group.weights.push(weight);
+      if (requests.status[i] === 1) group.errors += weight;
+    }
+    const columns = {};
+    found.forEach((group, row) => {
+      const figures = summary(group, requestTime, Boolean(requests.weight));
+      for (const [key, value] of Object.entries(figures)) (columns[key] ??= [])[row] = value;
+    });
+    return columns;
+  }
+
+  function summary({ durations, weights, errors }, requestTime, weighted) {
+    const count = weights.reduce((sum, weight) => sum + weight, 0);
+    const total = durations.reduce((sum, duration, i) => sum + duration * weights[i], 0);
+    const [p50, p95, p99] = pk.liveTable.quantiles(durations, weighted ? weights : null, RATIOS);
+    return {
+      requests: count,
+      rate_per_s: count / (rangeNs() / 1e9),
+      error_ratio: count > 0 ? errors / count : NaN,
+      share_ratio: requestTime > 0 ? total / requestTime : NaN,
+      mean_ns: count > 0 ? total / count : NaN,
+      p50_ns: p50,
+      p95_ns: p95,
+      p99_ns: p99,
+      max_ns: durations.reduce((most, duration) => Math.max(most, duration), count > 0 ? 0 : NaN),
+    };
+  }
+
+  function rangeNs() {
+    const { from_ns: from, to_ns: to } = pk.filter.state;
+    return Math.max((to ?? pk.data.page.duration_ns) - (from ?? 0), 1);
+  }
+
+  /** Which row of the table a request belongs to, by the names in the row. */
+  function rowFinder(requests, names, columns) {
+    const rows = new Map(names.map((name, row) => [JSON.stringify(name), row]));
+    const text = (column, i) => (requests[column][i] < 0 ? null : requests.strings[requests[column][i]]);
+    const known = new Map();
+    return (i) => {
+      const key = columns.map((column) => requests[column][i]).join();
+      if (!known.has(key)) known.set(key, rows.get(JSON.stringify(columns.map((c) => text(c, i)))) ?? -1);
+      return known.get(key);
+    };
+  }
+
+  pk.section("bottlenecks", (root, data) => {
+    const flame = pk.data.flame_requests;
+    const requests = pk.data.slow_requests?.requests;
+    const live = [];
+    const add = (name, figures) => {
+      const table = root.querySelector(`[data-table="${name}"]`);
+      if (!table) return;
+      const rows = table.tBodies[0].rows.length;
+      live.push({ name, table: pk.liveTable.create(table), figures: () => figures(rows) });
+    };
+    for (const name of ["operations", "components"]) {
+      if (flame && data[name]) add(name, (rows) => byNode(flame, data[name], rows));
+    }
+    for (const [name, columns] of [["endpoints", ["service", "endpoint"]], ["tools", ["tool"]]]) {
+      if (!requests || !data[name]) continue;
+      const find = rowFinder(requests, data[name], columns);
+      add(name, (rows) => byRequest(requests, find, rows));
+    }
+    const note = root.querySelector("[data-slot=scope]");
+    const remark = note.textContent;
+    return {
+      update() {
+        const filtered = pk.filter.active();
+        for (const { table, figures } of live) filtered ? table.show(figures()) : table.restore();
+        note.textContent = filtered
+          ? "Figures of the requests that pass the filter, in the order of the whole; a dash where only the whole is known. Dependencies are of the whole."
+          : remark;
+      },
+    };
+  });
+}

@@ -1,0 +1,112 @@
+"use strict";
+// Code flame graph: sums the samples of the chosen threads, state, time and requests.
+{
+  const pk = (window.perfkit ??= {});
+  const { el } = pk.dom;
+  const AMBIGUOUS = -2;
+  const STATES = [["running", "Running", 1], ["idle", "Waiting", 2], ["unknown", "Not known", 0]];
+
+  /**
+   * Own time of each stack. A time range cuts samples at its ends; with a choice of requests a sample
+   * counts whole when its request does, and not at all when it is of no request or of several.
+   */
+  function selected({ tree, samples }, { thread, state }, requests) {
+    const self = new Float64Array(tree.label.length);
+    const { from_ns: from, to_ns: to } = pk.filter.state;
+    const passed = pk.filter.choosesRequests() && requests ? pk.filter.mask(requests) : null;
+    const cut = !passed && (from !== null || to !== null);
+    const outcome = { self, samples: 0, ambiguous: 0, timeless: 0, whole: 0 };
+    for (let i = 0; i < samples.stack.length; i++) {
+      let weight = samples.duration[i];
+      outcome.whole += weight;
+      if (thread >= 0 && samples.thread[i] !== thread) continue;
+      if (state >= 0 && samples.state[i] !== state) continue;
+      const entry = samples.entry[i];
+      if (passed && !(entry >= 0 && passed[entry])) {
+        if (entry === AMBIGUOUS) outcome.ambiguous += weight;
+        continue;
+      }
+      if (cut) {
+        const part = overlap(samples.start_ns[i], weight, tree.unit, from ?? -Infinity, to ?? Infinity);
+        if (Number.isNaN(part)) outcome.timeless += weight;
+        if (!(part > 0)) continue;
+        weight = part;
+      }
+      self[samples.stack[i]] += weight;
+      outcome.samples++;
+    }
+    return outcome;
+  }
+
+  /** How much of a sample lies in a time range; NaN when nobody knows when it was. */
+  function overlap(start, weight, unit, from, to) {
+    if (Number.isNaN(start)) return NaN;
+    if (unit === "samples") return start >= from && start < to ? weight : 0;
+    return Math.min(start + weight, to) - Math.max(start, from);
+  }
+
+  /** Time of each state over all samples, to offer only the states that occur. */
+  function byState(samples) {
+    const sums = [0, 0, 0];
+    for (let i = 0; i < samples.state.length; i++) sums[samples.state[i]] += samples.duration[i];
+    return sums;
+  }
+
+  pk.section("flame_code", (root, data) => {
+    const { tree, samples, threads } = data;
+    const requests = pk.data.slow_requests?.requests;
+    const remark = el("p", { class: "note", "aria-live": "polite" });
+    const states = byState(samples);
+    const known = STATES.filter(([, , code]) => states[code] > 0);
+    const chosen = { thread: -1, state: states[1] > 0 ? 1 : -1 };
+    const slot = root.querySelector("[data-slot=flame]");
+    const controls = root.querySelector("[data-slot=controls]");
+    const view = pk.flame.create(slot, tree, {
+      name: "code",
+      whole: "all code",
+      library: ["library", "stdlib", "native"].filter((kind) => tree.categories.includes(kind)),
+    });
+    slot.after(remark);
+
+    if (known.length > 1) {
+      const choices = [...known.map(([key, text]) => [key, text]), ["all", "All"]];
+      const first = states[1] > 0 ? "running" : "all";
+      controls.append(
+        pk.dom.choice("State of the thread", choices, first, (key) => {
+          chosen.state = STATES.find(([name]) => name === key)?.[2] ?? -1;
+          update();
+        }),
+      );
+    }
+    if (threads.length > 1) {
+      const choices = [["-1", `All ${pk.format.plural(threads.length, "thread")}`]];
+      threads.forEach((name, i) => choices.push([String(i), pk.format.text(name, 60)]));
+      controls.append(
+        pk.dom.select("Thread", choices, "-1", (key) => {
+          chosen.thread = Number(key);
+          update();
+        }),
+      );
+    }
+
+    function update() {
+      const values = selected(data, chosen, requests);
+      const total = pk.tree.propagate(view.source, values.self);
+      view.update({ total, self: values.self, samples: values.samples });
+      say(values);
+    }
+
+    function say(values) {
+      const amount = (value) => pk.format.value(value, tree.unit);
+      let shown = 0;
+      for (const value of values.self) shown += value;
+      const parts = [`Shown: ${amount(shown)} of ${amount(values.whole)} sampled.`];
+      if (values.ambiguous > 0) parts.push(`Left out: ${amount(values.ambiguous)} that fit several requests.`);
+      if (values.timeless > 0) parts.push("Left out: samples without a time.");
+      if (!requests && pk.filter.choosesRequests()) parts.push("There are no requests to filter by.");
+      remark.textContent = parts.join(" ");
+    }
+
+    return { update };
+  });
+}
