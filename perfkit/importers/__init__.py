@@ -35,6 +35,7 @@ IMPORTERS: tuple[Importer, ...] = (
     otlp_protobuf,
 )
 
+MAX_NOTES = 50
 _SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 
 Progress = Callable[[str], None]
@@ -91,7 +92,10 @@ def import_files(
         except UnknownFormat as error:
             if listed:
                 raise
-            writer.lose("file", 1, f"{path.name}: {error.message.removeprefix(f'{path}: ')}")
+            reason = error.message.removeprefix(f"{path}: ")
+            writer.lose("file", 1, reason)
+            if len(writer.info.notes) < MAX_NOTES:
+                writer.note(f"not imported, {reason}: {path.name}")
             continue
         _read(found, Source(path, started_at_ns), writer)
     writer.flush()
@@ -150,7 +154,7 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 def _nothing(writer: CaptureWriter, files: list[tuple[Path, bool]]) -> InputError:
     where = str(files[0][0]) if len(files) == 1 else f"{len(files)} files"
-    reasons = "; ".join(f"{loss.count} {loss.what}: {loss.why}" for loss in writer.info.lost)
+    reasons = "; ".join(f"{loss.count} {loss.what}: {loss.why}" for loss in writer.info.lost[:3])
     return InputError(
         f"nothing in it that perfkit can use{f' ({reasons})' if reasons else ''}",
         where=where,

@@ -1,0 +1,35 @@
+"""The samples: one small file of every format."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sample of the gateway's database, made from its SQL."""
+    path = tmp_path_factory.mktemp("gateway") / "gateway.db"
+    with sqlite3.connect(path) as database:
+        database.executescript((SAMPLES / "gateway.sql").read_text(encoding="utf-8"))
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def samples(gateway: Path) -> dict[str, list[Path]]:
+    """Return format name -> its samples."""
+    return {
+        "otlp-protobuf": [SAMPLES / "otlp.pb"],
+        "otlp-json": [SAMPLES / "otlp.json", SAMPLES / "otlp-lines.jsonl"],
+        "jaeger-json": [SAMPLES / "jaeger.json"],
+        "pyspy-chrometrace": [SAMPLES / "pyspy-chrometrace.json"],
+        "collapsed": [SAMPLES / "pyspy-raw.txt"],
+        "mcp-gateway-db": [gateway],
+        "request-records": [SAMPLES / "request-records.jsonl"],
+        "psutil-jsonl": [SAMPLES / "psutil.jsonl"],
+    }

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import gzip
+import pkgutil
+import zlib
+from pathlib import Path
+
+import pytest
+
+import perfkit.importers
+from perfkit.errors import InputError, UnknownFormat, UsageError
+from perfkit.importers import IMPORTERS, base, detect
+from tests.importers.memory import MemoryWriter, imported
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+
+
+def test_every_module_of_the_package_is_listed() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(perfkit.importers.__path__)}
+    listed = {importer.__name__.rsplit(".", 1)[1] for importer in IMPORTERS}  # type: ignore[attr-defined]
+    assert modules == listed | {"base"}
+    assert len({importer.NAME for importer in IMPORTERS}) == len(IMPORTERS)
+
+
+def test_every_format_has_a_sample_that_only_it_recognises(samples: dict[str, list[Path]]) -> None:
+    assert set(samples) == {importer.NAME for importer in IMPORTERS}
+    for name, paths in samples.items():
+        for path in paths:
+            head = base.Source(path).head()
+            assert [i.NAME for i in IMPORTERS if i.sniff(head, path)] == [name]
+
+
+@pytest.mark.parametrize("name", [i.NAME for i in IMPORTERS if i.NAME != "mcp-gateway-db"])
+def test_gzip_is_opened_transparently(
+    name: str, samples: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    for path in samples[name]:
+        packed = tmp_path / path.name  # the name says nothing of the compression
+        # Several members, as `cat a.gz b.gz` makes them.
+        data = path.read_bytes()
+        packed.write_bytes(gzip.compress(data[:100]) + gzip.compress(data[100:]) + b"\0\0")
+        plain, unpacked = imported(path, started_at_ns=10**18), imported(packed, started_at_ns=10**18)
+        assert plain.info.rows == unpacked.info.rows
+        for table in plain.info.rows:
+            if name != "request-records":  # their made-up ids contain the file's name
+                assert plain.table(table).equals(unpacked.table(table))
+
+
+def test_a_compressed_database_says_what_to_do(gateway: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "gateway.db.gz"
+    packed.write_bytes(gzip.compress(gateway.read_bytes()))
+    with pytest.raises(InputError, match="decompress it"):
+        imported(packed)
+
+
+def test_a_decompression_bomb_is_refused_early(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.gz"
+    packer = zlib.compressobj(wbits=31)
+    with bomb.open("wb") as file:
+        file.write(packer.compress(b'{"resourceSpans":['))
+        for _ in range(100):
+            file.write(packer.compress(b" " * (1 << 20)))
+        file.write(packer.flush())
+    taken = 0
+    with pytest.raises(InputError, match="decompression bomb"):
+        for chunk in base.Source(bomb).chunks():
+            taken += len(chunk)
+    assert taken <= base.MAX_RATIO_FROM_BYTES + (2 << 20)
+    with pytest.raises(InputError, match="decompression bomb"):
+        imported(bomb)
+
+
+@pytest.mark.parametrize("cut", [3, 12, 40, -9, -1])
+def test_a_gzip_that_is_cut_off_says_so(cut: int, tmp_path: Path) -> None:
+    packed = tmp_path / "traces.json.gz"
+    packed.write_bytes(gzip.compress((SAMPLES / "otlp.json").read_bytes())[:cut])
+    with pytest.raises(InputError, match=r"cut off|not recognised|empty") as caught:
+        imported(packed, format="otlp-json")
+    assert str(packed) in str(caught.value)
+
+
+def test_a_directory_is_read_whole_and_what_is_unknown_in_it_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a.json").write_bytes((SAMPLES / "jaeger.json").read_bytes())
+    (tmp_path / "b.pb").write_bytes((SAMPLES / "otlp.pb").read_bytes())
+    (tmp_path / "README").write_text("Some words.\n")
+    (tmp_path / ".hidden").write_text("x")
+    (tmp_path / "old.perfkit").mkdir()
+    (tmp_path / "old.perfkit" / "capture.json").write_text("{}")
+    writer = imported(tmp_path)
+    assert writer.info.rows["spans"] == 5
+    assert [source["file"] for source in writer.info.sources] == ["b.pb", "a.json"]
+    assert writer.lost() == {"its format is not recognised": 1}
+    assert writer.info.notes[-1] == "not imported, its format is not recognised: README"
+
+
+def test_a_file_that_is_given_twice_is_read_once(tmp_path: Path) -> None:
+    copy = tmp_path / "jaeger.json"
+    copy.write_bytes((SAMPLES / "jaeger.json").read_bytes())
+    link = tmp_path / "link.json"
+    link.symlink_to(copy)
+    assert imported(copy, tmp_path, copy, link).info.rows["spans"] == 3
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    text = tmp_path / "words.txt"
+    text.write_text("Nothing that anybody measured.\n")
+    with pytest.raises(UnknownFormat, match="words.txt: its format is not recognised") as caught:
+        detect(text)
+    assert caught.value.hint is not None
+    assert all(importer.NAME in caught.value.hint for importer in IMPORTERS)
+    with pytest.raises(InputError, match="absent.json: no such file"):
+        imported(tmp_path / "absent.json")
+    with pytest.raises(UsageError, match="no format is called xml"):
+        imported(text, format="xml")
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    with pytest.raises(UnknownFormat, match="empty: empty file"):
+        imported(empty)
+    for importer in IMPORTERS:
+        with pytest.raises(InputError, match="words.txt"):
+            imported(text, format=importer.NAME)
+
+
+def test_files_without_rows_are_an_error_that_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "traces.json"
+    path.write_text('{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"x"}]}]}]}')
+    with pytest.raises(InputError, match=r"nothing in it .*1 rejected: span without ids"):
+        imported(path)
+
+
+def test_nothing_of_this_machine_is_said_of_the_data(samples: dict[str, list[Path]]) -> None:
+    info = imported(*samples["jaeger-json"]).info
+    assert (info.host, info.cores, info.anchors) == ("", 0, {})
+
+
+def test_lines_are_numbered_and_blank_ones_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"a\r\n\n  \nb" + b"x" * (3 << 20) + b"\nlast")
+    found = list(base.Source(path).lines())
+    assert [(number, line[:2], len(line)) for number, line in found] == [
+        (1, b"a", 1),
+        (4, b"bx", (3 << 20) + 1),
+        (5, b"la", 4),
+    ]
+
+
+def test_progress_is_told_of_every_file(samples: dict[str, list[Path]]) -> None:
+    told: list[str] = []
+    perfkit.importers.import_files(samples["otlp-json"], MemoryWriter(), progress=told.append)
+    assert told == ["1 of 2: otlp.json", "2 of 2: otlp-lines.jsonl"]
