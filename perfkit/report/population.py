@@ -110,14 +110,12 @@ class Population:
 def read(requests: pl.DataFrame, facts: dict[str, Any]) -> Population:
     """Number the entries of the table `requests` and what the filter bar can choose."""
     entries = requests.filter("entry").sort("start_ns", "request_row")
-    first_ns = entries["start_ns"].min()
-    origin_ns = min(
-        (int(value) for value in (facts["start_ns"], first_ns) if value is not None), default=0
-    )
-    last_ns = (entries["start_ns"] + entries["duration_ns"]).max()
-    end_ns = max(
-        (int(value) for value in (facts["end_ns"], last_ns) if value is not None), default=0
-    )
+    first_ns, last_ns = entries.select(
+        first=pl.col("start_ns").min(), last=(pl.col("start_ns") + pl.col("duration_ns")).max()
+    ).row(0)
+    begins = [value for value in (facts["start_ns"], first_ns) if value is not None]
+    ends = [value for value in (facts["end_ns"], last_ns) if value is not None]
+    origin_ns, end_ns = min(begins, default=0), max(ends, default=0)
     lists = {name: _by_time(entries, name) for name in ("endpoint", "tool", "service")}
     numbered = entries.with_row_index("index").with_columns(
         _ids("endpoint", lists["endpoint"]),

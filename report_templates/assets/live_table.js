@@ -52,40 +52,37 @@
     }
   }
 
-  /** Quantiles of values that stand for `weights` each: linear between the values, as in Python. */
+  /**
+   * Quantiles as perfkit/analysis/percentiles.py has them: a value of weight w counts as w equal
+   * observations, and between two observations the line decides. Without weights each counts once.
+   */
   function quantiles(values, weights, ratios) {
-    if (!values.length) return ratios.map(() => NaN);
+    const n = values.length;
+    if (!n) return ratios.map(() => NaN);
     const order = Array.from(values.keys()).sort((a, b) => values[a] - values[b]);
-    if (!weights) {
-      return ratios.map((ratio) => {
-        const at = ratio * (order.length - 1);
-        const low = values[order[Math.floor(at)]];
-        return low + (at % 1) * (values[order[Math.ceil(at)]] - low);
-      });
-    }
-    return weighted(values, weights, order, ratios);
+    const weight = (k) => (weights ? Math.max(weights[order[k]], 1) : 1);
+    const since = new Float64Array(n + 1);
+    for (let k = 0; k < n; k++) since[k + 1] = since[k] + weight(k);
+    return ratios.map((ratio) => {
+      const place = ratio * (since[n] - 1);
+      const lower = lastAt(since, n, place);
+      const low = values[order[lower]];
+      const high = values[order[Math.min(lower + 1, n - 1)]];
+      const beyond = Math.min(Math.max(place - (since[lower + 1] - 1), 0), 1);
+      return low + (high - low) * beyond;
+    });
   }
 
-  /** A value of weight w stands for w equal values: the quantile of that longer list. */
-  function weighted(values, weights, order, ratios) {
-    const ends = [];
-    let sum = 0;
-    for (const i of order) ends.push((sum += weights[i]));
-    const at = (position) => {
-      let low = 0;
-      let high = ends.length - 1;
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (ends[middle] > position) high = middle;
-        else low = middle + 1;
-      }
-      return values[order[low]];
-    };
-    return ratios.map((ratio) => {
-      const position = ratio * (sum - 1);
-      const low = at(Math.floor(position));
-      return low + (position - Math.floor(position)) * (at(Math.floor(position) + 1) - low);
-    });
+  /** The last of `n` rising numbers that is not above `place`. */
+  function lastAt(since, n, place) {
+    let low = 0;
+    let high = n - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (since[middle] <= place) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   pk.liveTable = { create: (table) => new LiveTable(table), quantiles };

@@ -89,7 +89,7 @@ _VIEWS = (
 
 def build(context: Context) -> dict[str, Any]:
     """Return the tables, each ranked by the request time that it stands for."""
-    views = []
+    views: list[dict[str, Any]] = []
     for name, heading, table, columns, order in _VIEWS:
         frame = context.tables.frame(table)
         if frame.is_empty():

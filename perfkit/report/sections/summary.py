@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from perfkit import units
+from perfkit.analysis.percentiles import quantiles
 from perfkit.report.context import Context
 from perfkit.report.sections.heatmaps import marks
 from perfkit.rules.model import Finding
@@ -109,7 +111,13 @@ def _latency(context: Context) -> list[Any]:
     entries = context.population.entries
     if entries.is_empty():
         return [_tile("Latency", units.MISSING, _NOT_RECORDED)]
-    p50, p95, p99 = (float(entries["duration_ns"].quantile(q, "linear")) for q in (0.5, 0.95, 0.99))
+    p50, p95, p99 = quantiles(
+        np.zeros(entries.height, dtype=np.int64),
+        entries["duration_ns"].to_numpy(),
+        entries["adjusted_count"].to_numpy(),
+        1,
+        (0.5, 0.95, 0.99),
+    )[0].tolist()
     return [
         _tile("p50", units.duration(p50), "half are faster", stat="p50_ns"),
         _tile("p95", units.duration(p95), f"{p95 / p50:.1f} × p50" if p50 else "", stat="p95_ns"),
@@ -152,27 +160,40 @@ def _load(context: Context) -> list[Any]:
 
 def _resources(context: Context, timeline: pl.DataFrame) -> list[Any]:
     cores = context.facts["cores"]
-    tiles = []
-    cpu = timeline["cpu_ratio"].drop_nulls()
-    host = timeline["host_cpu_ratio"].drop_nulls()
-    if len(cpu):
-        of = f" of {cores} cores" if cores else ""
-        tiles.append(
-            _tile("CPU, process", units.percent(cpu.mean()), f"peak {units.percent(cpu.max())}{of}")
+    of = f" of {_plural(cores, 'core')}" if cores else ""
+    known = _amounts(timeline)
+    if (cpu := known["cpu_ratio"]) is not None:
+        tile = _tile(
+            "CPU, process", units.percent(cpu["mean"]), f"peak {units.percent(cpu['max'])}{of}"
         )
-    elif len(host):
-        tiles.append(
-            _tile("CPU, host", units.percent(host.mean()), f"peak {units.percent(host.max())}")
+    elif (cpu := known["host_cpu_ratio"]) is not None:
+        tile = _tile(
+            "CPU, host", units.percent(cpu["mean"]), f"peak {units.percent(cpu['max'])}{of}"
         )
     else:
-        tiles.append(_tile("CPU", units.MISSING, _NOT_RECORDED))
-    rss = timeline["rss_bytes"].drop_nulls()
-    if len(rss):
-        note = f"from {units.size(rss[0])} to {units.size(rss[-1])}"
-        tiles.append(_tile("Memory, peak", units.size(rss.max()), note))
-    else:
-        tiles.append(_tile("Memory", units.MISSING, _NOT_RECORDED))
-    return tiles
+        tile = _tile("CPU", units.MISSING, _NOT_RECORDED)
+    if (rss := known["rss_bytes"]) is None:
+        return [tile, _tile("Memory", units.MISSING, _NOT_RECORDED)]
+    note = f"from {units.size(rss['first'])} to {units.size(rss['last'])}"
+    return [tile, _tile("Memory, peak", units.size(rss["max"]), note)]
+
+
+def _amounts(timeline: pl.DataFrame) -> dict[str, dict[str, float] | None]:
+    """Return mean, max, first and last of each resource; null for one that was never read."""
+    found: dict[str, dict[str, float] | None] = {}
+    for name in ("cpu_ratio", "host_cpu_ratio", "rss_bytes"):
+        values = timeline[name].drop_nulls().to_numpy()
+        found[name] = (
+            {
+                "mean": float(values.mean()),
+                "max": float(values.max()),
+                "first": float(values[0]),
+                "last": float(values[-1]),
+            }
+            if len(values)
+            else None
+        )
+    return found
 
 
 def _missing(context: Context) -> list[dict[str, str]]:
@@ -211,10 +232,10 @@ _SERIES = (
 
 
 def _timeline(context: Context, timeline: pl.DataFrame) -> dict[str, Any]:
-    starts = timeline["bucket_ns"]
-    width = int(starts.diff().min() or 0) if len(starts) > 1 else context.population.duration_ns
+    starts = timeline["bucket_ns"].to_list()
+    width = starts[1] - starts[0] if len(starts) > 1 else context.population.duration_ns
     return {
-        "start_ns": int(starts[0]) - context.population.origin_ns,
+        "start_ns": starts[0] - context.population.origin_ns,
         "bucket_ns": width,
         "series": [
             {
