@@ -1,0 +1,71 @@
+"""CPU and memory of a request's process when the request began."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from perfkit.analysis.session import Tables
+
+_NEAREST_NS = 5 * 10**9
+"""An observation further away than this says nothing about the request."""
+
+_METRICS = {"process.cpu.utilization": "cpu_ratio", "process.memory.usage": "rss_bytes"}
+
+
+def with_resources(requests: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+    """Add `cpu_ratio` and `rss_bytes`. `requests` has pid, service and start_ns."""
+    observed = (
+        tables["metrics"]
+        .filter(pl.col("name").is_in(list(_METRICS)), pl.col("value").is_not_null())
+        .select(
+            "ts_ns", "name", "value", process=pl.col("instance").fill_null(""), service="service"
+        )
+        .collect()
+    )
+    keyed = requests.with_columns(process=_process(observed))
+    for metric, column in _METRICS.items():
+        series = observed.filter(pl.col("name") == metric).sort("ts_ns")
+        keyed = (
+            keyed.with_row_index("place")
+            .sort("start_ns")
+            .join_asof(
+                series.select("ts_ns", "process", pl.col("value").alias(column)),
+                left_on="start_ns",
+                right_on="ts_ns",
+                by="process",
+                strategy="nearest",
+                tolerance=_NEAREST_NS,
+                check_sortedness=False,
+            )
+            .sort("place")
+            .drop("place", "ts_ns", strict=False)
+        )
+    cores = max(tables.capture.info.cores, 1)
+    return keyed.with_columns(
+        # The metric counts in cores; a request looks at the whole machine.
+        cpu_ratio=(pl.col("cpu_ratio") / cores).clip(0.0, 1.0),
+        rss_bytes=pl.col("rss_bytes").round().cast(pl.Int64),
+    )
+
+
+def _process(observed: pl.DataFrame) -> pl.Expr:
+    """Return which process's metrics are those of a request; null when that is not known.
+
+    By pid; else the only process of its service; else the only process at all.
+    """
+    processes = observed.select("process", "service").unique()
+    known = processes["process"].unique()
+    by_service = (
+        processes.drop_nulls("service")
+        .group_by("service")
+        .agg(pl.col("process").first(), number=pl.col("process").n_unique())
+        .filter(pl.col("number") == 1)
+    )
+    by_pid = pl.format("pid {}", "pid")
+    services = dict(zip(by_service["service"], by_service["process"], strict=True))
+    only = known[0] if len(known) == 1 else None
+    return pl.coalesce(
+        pl.when(by_pid.is_in(known.implode())).then(by_pid),
+        pl.col("service").replace_strict(services, default=None, return_dtype=pl.String),
+        pl.lit(only, dtype=pl.String),
+    )
