@@ -34,6 +34,7 @@ import polars as pl
 from perfkit import model
 from perfkit.batch import Batch, Columns
 from perfkit.errors import CaptureError
+from perfkit.journal import sync_directory
 from perfkit.stacks import StackTable
 
 SUFFIX = ".perfkit"
@@ -41,6 +42,7 @@ ROW_GROUP_ROWS = 128 * 1024
 FLUSH_ROWS = 1 << 20
 _ZSTD_LEVEL = 3
 _VERSION_KEY = "perfkit.format_version"
+_KILLED = "The writer of this capture was killed: what it had not yet written is missing."
 
 
 @dataclass
@@ -108,6 +110,19 @@ class CaptureInfo:
             hint="read it with the perfkit that wrote it, or capture again",
         )
 
+    def lose(self, what: str, count: int, why: str) -> None:
+        """Remember that something is missing: it is shown under capture health."""
+        for loss in self.lost:
+            if (loss.what, loss.why) == (what, why):
+                loss.count += count
+                return
+        self.lost.append(Loss(what, count, why))
+
+    def note(self, text: str) -> None:
+        """Remember a remark for the reader of the report."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def save(self, path: Path) -> None:
         """Write `capture.json`, whole or not at all."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
@@ -139,25 +154,65 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        # Durable only together with its name: what it replaces may be removed next.
+        sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
 class WriterLock:
-    """Tells a capture that is being written from one whose writer is gone."""
+    """Tells a capture that is being written from one whose writer is gone.
+
+    Helpers of the writer (py-spy, the compaction worker) inherit the lock, so that it is free only
+    when the last of them has written what it has. The file holds the writer's process id.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._file = (directory / "writer.lock").open("ab")
+        fd = os.open(directory / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = os.fdopen(fd, "r+b")
+
+    @property
+    def fd(self) -> int:
+        """File descriptor for helpers to inherit."""
+        return self._file.fileno()
 
     def acquire(self) -> bool:
-        """Take the lock; false when a living writer holds it."""
+        """Take the lock; false when a living writer or one of its helpers holds it."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 return False
             raise
+        return True
+
+    def sign(self) -> None:
+        """Write our process id into the lock that we hold."""
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()).encode())
+        self._file.flush()
+
+    def acquire_from_dead(self, timeout_s: float = 10.0) -> bool:
+        """Take the lock, waiting while a writer is gone but its helpers still write."""
+        deadline = time.monotonic() + timeout_s
+        while not self.acquire():
+            if self._writer_lives() or time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _writer_lives(self) -> bool:
+        self._file.seek(0)
+        text = self._file.read()
+        if not text.isdigit():
+            return True
+        try:
+            os.kill(int(text), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
         return True
 
     def release(self) -> None:
@@ -183,10 +238,16 @@ class CaptureWriter:
         self.stacks = StackTable()
         self._lock = WriterLock(path)
         self._lock.acquire()
+        self._lock.sign()
         self._buffers: dict[str, list[pl.DataFrame]] = {}
         self._buffered_rows: dict[str, int] = {}
         self._part = 0
         self.save_info()
+
+    @property
+    def lock_fd(self) -> int:
+        """File descriptor of the capture's lock, for helper processes to inherit."""
+        return self._lock.fd
 
     def __enter__(self) -> CaptureWriter:
         return self
@@ -213,16 +274,11 @@ class CaptureWriter:
 
     def lose(self, what: str, count: int, why: str) -> None:
         """Remember that something is missing: it is shown under capture health."""
-        for loss in self.info.lost:
-            if (loss.what, loss.why) == (what, why):
-                loss.count += count
-                return
-        self.info.lost.append(Loss(what, count, why))
+        self.info.lose(what, count, why)
 
     def note(self, text: str) -> None:
         """Remember a remark for the reader of the report."""
-        if text not in self.info.notes:
-            self.info.notes.append(text)
+        self.info.note(text)
 
     def flush(self) -> None:
         """Write everything that is buffered as parts."""
@@ -313,6 +369,8 @@ class Capture:
     @classmethod
     def open(cls, path: Path) -> Capture:
         """Open the capture at `path`; compacts first what a killed writer left in its journal."""
+        from perfkit.compact import leftovers
+
         if not path.exists():
             raise CaptureError(
                 f"{path}: no such capture",
@@ -325,7 +383,7 @@ class Capture:
                 hint=f"to read files of another tool: perfkit import {path} -o NEW{SUFFIX}",
             )
         capture = cls(path, CaptureInfo.load(info_path))
-        if capture.info.finished_ns is None:
+        if not capture.finished or leftovers(path):
             capture._recover()
         return capture
 
@@ -379,7 +437,17 @@ class Capture:
             self._extra = compact_leftovers(self, write=False)
             return
         try:
-            if lock.acquire():
-                self._extra = compact_leftovers(self, write=True)
+            if not lock.acquire_from_dead():
+                return
+            # Another process may have compacted it while we waited.
+            self.info = CaptureInfo.load(self.path / "capture.json")
+            before = asdict(self.info)
+            if not self.finished:
+                self.info.note(_KILLED)
+            self._extra = compact_leftovers(self, write=True)
+            if asdict(self.info) != before:
+                # A full disk: the same is done at the next opening.
+                with contextlib.suppress(OSError):
+                    self.info.save(self.path / "capture.json")
         finally:
             lock.release()

@@ -1,83 +1,273 @@
-"""Turns journal segments into Parquet parts."""
+"""Turns what a recorder left in a capture's journal into Parquet parts.
+
+The journal folder holds segments of received bodies (`otlp-N.journal`, see `journal.py`) and
+segments of stacks: py-spy's trace `stacks-N.json`, with `stacks-N.meta`, which says when the trace
+began on the clocks and where it is to be cut, and `stacks-N.threads`, which says when threads ran.
+
+Parts take their names from the segment, so doing one again after a crash changes nothing.
+"""
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from perfkit import journal, model
 from perfkit.batch import Batch
+from perfkit.capture import atomic_write, conform, write_part
 from perfkit.errors import InputError
+from perfkit.stacks import StackTable
 
 if TYPE_CHECKING:
     from perfkit.capture import Capture
 
 JOURNAL_DIR = "journal"
+_CHUNK_ROWS = 1 << 18
+_MAX_INFLATED_BYTES = 1 << 30
+_MAX_START_NS = 6_000_000
+
+
+@dataclass(frozen=True)
+class StackSegment:
+    """The files of one run of py-spy; `trace` is what names it."""
+
+    trace: Path
+
+    @classmethod
+    def numbered(cls, directory: Path, number: int) -> StackSegment:
+        """Return the segment with a number."""
+        return cls(directory / f"stacks-{number:06d}.json")
+
+    @property
+    def threads(self) -> Path:
+        """The log of when threads ran."""
+        return self.trace.with_suffix(".threads")
+
+    @property
+    def meta(self) -> Path:
+        """Its `StackMeta`."""
+        return self.trace.with_suffix(".meta")
+
+    def remove(self) -> None:
+        """Remove all files; the trace last, because it is what a recovery looks for."""
+        for path in (self.meta, self.threads, self.trace):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class StackMeta:
+    """When a trace began, and which part of it counts: where two overlap, both are cut."""
+
+    pid: int
+    rate: int
+    wall_ns: int
+    monotonic_ns: int
+    from_monotonic_ns: int | None = None
+    until_monotonic_ns: int | None = None
+    stopped_monotonic_ns: int | None = None
+    """When py-spy said that it stopped, right before the last time stamp in its trace."""
+
+    def anchor_wall_ns(self, trace_length_ns: int) -> int:
+        """Return the Unix time at which a stack seen at the trace's time 0 began.
+
+        py-spy's clock starts some ms after its `exec`, the later the busier the machine; its last
+        time stamp says how many, if it ended in an orderly way. And py-spy looks at random moments,
+        1/rate apart on average, so it sees a change ln(2)/rate too late at the median.
+        """
+        unseen_ns = round(math.log(2) / self.rate * 1e9)
+        late_ns = 0
+        if self.stopped_monotonic_ns is not None:
+            late_ns = self.stopped_monotonic_ns - trace_length_ns - self.monotonic_ns
+        # More than that is our own lateness in reading what it said.
+        return self.wall_ns + min(max(late_ns, 0), _MAX_START_NS) - unseen_ns
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(self)).encode("ascii"))
+
+    @classmethod
+    def load(cls, path: Path) -> StackMeta:
+        """Read it. Raises InputError when it is missing or damaged."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="ascii")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError("does not say when it began", where=str(path)) from error
+
+
+@dataclass
+class Compacted:
+    """Rows written by table, and what could not be decoded, as reason -> count."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
 def decode(record: journal.Record) -> Batch:
     """Decode one received body; what cannot be decoded comes back as rejected, not as an error."""
     from perfkit.formats import otlp
 
-    decoders = {
+    decoders: dict[journal.Kind, Callable[[bytes], Batch]] = {
         journal.Kind.TRACES_PROTOBUF: otlp.traces_from_protobuf,
         journal.Kind.TRACES_JSON: otlp.traces_from_json,
         journal.Kind.METRICS_PROTOBUF: otlp.metrics_from_protobuf,
         journal.Kind.METRICS_JSON: otlp.metrics_from_json,
+        journal.Kind.METRICS_ROWS: lambda body: Batch({"metrics": json.loads(body)}),
     }
     try:
-        body = gzip.decompress(record.body) if record.gzipped else record.body
-        return decoders[record.kind](body)
-    except (InputError, OSError, EOFError, zlib.error) as error:
+        return decoders[record.kind](record.content(_MAX_INFLATED_BYTES))
+    except (InputError, ValueError) as error:
         batch = Batch()
         batch.reject(f"undecodable body: {str(error).splitlines()[0][:100]}")
         return batch
 
 
-def segment_frames(path: Path) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield (table, rows) of a segment, one frame a table, and raise nothing on damaged bodies."""
-    from perfkit.capture import conform
+class SegmentCompactor:
+    """Compacts the segments of one capture, which share their stacks."""
 
-    frames: dict[str, list[pl.DataFrame]] = {}
-    for record in journal.read_segment(path):
-        for table, columns in decode(record).tables.items():
-            frames.setdefault(table, []).append(conform(model.BY_NAME[table], columns))
-    for table, parts in frames.items():
-        yield table, pl.concat(parts)
+    def __init__(self, capture: Path, writer_id: str) -> None:
+        self._capture = capture
+        self._writer_id = writer_id
+        self._stacks = StackTable()
+
+    def compact(self, segment: Path) -> Compacted:
+        """Write a segment's rows as parts, then remove it. Raises OSError on a full disk."""
+        done = Compacted()
+        try:
+            for number, (table, frame) in enumerate(self.frames(segment, done.rejected)):
+                if frame.is_empty():
+                    continue
+                name = f"part-{self._writer_id}-{segment.stem}-{number:02d}"
+                rows = write_part(self._capture, table, name, frame)
+                done.rows[table] = done.rows.get(table, 0) + rows
+        except BaseException:
+            # The next segment must not count on stacks that were not written.
+            self._stacks = StackTable()
+            raise
+        if segment.suffix == ".json":
+            StackSegment(segment).remove()
+        else:
+            segment.unlink()
+        return done
+
+    def frames(self, segment: Path, rejected: dict[str, int]) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Yield (table, rows) of a segment; what is damaged is counted in `rejected`."""
+        if segment.suffix == ".json":
+            try:
+                yield from self._stack_frames(StackSegment(segment), rejected)
+            except InputError as error:
+                rejected[f"stacks: {error.message}"] = 1
+        else:
+            yield from _body_frames(segment, rejected)
+
+    def _stack_frames(
+        self, segment: StackSegment, rejected: dict[str, int]
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        from perfkit.formats import chrometrace
+        from perfkit.formats.threadlog import ThreadLog
+
+        meta = StackMeta.load(segment.meta)
+        trace = chrometrace.load(segment.trace.read_bytes())
+        anchor_ns = meta.anchor_wall_ns(trace.length_ns)
+        batch = chrometrace.to_batch(trace, self._stacks, anchor_wall_ns=anchor_ns, pid=meta.pid)
+        _count(rejected, batch.rejected)
+        samples = conform(model.SAMPLES, batch.tables.get("samples", {}))
+        offset_ns = meta.wall_ns - meta.monotonic_ns
+        samples = _cut(samples, meta, offset_ns)
+        with contextlib.suppress(FileNotFoundError):
+            samples = ThreadLog(segment.threads.read_bytes(), offset_ns).apply(samples)
+        stacks, frames = self._stacks.take_new()
+        # Stacks before the samples that name them: a crash leaves no sample without its stack.
+        yield "frames", conform(model.FRAMES, frames)
+        yield "stacks", conform(model.STACKS, stacks)
+        yield "samples", samples
 
 
-def compact_segment(capture: Path, writer_id: str, segment: Path) -> dict[str, int]:
-    """Write a segment's rows as parts, then remove it; returns rows by table.
+def _cut(samples: pl.DataFrame, meta: StackMeta, offset_ns: int) -> pl.DataFrame:
+    """Drop what lies before and after the part of the trace that counts."""
+    start, end = pl.col("ts_ns"), pl.col("ts_ns") + pl.col("duration_ns")
+    if meta.from_monotonic_ns is not None:
+        start = pl.max_horizontal(start, pl.lit(meta.from_monotonic_ns + offset_ns))
+    if meta.until_monotonic_ns is not None:
+        end = pl.min_horizontal(end, pl.lit(meta.until_monotonic_ns + offset_ns))
+    cut = samples.with_columns(ts_ns=start, duration_ns=end - start)
+    return cut.filter(pl.col("duration_ns") > 0)
 
-    The parts' names come from the segment's, so doing it again after a crash changes nothing.
-    """
-    from perfkit.capture import write_part
 
-    rows = {
-        table: write_part(capture, table, f"part-{writer_id}-{segment.stem}", frame)
-        for table, frame in segment_frames(segment)
-    }
-    segment.unlink()
-    return rows
+def _body_frames(segment: Path, rejected: dict[str, int]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield the rows of received bodies, at most about `_CHUNK_ROWS` at a time."""
+    # Columns of many bodies are joined before they become a frame: small frames cost most.
+    waiting: dict[tuple[str, tuple[str, ...]], dict[str, list[Any]]] = {}
+    for record in journal.read_segment(segment):
+        batch = decode(record)
+        _count(rejected, batch.rejected)
+        for table, columns in batch.tables.items():
+            key = (table, tuple(columns))
+            joined = waiting.setdefault(key, {name: [] for name in columns})
+            for name, values in columns.items():
+                joined[name].extend(values)
+            if len(next(iter(joined.values()), ())) >= _CHUNK_ROWS:
+                yield table, conform(model.BY_NAME[table], waiting.pop(key))
+    for (table, _), columns in waiting.items():
+        yield table, conform(model.BY_NAME[table], columns)
+
+
+def _count(total: dict[str, int], part: dict[str, int]) -> None:
+    for reason, count in part.items():
+        total[reason] = total.get(reason, 0) + count
+
+
+def leftovers(capture: Path) -> list[Path]:
+    """Return the segments that wait to be compacted, stacks first."""
+    directory = capture / JOURNAL_DIR
+    return [*sorted(directory.glob("stacks-??????.json")), *journal.segments(directory)]
 
 
 def compact_leftovers(capture: Capture, *, write: bool) -> dict[str, list[pl.LazyFrame]]:
     """Compact every segment of a capture whose writer is gone.
 
-    With `write` false (a read-only disk) the rows are returned instead of written.
+    With `write` false (a read-only or full disk) the rows are returned instead of written.
     """
+    segments = SegmentCompactor(capture.path, capture.info.id)
     extra: dict[str, list[pl.LazyFrame]] = {}
-    for segment in journal.segments(capture.path / JOURNAL_DIR):
+    _count_losses(capture, _unwritten(capture.path, remove=write))
+    for segment in leftovers(capture.path):
         if write:
-            rows = compact_segment(capture.path, capture.info.id, segment)
-            for table, count in rows.items():
-                capture.info.rows[table] = capture.info.rows.get(table, 0) + count
-        else:
-            for table, frame in segment_frames(segment):
-                extra.setdefault(table, []).append(frame.lazy())
+            try:
+                done = segments.compact(segment)
+            except OSError:
+                write = False
+            else:
+                _count(capture.info.rows, done.rows)
+                _count_losses(capture, done.rejected)
+                continue
+        rejected: dict[str, int] = {}
+        for table, frame in segments.frames(segment, rejected):
+            extra.setdefault(table, []).append(frame.lazy())
+        _count_losses(capture, rejected)
     return extra
+
+
+def _unwritten(capture: Path, *, remove: bool) -> dict[str, int]:
+    """Count the segments of stacks whose trace was never written; forget them with `remove`."""
+    lost = 0
+    for meta in (capture / JOURNAL_DIR).glob("stacks-??????.meta"):
+        segment = StackSegment(meta.with_suffix(".json"))
+        if segment.trace.exists():
+            continue
+        lost += 1
+        if remove:
+            segment.remove()
+    return {"stacks: py-spy was killed before it wrote a segment": lost} if lost else {}
+
+
+def _count_losses(capture: Capture, rejected: dict[str, int]) -> None:
+    for reason, count in rejected.items():
+        capture.info.lose("rejected", count, reason)

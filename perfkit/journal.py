@@ -1,4 +1,4 @@
-"""An append-only journal of raw OTLP bodies: what was acknowledged survives a crash.
+"""An append-only journal of received bodies: what was acknowledged survives a crash.
 
 A segment is a file of records. A record is a header (magic, kind, encoding, length, CRC-32 of the
 payload) and the payload as it was received. Reading stops at the first record that is cut or
@@ -16,6 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from perfkit.errors import InputError
+
 _HEADER = struct.Struct("<4sBBHII")
 _MAGIC = b"pkj1"
 SEGMENT_BYTES = 64 << 20
@@ -28,14 +30,49 @@ class Kind(IntEnum):
     TRACES_JSON = 2
     METRICS_PROTOBUF = 3
     METRICS_JSON = 4
+    METRICS_ROWS = 5
+    """Rows of the table `metrics`, as a JSON object of columns: what perfkit measures itself."""
 
 
 class Record(NamedTuple):
-    """One received body."""
+    """One received body, as it came."""
 
     kind: Kind
     gzipped: bool
     body: bytes
+
+    def content(self, limit_bytes: int | None = None) -> bytes:
+        """Return the body, inflated if need be.
+
+        Raises InputError for a body that is no gzip or cut off, and TooLarge when it would inflate
+        to more than `limit_bytes`.
+        """
+        return _inflate(self.body, limit_bytes) if self.gzipped else self.body
+
+
+class TooLarge(InputError):
+    """A compressed body inflates to more than is allowed."""
+
+
+def _inflate(body: bytes, limit_bytes: int | None) -> bytes:
+    parts: list[bytes] = []
+    left = -1 if limit_bytes is None else limit_bytes
+    rest = body
+    while rest.strip(b"\0") or not parts:  # gzip allows several members, and zeros at the end
+        member = zlib.decompressobj(wbits=31)
+        try:
+            # One byte more than allowed is enough to know that it is too much.
+            parts.append(member.decompress(rest, 0 if left < 0 else left + 1))
+        except zlib.error as error:
+            raise InputError(f"not gzip, or damaged ({error})") from error
+        if left >= 0:
+            left -= len(parts[-1])
+            if left < 0:
+                raise TooLarge(f"inflates to more than {limit_bytes} bytes")
+        if not member.eof:
+            raise InputError("gzip is cut off")
+        rest = member.unused_data
+    return b"".join(parts)
 
 
 class Journal:
@@ -50,8 +87,6 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Write a record to the operating system. Durable only after `sync`."""
-        if self._file.tell() >= self._segment_bytes:
-            self.rotate()
         crc = zlib.crc32(record.body)
         header = _HEADER.pack(_MAGIC, record.kind, record.gzipped, 0, len(record.body), crc)
         start = self._file.tell()
@@ -67,16 +102,29 @@ class Journal:
         """Make everything appended so far durable."""
         os.fdatasync(self._file.fileno())
 
-    def rotate(self) -> None:
-        """Close the current segment, which can then be compacted, and begin the next."""
+    def rotate(self) -> Path:
+        """Close the current segment and begin the next; returns what can now be compacted."""
         self.sync()
-        self._file.close()
+        full, file = self.current, self._file
+        # Opened before the old one is closed: on a full disk the journal stays as it was.
         self._file = self._next_segment()
+        file.close()
+        return full
 
     @property
     def current(self) -> Path:
         """The segment that is being written: not to be compacted."""
-        return self._directory / f"otlp-{self._number:06d}.journal"
+        return self._path(self._number)
+
+    @property
+    def current_bytes(self) -> int:
+        """Size of the segment that is being written."""
+        return self._file.tell()
+
+    @property
+    def full(self) -> bool:
+        """Whether the current segment has reached its size and should be rotated."""
+        return self._file.tell() >= self._segment_bytes
 
     def close(self) -> None:
         """Sync and close."""
@@ -88,9 +136,24 @@ class Journal:
         while view:
             view = view[self._file.write(view) :]
 
+    def _path(self, number: int) -> Path:
+        return self._directory / f"otlp-{number:06d}.journal"
+
     def _next_segment(self) -> FileIO:
+        file = FileIO(self._path(self._number + 1), "x")
         self._number += 1
-        return FileIO(self._directory / f"otlp-{self._number:06d}.journal", "x")
+        # A file is only durable together with its name.
+        sync_directory(self._directory)
+        return file
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _number(path: Path) -> int:

@@ -1,0 +1,156 @@
+"""`perfkit record`: capture a live process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perfkit.cli.options import Duration
+from perfkit.cli.progress import Progress
+from perfkit.errors import RecordError
+from perfkit.units import duration, number, size
+
+if TYPE_CHECKING:
+    from perfkit.collect.record import Recording, Status, Summary
+
+DEFAULT_OTLP = "127.0.0.1:4318"
+_TABLES = {"spans": "spans", "samples": "stack samples", "metrics": "metric points"}
+
+
+@click.command()
+@click.option("--pid", type=click.IntRange(min=1), help="Record this running process.")
+@click.option(
+    "--otlp",
+    metavar="[HOST:PORT]",
+    is_flag=False,
+    flag_value=DEFAULT_OTLP,
+    help=f"Receive spans and metrics over OTLP/HTTP; by default on {DEFAULT_OTLP}. "
+    "Port 0: let the system choose.",
+)
+@click.option("--duration", "duration_ns", type=Duration(), help="Stop after: 30s, 5m.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The capture to write.  [default: perfkit-DATE-TIME.perfkit]",
+)
+@click.option("--rate", type=click.IntRange(1, 1000), help="Samples a second; chosen if not given.")
+@click.option("--blocking", is_flag=True, help="Pause the program for each sample (exact, costly).")
+@click.option("--no-stacks", is_flag=True, help="Record no stacks (needs no permission).")
+@click.option("--no-metrics", is_flag=True, help="Record no CPU, memory and other metrics.")
+@click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def command(**values: Any) -> None:
+    """Capture a live process: stacks, metrics, and spans that are sent over OTLP.
+
+    \b
+    perfkit record --pid 4242 --otlp --duration 30s -o slow.perfkit
+    perfkit record --otlp -- python server.py
+
+    Ends with ^C, after --duration, or when the program ends, and keeps everything. A program that
+    perfkit started is ended with the recording; its exit status is passed on.
+    """
+    from perfkit.collect.otlp import parse_address
+    from perfkit.collect.record import Options, Recording
+
+    otlp = values["otlp"]
+    options = Options(
+        output=values["output"] or Path(time.strftime("perfkit-%Y%m%d-%H%M%S.perfkit")),
+        pid=values["pid"],
+        command=values["command_line"],
+        otlp=parse_address(otlp) if otlp is not None else None,
+        stacks=not values["no_stacks"],
+        metrics=not values["no_metrics"],
+        duration_ns=values["duration_ns"],
+        rate=values["rate"],
+        blocking=values["blocking"],
+    )
+    recording = Recording(options)
+    # Before anything is started: from here on a signal ends the recording in order.
+    _handle_signals(recording)
+    recording.start()
+    _say_what_begins(recording)
+    with Progress() as progress:
+        tick = _Ticker(recording, progress, quiet=bool(options.command))
+        reason = recording.wait(tick)
+        progress.show("finishing …", force=True)
+        summary = recording.stop(reason)
+    _say_what_came(summary)
+    if summary.reason == "disk full":
+        raise RecordError(
+            f"{summary.path}: the disk is full, so recording stopped",
+            hint="what was recorded until then is in the capture; free some space",
+        )
+    sys.exit(summary.exit_status or 0)
+
+
+def _handle_signals(recording: Recording) -> None:
+    def interrupt(_number: int, _frame: Any) -> None:
+        recording.interrupt()
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    # Under nohup it is ignored, and is to stay so.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
+
+
+class _Ticker:
+    """Rewrites the live line, and says what goes wrong as soon as it is known."""
+
+    def __init__(self, recording: Recording, progress: Progress, *, quiet: bool) -> None:
+        self._recording = recording
+        self._progress = progress
+        self._quiet = quiet  # the terminal belongs to the command
+        self._told: str | None = None
+
+    def __call__(self) -> None:
+        problem = self._recording.problem
+        if problem and problem != self._told:
+            self._told = problem
+            self._progress.clear()
+            click.echo(f"perfkit: warning: {problem}", err=True)
+        if not self._quiet:
+            self._progress.show(live_line(self._recording.status()))
+
+
+def live_line(status: Status) -> str:
+    """Return the line that is shown while recording."""
+    parts = [duration(status.elapsed_ns // 10**9 * 10**9) if status.elapsed_ns >= 10**9 else "0 s"]
+    if status.rate is not None:
+        parts.append(f"{status.threads} threads at {status.rate}/s")
+    if status.received:
+        parts.append(f"{number(status.received.get('spans', 0))} spans")
+        parts.append(size(status.received.get("bytes", 0)))
+    if status.max_lag_ns:
+        parts.append(f"lag {duration(status.max_lag_ns)}")
+    if status.refused:
+        parts.append(f"{status.refused} requests refused")
+    if status.lost:
+        parts.append(f"{status.lost} segments lost")
+    return "  ".join([*parts, "(^C ends it)"])
+
+
+def _say_what_begins(recording: Recording) -> None:
+    if recording.settings:
+        click.echo(f"perfkit: stacks at {recording.settings}", err=True)
+    if recording.endpoint:
+        click.echo(f"perfkit: receiving OTLP at {recording.endpoint}", err=True)
+
+
+def _say_what_came(summary: Summary) -> None:
+    rows = [f"{number(summary.info.rows.get(table, 0))} {name}" for table, name in _TABLES.items()]
+    click.echo(
+        f"perfkit: {summary.reason} after {duration(summary.duration_ns)}: {', '.join(rows)}",
+        err=True,
+    )
+    for loss in summary.info.lost:
+        click.echo(f"  lost: {number(loss.count)} {loss.what}: {loss.why}", err=True)
+    for note in summary.info.notes:
+        click.echo(f"  note: {note}", err=True)
+    report = summary.path.with_suffix(".html")
+    click.echo(f"  wrote {summary.path}; next: perfkit report {summary.path} -o {report}", err=True)

@@ -1,0 +1,162 @@
+"""What `perfkit doctor` looks at: can this machine record, and can it record that process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from perfkit.collect import processes
+from perfkit.collect.access import (
+    CAPABILITY,
+    DOCKER_FIX,
+    KUBERNETES_FIX,
+    container,
+    explain,
+    has_ptrace_capability,
+    may_attach,
+    no_permission,
+    ptrace_scope,
+    py_spy,
+    require_process,
+    scope_fix,
+)
+from perfkit.errors import RecordError
+from perfkit.units import size
+
+_LOW_SPACE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold for a recording; `fix` says what to do when it does not."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    fix: str | None = None
+
+
+def machine_checks() -> list[Check]:
+    """Check what recording needs of this machine, whatever the process."""
+    checks = [_py_spy_check()]
+    scope = ptrace_scope()
+    capable = has_ptrace_capability()
+    if capable:
+        how = "root" if os.geteuid() == 0 else "CAP_SYS_PTRACE"
+        checks.append(Check("ptrace", "ok", f"{how}: any process of this machine can be recorded"))
+    elif not scope:
+        checks.append(Check("ptrace", "ok", "your own processes can be recorded"))
+    elif scope == 1:
+        detail = "kernel.yama.ptrace_scope is 1: only what perfkit starts itself can be recorded"
+        checks.append(Check("ptrace", "warning", detail, scope_fix(1)))
+    else:
+        detail = f"kernel.yama.ptrace_scope is {scope}"
+        checks.append(Check("ptrace", "failed", detail, scope_fix(scope)))
+    inside = container()
+    if inside and not capable:
+        fix = KUBERNETES_FIX if inside == "kubernetes" else DOCKER_FIX
+        detail = f"in a {inside} container without the capability {CAPABILITY}"
+        checks.append(Check("container", "warning", detail, fix))
+    return checks
+
+
+def _py_spy_check() -> Check:
+    path = py_spy()
+    if path is None:
+        return Check("py-spy", "failed", "not installed", "pip install py-spy")
+    try:
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("py-spy", "failed", f"{path}: {error}", "pip install --force-reinstall py-spy")
+    return Check("py-spy", "ok", f"{done.stdout.strip()} ({path})")
+
+
+def process_checks(pid: int) -> list[Check]:
+    """Check whether one process can be recorded. The last check really reads its stacks."""
+    try:
+        require_process(pid)
+    except RecordError as error:
+        return [Check("process", "failed", error.message, error.hint)]
+    command = " ".join(processes.command_line(pid))[:100] or processes.name(pid)
+    checks = [Check("process", "ok", f"{pid}: {command}")]
+    members = [member for member in processes.tree(pid) if processes.is_python(member)]
+    if not may_attach(pid):
+        refusal = no_permission(pid)
+        return [*checks, Check("permission", "failed", refusal.message, refusal.hint)]
+    checks.append(Check("permission", "ok", "its memory can be read"))
+    return [*checks, *(_python_check(member) for member in members or [pid])]
+
+
+def _python_check(pid: int) -> Check:
+    path = py_spy()
+    if path is None:
+        return Check("python", "failed", "not checked: py-spy is missing", "pip install py-spy")
+    try:
+        done = subprocess.run(
+            [str(path), "dump", "--nonblocking", "--pid", str(pid)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("python", "failed", f"py-spy dump: {error}", None)
+    if done.returncode:
+        refusal = explain(pid, done.stderr + done.stdout)
+        return Check("python", "failed", refusal.message, refusal.hint)
+    match = re.search(r"^Python v(\d+)\.(\d+)\S*", done.stdout, re.MULTILINE)
+    if match is None:
+        return Check("python", "warning", f"{pid}: py-spy says no version")
+    version = match[0].removeprefix("Python v")
+    if (int(match[1]), int(match[2])) >= (3, 14):
+        # https://github.com/benfred/py-spy/issues/852 and 855
+        detail = (
+            f"{pid}: Python {version}: py-spy 0.4.3 has open problems with thread names and lag"
+        )
+        return Check("python", "warning", detail, "watch lag and errors under capture health")
+    return Check("python", "ok", f"{pid}: Python {version}")
+
+
+def endpoint_check(host: str, port: int) -> Check:
+    """Check whether the OTLP receiver could listen there."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        fix = f"see who uses it: ss -ltnp 'sport = :{port}'; or choose another: --otlp {host}:0"
+        return Check("otlp", "failed", f"cannot listen on {host}:{port}: {reason}", fix)
+    return Check("otlp", "ok", f"{host}:{port} is free")
+
+
+def disk_check(directory: Path) -> Check:
+    """Check whether captures can be written to a directory, and how much."""
+    if not os.access(directory, os.W_OK):
+        fix = "choose another place: perfkit record -o DIRECTORY/slow.perfkit"
+        return Check("disk", "failed", f"{directory} is not writable", fix)
+    free = shutil.disk_usage(directory).free
+    if free < _LOW_SPACE_BYTES:
+        fix = "free some space, or write the capture elsewhere with -o"
+        return Check("disk", "warning", f"only {size(free)} free in {directory}", fix)
+    return Check("disk", "ok", f"{size(free)} free in {directory}")
+
+
+def pressure_check() -> Check:
+    """Check whether the kernel measures pressure stall information."""
+    try:
+        Path("/proc/pressure/cpu").read_text(encoding="ascii")
+    except OSError:
+        fix = "boot the kernel with psi=1; everything else is recorded without it"
+        return Check("pressure", "warning", "no /proc/pressure: waits for CPU are not seen", fix)
+    return Check("pressure", "ok", "the kernel measures pressure (PSI)")

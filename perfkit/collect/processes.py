@@ -1,0 +1,145 @@
+"""What /proc says about a process and those below it. Nothing here needs permission to attach."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterable
+from functools import lru_cache
+
+import psutil
+
+_PYTHON_NAME = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*t?(?:-dbg)?(?: \(deleted\))?$")
+_PYTHON_LIBRARY = re.compile(rb"/libpython\d[\d.]*[a-z]*\.so")
+
+
+def exists(pid: int) -> bool:
+    """Whether there is a process with this id that has not ended (a zombie has)."""
+    return state(pid) not in (None, "Z", "X")
+
+
+def state(pid: int) -> str | None:
+    """Return the one-letter state (`R`, `S`, `T` …); null when there is no such process."""
+    fields = _stat(pid)
+    return fields[0] if fields else None
+
+
+def started_ticks(pid: int) -> int | None:
+    """Return when the process started, in clock ticks since boot: with the pid it is unique."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the state (the third) on."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name stands in parentheses and may contain anything, spaces and parentheses too.
+    return text[text.rindex(b")") + 2 :].decode("ascii").split()
+
+
+def threads(pid: int) -> list[int]:
+    """Return the thread ids of a process; none when it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
+def tree(root: int) -> list[int]:
+    """Return the process and all its living descendants, parents first."""
+    found = [root]
+    try:
+        for pid in found:
+            found.extend(_children(pid))
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        with contextlib.suppress(psutil.Error):
+            return [root, *(child.pid for child in psutil.Process(root).children(recursive=True))]
+    return found
+
+
+def _children(pid: int) -> Iterable[int]:
+    for tid in threads(pid):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/children", "rb") as file:
+                yield from map(int, file.read().split())
+        except ProcessLookupError:
+            continue
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}/task/{tid}/stat"):
+                raise
+
+
+def is_python(pid: int) -> bool:
+    """Whether a process looks like CPython. False also when we may not look or it is gone."""
+    ticks = started_ticks(pid)
+    return ticks is not None and _runs_python(pid, ticks, _executable(pid))
+
+
+def _executable(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def _runs_python(pid: int, _ticks: int, executable: str) -> bool:
+    if _PYTHON_NAME.search(executable):
+        return True
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            return _PYTHON_LIBRARY.search(file.read()) is not None
+    except OSError:
+        return False
+
+
+def name(pid: int) -> str:
+    """Return the name of a process for messages; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the command line of a process; empty when it is gone or a kernel thread."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            text = file.read()
+    except OSError:
+        return []
+    return [part.decode("utf-8", "replace") for part in text.split(b"\0")[:-1]]
+
+
+def tracer(pid: int) -> int:
+    """Return the process that traces this one (a debugger, strace); 0 for none."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("TracerPid:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+class StopGuard:
+    """Continues processes that a recorder left stopped, but not those that were so before."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._before = {pid for pid in pids if state(pid) == "T"}
+
+    def release(self, pids: Iterable[int]) -> list[int]:
+        """Continue every stopped process of `pids` that ran before; returns those."""
+        stopped = [pid for pid in pids if pid not in self._before and state(pid) == "T"]
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGCONT)
+        return stopped

@@ -1,0 +1,118 @@
+"""One run of py-spy: start it, know when it samples, stop it without losing what it has.
+
+py-spy keeps everything in memory and writes its file when it is interrupted: by SIGINT only,
+SIGTERM loses everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from perfkit.collect import spawn
+from perfkit.collect.access import require_py_spy
+from perfkit.collect.sampling import Settings
+
+_LAG = re.compile(r"([\d.]+)(ns|µs|ms|s) behind in sampling")
+_LAG_UNITS_NS = {"ns": 1, "µs": 10**3, "ms": 10**6, "s": 10**9}
+_TOTALS = re.compile(r"Samples: (\d+) Errors: (\d+)")
+_WRITE_TIMEOUT_S = 30.0
+
+
+class PySpy:
+    """A running py-spy that will write `output` (chrometrace) when it is interrupted."""
+
+    def __init__(self, pid: int, settings: Settings, output: Path, keep_open: list[int]) -> None:
+        """Start py-spy. `keep_open` are file descriptors that it inherits (the capture's lock)."""
+        self.settings = settings
+        self.output = output
+        self.lag_ns = 0
+        self.samples = 0
+        self.errors = 0
+        self.messages: list[str] = []
+        self.stopped_ns: int | None = None
+        """Monotonic time when it said that it stopped; it writes right after."""
+        self._ready = threading.Event()
+        command = [require_py_spy(), "record", "--pid", str(pid), "--output", str(output)]
+        command += ["--format", "chrometrace", "--idle", "--threads", "--full-filenames"]
+        # A session of its own: ^C on the terminal is ours to handle, and must not end py-spy.
+        started = spawn.start(
+            [*command, "--hideprogress", *settings.arguments()],
+            "follows",
+            stdout=subprocess.PIPE,
+            pass_fds=keep_open,
+            new_session=True,
+        )
+        self.began = started.began
+        self._process = started.process
+        self._reader = threading.Thread(target=self._read, name="py-spy output", daemon=True)
+        self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process.poll() is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has found the interpreter and samples."""
+        return self._ready.is_set()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until it samples; false when it ended or is not ready in time."""
+        self._ready.wait(timeout_s)
+        return self.ready and self.running
+
+    def output_text(self) -> str:
+        """Return what it printed, for error messages."""
+        return "\n".join(self.messages)
+
+    def interrupt(self) -> None:
+        """Tell it to write what it has and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it at once; what it has not written is lost."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def finish(self, timeout_s: float = _WRITE_TIMEOUT_S) -> bool:
+        """Wait until it has written its file and ended; kills it when that takes too long.
+
+        Returns whether there is a file.
+        """
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        self._reader.join()
+        return self._process.returncode == 0 and self.output.is_file()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            now_ns = time.monotonic_ns()
+            line = raw.decode("utf-8", "replace").strip()
+            if lag := _LAG.search(line):
+                self.lag_ns = max(self.lag_ns, round(float(lag[1]) * _LAG_UNITS_NS[lag[2]]))
+            elif totals := _TOTALS.search(line):
+                self.samples, self.errors = int(totals[1]), int(totals[2])
+            elif "Sampling process" in line:
+                self._ready.set()
+            elif "Stopped sampling" in line:
+                self.stopped_ns = now_ns
+            elif line and len(self.messages) < 50:
+                self.messages.append(line)
+        self._ready.set()  # it ended: nobody needs to wait any longer

@@ -1,0 +1,344 @@
+"""One recording: everything that runs while a capture is made, and how it begins and ends.
+
+Stacks, metrics and received spans go to one journal folder inside the capture, on one clock; a
+worker process turns the journal into Parquet meanwhile. Nothing waits in memory for the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from perfkit.capture import CaptureInfo
+from perfkit.collect import access, processes
+from perfkit.collect.command import Command
+from perfkit.collect.otlp import Receiver
+from perfkit.collect.resources import ResourceSampler
+from perfkit.collect.stacks import SEGMENT_S, StackRecorder
+from perfkit.collect.store import Store
+from perfkit.collect.threads import ThreadWatcher
+from perfkit.errors import UsageError
+
+_POLL_S = 0.1
+_SPACE_CHECK_S = 1.0
+# The batch exporters of OpenTelemetry's SDKs hold spans for up to this long.
+_EXPORT_DELAY_S = 5.0
+
+Reason = Literal["duration", "interrupted", "command ended", "process ended", "disk full"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to record, and where to."""
+
+    output: Path
+    pid: int | None = None
+    command: tuple[str, ...] = ()
+    otlp: tuple[str, int] | None = None
+    """Where to listen for OTLP; port 0 lets the system choose."""
+    stacks: bool = True
+    metrics: bool = True
+    duration_ns: int | None = None
+    rate: int | None = None
+    blocking: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables to set for the command."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a recording is doing."""
+
+    elapsed_ns: int
+    received: Mapping[str, int]
+    """What came over OTLP: `spans`, `metrics`, `requests`, `bytes`."""
+    refused: int
+    """OTLP requests that were refused."""
+    threads: int
+    rate: int | None
+    """Samples of each thread a second; null while no stacks are recorded."""
+    max_lag_ns: int
+    lost: int
+    """Segments of stacks that were lost."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a recording."""
+
+    path: Path
+    reason: Reason
+    duration_ns: int
+    info: CaptureInfo
+    exit_status: int | None
+    """Of the command, 128 + N when signal N ended it; null without one and when we stopped it."""
+
+
+class Recording:
+    """Records until its duration is over, the program ends, or it is interrupted.
+
+    `start`, then `wait`, then always `stop`. `interrupt` may be called from a signal handler.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._interrupts = 0
+        self._undo = contextlib.ExitStack()
+        self._lock: access.RecorderLock | None = None
+        self._store: Store | None = None
+        self._command: Command | None = None
+        self._receiver: Receiver | None = None
+        self._watcher: ThreadWatcher | None = None
+        self._stacks: StackRecorder | None = None
+        self._resources: ResourceSampler | None = None
+        self._began_ns = time.monotonic_ns()
+
+    @property
+    def endpoint(self) -> str | None:
+        """URL of the OTLP receiver; null without one."""
+        return self._receiver.endpoint if self._receiver else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why no stacks are recorded although they were asked for, once that is known."""
+        return self._stacks.problem if self._stacks else None
+
+    @property
+    def settings(self) -> str:
+        """How stacks are being sampled, and why so, as text; empty when they are not."""
+        active = self._stacks.active if self._stacks else None
+        return f"{active.rate} samples/s, " + "; ".join(active.reasons) if active else ""
+
+    def start(self) -> None:
+        """Begin to record.
+
+        Raises UsageError, RecordError or CaptureError, and then leaves nothing behind.
+        """
+        self._check_options()
+        with contextlib.ExitStack() as undo:
+            self._begin(undo)
+            self._undo = undo.pop_all()
+
+    def _check_options(self) -> None:
+        options = self._options
+        if options.command and options.pid is not None:
+            raise UsageError("give either --pid or a command after --, not both")
+        if options.pid is None and not options.command and options.otlp is None:
+            raise UsageError(
+                "nothing to record",
+                hint="give --pid PID, or a command after --, or --otlp to receive spans",
+            )
+        if options.pid is not None:
+            access.require_process(options.pid)
+        if options.stacks and (options.pid is not None or options.command):
+            access.require_py_spy()
+            if options.pid is not None and not access.may_attach(options.pid):
+                raise access.no_permission(options.pid)
+
+    def _begin(self, undo: contextlib.ExitStack) -> None:
+        options = self._options
+        if options.pid is not None:
+            self._lock = access.RecorderLock(options.pid)
+            undo.callback(self._lock.release)
+        self._store = store = Store(options.output)
+        undo.callback(store.discard)
+        if options.otlp is not None:
+            self._receiver = Receiver(options.otlp, store.spool)
+            undo.callback(self._receiver.close)
+        self._began_ns = time.monotonic_ns()
+        store.info.anchors = {"wall_ns": time.time_ns(), "monotonic_ns": self._began_ns}
+        root = options.pid
+        if options.command:
+            self._command = Command(options.command, options.env, self.endpoint)
+            undo.callback(self._command.kill)
+            root = self._command.pid
+        if root is not None:
+            self._watcher = ThreadWatcher(root)
+            self._watcher.start()
+            undo.callback(self._watcher.stop)
+            if options.stacks:
+                self._record_stacks(root, store, self._watcher)
+        if options.metrics:
+            watcher = self._watcher
+            self._resources = ResourceSampler(
+                (lambda: watcher.members) if watcher else list, root, store.put_metrics
+            )
+            self._resources.start()
+        store.save_info()
+
+    def _record_stacks(self, root: int, store: Store, watcher: ThreadWatcher) -> None:
+        options = self._options
+        # One segment, when it is hardly longer than a segment anyway.
+        short = options.duration_ns is not None and options.duration_ns < 1.5e9 * SEGMENT_S
+        self._stacks = StackRecorder(
+            root,
+            store.journal,
+            watcher,
+            rate=options.rate,
+            blocking=options.blocking,
+            segment_s=2 * SEGMENT_S if short else SEGMENT_S,
+            keep_open=[store.lock_fd],
+            on_segment=store.compactor.submit,
+        )
+        if options.pid is not None:
+            self._stacks.attach()
+        self._stacks.start()
+
+    def interrupt(self) -> None:
+        """End the recording; a second time, also give up what py-spy has not yet written."""
+        # Only sets flags: a signal handler must take no lock.
+        self._interrupts += 1
+
+    def status(self) -> Status:
+        """Say how it is doing."""
+        stacks, receiver = self._stacks, self._receiver
+        active = stacks.active if stacks else None
+        return Status(
+            elapsed_ns=time.monotonic_ns() - self._began_ns,
+            received=dict(receiver.received) if receiver else {},
+            refused=sum(receiver.refused.values()) if receiver else 0,
+            threads=self._watcher.thread_count if self._watcher else 0,
+            rate=active.rate if active else None,
+            max_lag_ns=stacks.max_lag_ns if stacks else 0,
+            lost=sum(count for what, count, _ in stacks.lost if what == "segments of stacks")
+            if stacks
+            else 0,
+        )
+
+    def wait(self, tick: Callable[[], None] = lambda: None) -> Reason:
+        """Wait until the recording is over; calls `tick` about ten times a second."""
+        duration_ns = self._options.duration_ns
+        reason: Reason | None = None
+        next_space_check = 0.0
+        while reason is None:
+            # A short sleep, not an event: events and signal handlers deadlock.
+            time.sleep(_POLL_S)
+            tick()
+            if time.monotonic() >= next_space_check:
+                next_space_check = time.monotonic() + _SPACE_CHECK_S
+                reason = "disk full" if self._required_store.problem() else None
+            if self._interrupts:
+                reason = "interrupted"
+            elif self._command is not None and not self._command.running:
+                reason = "command ended"
+            elif self._options.pid is not None and not processes.exists(self._options.pid):
+                reason = "process ended"
+            elif duration_ns is not None and time.monotonic_ns() - self._began_ns >= duration_ns:
+                reason = "duration"
+        return reason
+
+    def stop(self, reason: Reason = "interrupted") -> Summary:
+        """End everything in order and finish the capture; must follow a `start` that succeeded.
+
+        The receiver listens until the command has ended, because exporters send their last spans
+        then; for a program that goes on, until its exporters have sent what they hold.
+        """
+        self._undo.pop_all()
+        store = self._required_store
+        ended_ns = time.monotonic_ns()
+        if self._stacks is not None:
+            self._stacks.request_stop()
+            while not self._stacks.wait(_POLL_S):
+                if self._interrupts >= 2:
+                    self._stacks.abandon()
+        if self._command is not None:
+            self._command.end(interrupted=reason == "interrupted")
+        elif reason == "duration" and self._receiver is not None and self._receiver.received:
+            self._wait_for_exporters()
+        if self._resources is not None:
+            self._resources.stop()
+        if self._watcher is not None:
+            self._watcher.stop()
+        if self._receiver is not None:
+            self._receiver.close()
+        self._describe(store)
+        store.close()
+        if self._lock is not None:
+            self._lock.release()
+        return Summary(
+            path=store.path,
+            reason=reason,
+            duration_ns=ended_ns - self._began_ns,
+            info=store.info,
+            exit_status=self._command.exit_status if self._command else None,
+        )
+
+    def _wait_for_exporters(self) -> None:
+        deadline = time.monotonic() + _EXPORT_DELAY_S
+        while time.monotonic() < deadline and not self._interrupts:
+            time.sleep(_POLL_S)
+
+    @property
+    def _required_store(self) -> Store:
+        if self._store is None:
+            raise RuntimeError("the recording has not been started")
+        return self._store
+
+    def _describe(self, store: Store) -> None:
+        """Write into the capture what was recorded, how, and what was lost."""
+        info = store.info
+        if self._stacks is not None:
+            self._describe_stacks(info, self._stacks)
+        if self._resources is not None:
+            info.sources.append({"name": "psutil", "version": _version("psutil"), "interval_s": 1})
+        if self._receiver is not None:
+            received, refused = self._receiver.received, self._receiver.refused
+            info.sources.append(
+                {
+                    "name": "otlp",
+                    "endpoint": self._receiver.endpoint,
+                    "received": dict(received),
+                    "refused": dict(refused),
+                }
+            )
+            for why, count in refused.items():
+                info.lose("OTLP requests", count, why)
+            if received["logs"]:
+                info.note("Log records came over OTLP; perfkit keeps no logs.")
+            if not self._receiver.is_loopback:
+                info.note(f"OTLP was received on {self._receiver.endpoint}, not only on loopback.")
+        if self._command is not None and self._command.has_own_endpoint:
+            info.note(
+                "OTEL_EXPORTER_OTLP_ENDPOINT was already set for the command and was left alone."
+            )
+
+    def _describe_stacks(self, info: CaptureInfo, stacks: StackRecorder) -> None:
+        root = self._options.pid or (self._command.pid if self._command else 0)
+        source: dict[str, Any] = {
+            "name": "py-spy",
+            "version": _version("py-spy"),
+            "pid": root,
+            "command": list(self._options.command) or processes.command_line(root),
+            "settings": stacks.settings,
+            "segments": stacks.segments,
+            "stacks_read": stacks.samples,
+            "failed_reads": stacks.errors,
+            "max_lag_ns": stacks.max_lag_ns,
+        }
+        info.sources.append(source)
+        for what, count, why in stacks.lost:
+            info.lose(what, count, why)
+        if stacks.errors:
+            info.lose(
+                "looks of py-spy at the program",
+                stacks.errors,
+                "stacks changed while they were read",
+            )
+        if stacks.problem:
+            info.note(stacks.problem)
+        if not stacks.segments and not stacks.problem:
+            info.note("No stacks: no Python process was found under the command.")
+        if self._watcher is not None and self._watcher.unwatched:
+            info.note("Some threads were too many to watch: whether they ran is not known.")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

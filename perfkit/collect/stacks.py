@@ -1,0 +1,296 @@
+"""Records stacks for as long as it takes: one py-spy after the other, in segments.
+
+py-spy keeps all it has in memory and writes it at its end, so a crash loses what it had. Segments
+bound that loss. Where the program is not paused, the next py-spy begins before the last one ends,
+so that nothing is missed; both traces are cut at one instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perfkit.collect import access, processes
+from perfkit.collect.pyspy import PySpy
+from perfkit.collect.sampling import Settings, choose
+from perfkit.collect.threads import ThreadWatcher
+from perfkit.compact import StackMeta, StackSegment
+from perfkit.errors import RecordError
+
+SEGMENT_S = 30.0
+_READY_TIMEOUT_S = 15.0
+_ATTACH_RETRY_S = 1.0
+_MIN_SEGMENT_S = 4.0
+_POLL_S = 0.05
+_MAX_LAG_NS = 10**9
+_MAX_SLOWDOWN = 8
+
+
+@dataclass
+class _Segment:
+    """A py-spy that samples, its files, and when it began on the monotonic clock."""
+
+    spy: PySpy
+    files: StackSegment
+    meta: StackMeta
+    python: frozenset[int]
+    guard: processes.StopGuard
+
+
+class StackRecorder:
+    """Records the stacks of a process, and of the Python processes below it."""
+
+    def __init__(
+        self,
+        root: int,
+        directory: Path,
+        watcher: ThreadWatcher,
+        *,
+        rate: int | None,
+        blocking: bool,
+        segment_s: float,
+        keep_open: Sequence[int],
+        on_segment: Callable[[Path], None],
+    ) -> None:
+        self._root = root
+        self._directory = directory
+        self._watcher = watcher
+        self._rate = rate
+        self._blocking = blocking
+        self._segment_s = segment_s
+        self._keep_open = list(keep_open)
+        self._on_segment = on_segment
+        self._number = 1
+        self._slowdown = 1
+        self._current: _Segment | None = None
+        self._stop = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stacks", daemon=True)
+        self.segments = 0
+        self.samples = 0
+        self.errors = 0
+        self.max_lag_ns = 0
+        self.first_ns: int | None = None
+        self.settings: list[dict[str, Any]] = []
+        """The settings used, each with the time since when and the number of threads then."""
+        self.lost: list[tuple[str, int, str]] = []
+        """What was lost: (what, how much, why)."""
+        self.problem: str | None = None
+        """Why no stacks are being recorded any more, for the user."""
+
+    @property
+    def active(self) -> Settings | None:
+        """The settings of the py-spy that is sampling now."""
+        current = self._current
+        return current.spy.settings if current else None
+
+    def attach(self) -> None:
+        """Attach to a running process. Raises RecordError, at once, when that is impossible."""
+        deadline = time.monotonic() + _ATTACH_RETRY_S
+        while True:
+            try:
+                self._current = self._begin()
+                return
+            except _NotYet as failure:
+                hopeful = access.is_python_tree(self._root) and access.may_attach(self._root)
+                if not hopeful or time.monotonic() > deadline:
+                    raise access.explain(self._root, failure.output) from None
+            time.sleep(_POLL_S)
+
+    def start(self) -> None:
+        """Record in the background; without `attach` before, as soon as there is a Python."""
+        self._thread.start()
+
+    def request_stop(self) -> None:
+        """End, and keep everything; `wait` says when that is done."""
+        self._stop.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the recording of stacks has ended; false when it has not yet."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """End at once; the segment under way is lost."""
+        self._abandoned.set()
+        self._stop.set()
+        current = self._current
+        if current is not None:
+            current.spy.kill()
+
+    def _run(self) -> None:
+        segment = self._current or self._attach_when_possible()
+        while segment is not None:
+            self._current = segment
+            segment = self._follow(segment)
+        self._current = None
+
+    def _follow(self, segment: _Segment) -> _Segment | None:
+        """Watch a segment to its end; returns the one that follows it, if any."""
+        began = time.monotonic()
+        while not self._stop.wait(_POLL_S):
+            age_s = time.monotonic() - began
+            if not segment.spy.running:
+                self._end(segment)
+                return self._attach_when_possible()
+            if age_s > self._segment_s or (age_s > _MIN_SEGMENT_S and self._outdated(segment)):
+                return self._replace(segment)
+        self._end(segment)
+        return None
+
+    def _outdated(self, segment: _Segment) -> bool:
+        """Whether the program has changed so much that other settings are needed now."""
+        settings = segment.spy.settings
+        if segment.spy.lag_ns > _MAX_LAG_NS and self._slowdown < _MAX_SLOWDOWN:
+            self._slowdown *= 2
+            return True
+        if not settings.subprocesses and set(self._watcher.python) - segment.python:
+            return True
+        return self._choose().rate * 1.5 < settings.rate
+
+    def _choose(self) -> Settings:
+        python = self._watcher.python
+        return choose(
+            threads=sum(len(processes.threads(pid)) for pid in python),
+            cores=len(os.sched_getaffinity(0)),
+            subprocesses=bool(set(python) - {self._root}) or not python,
+            rate=self._rate,
+            blocking=self._blocking,
+            slowdown=self._slowdown,
+        )
+
+    def _begin(self, *, overlap: bool = False) -> _Segment:
+        """Start a py-spy and wait until it samples. Raises _NotYet when it ends instead.
+
+        With `overlap` the thread watcher goes on with the log of the present segment.
+        """
+        settings = self._choose()
+        files = StackSegment.numbered(self._directory, self._number)
+        if not overlap:
+            self._watcher.switch(files.threads)
+        guard = processes.StopGuard(self._watcher.members)
+        python = frozenset(self._watcher.python)
+        spy = PySpy(self._root, settings, files.trace, self._keep_open)
+        meta = StackMeta(self._root, settings.rate, spy.began.wall_ns, spy.began.monotonic_ns)
+        try:
+            meta.save(files.meta)
+            deadline = time.monotonic() + _READY_TIMEOUT_S
+            while not spy.ready and time.monotonic() < deadline and not self._abandoned.is_set():
+                time.sleep(0.01)
+            if not spy.wait_ready(0):
+                raise _NotYet(spy.output_text())
+        except BaseException:
+            spy.kill()
+            spy.finish()
+            if not overlap:
+                self._watcher.switch(None)
+            files.remove()
+            raise
+        self._number += 1
+        if self.first_ns is None:
+            self.first_ns = time.time_ns()
+        self._remember(settings, len(python))
+        return _Segment(spy, files, meta, python, guard)
+
+    def _remember(self, settings: Settings, processes_count: int) -> None:
+        chosen = asdict(settings) | {"reasons": list(settings.reasons)}
+        if self.settings and chosen.items() <= self.settings[-1].items():
+            return
+        counts = {"threads": self._watcher.thread_count, "processes": processes_count}
+        self.settings.append({"since_ns": time.time_ns(), **counts, **chosen})
+
+    def _attach_when_possible(self) -> _Segment | None:
+        """Attach to a program that starts, or after py-spy ended; null when there is no use."""
+        pause_s = _POLL_S
+        while not self._stop.is_set() and processes.exists(self._root):
+            if self._watcher.python:
+                try:
+                    return self._begin()
+                except _NotYet as failure:
+                    if self._hopeless(failure):
+                        return None
+                except (RecordError, OSError) as error:
+                    self.problem = str(error)
+                    return None
+            self._stop.wait(pause_s)
+            pause_s = min(pause_s * 1.5, 1.0)
+        return None
+
+    def _hopeless(self, failure: _NotYet) -> bool:
+        """Whether trying again cannot help, because the kernel does not let us."""
+        members = self._watcher.python
+        refused = [pid for pid in members if processes.exists(pid) and not access.may_attach(pid)]
+        if not refused or len(refused) < len(members):
+            return False
+        error = access.explain(refused[0], failure.output)
+        self.problem = f"no stacks: {error.message}; {error.hint}"
+        return True
+
+    def _replace(self, segment: _Segment) -> _Segment | None:
+        """Begin the next segment and end this one, without a gap where that is possible."""
+        if segment.spy.settings.blocking:
+            # Two of them that pause the program would get into each other's way.
+            ended = time.monotonic_ns()
+            self._end(segment)
+            following = self._attach_when_possible()
+            if following is not None:
+                gap_ms = (following.spy.began.monotonic_ns - ended) // 1_000_000
+                self.lost.append(("stacks, ms", gap_ms, "between two runs of a blocking py-spy"))
+            return following
+        try:
+            following = self._begin(overlap=True)
+        except (_NotYet, RecordError, OSError):
+            return segment  # goes on, and another time we try again
+        # By then the next one has taken a few samples of every thread.
+        time.sleep(3 / following.spy.settings.rate)
+        cut_ns = time.monotonic_ns()
+        self._watcher.switch(following.files.threads)
+        segment.spy.interrupt()
+        segment.meta = replace(segment.meta, until_monotonic_ns=cut_ns)
+        following.meta = replace(following.meta, from_monotonic_ns=cut_ns)
+        with contextlib.suppress(OSError):  # a full disk ends the recording elsewhere
+            segment.meta.save(segment.files.meta)
+            following.meta.save(following.files.meta)
+        self._finish(segment)
+        return following
+
+    def _end(self, segment: _Segment) -> None:
+        """End a segment that no other one follows at once."""
+        segment.spy.interrupt()
+        with contextlib.suppress(OSError):  # a full disk ends the recording elsewhere
+            self._watcher.switch(None)
+        self._finish(segment)
+
+    def _finish(self, segment: _Segment) -> None:
+        """Wait for what py-spy writes, and hand it over."""
+        spy = segment.spy
+        written = spy.finish()
+        if spy.settings.blocking:
+            segment.guard.release(self._watcher.members)
+        self.segments += 1
+        self.samples += spy.samples
+        self.errors += spy.errors
+        self.max_lag_ns = max(self.max_lag_ns, spy.lag_ns)
+        if written:
+            segment.meta = replace(segment.meta, stopped_monotonic_ns=spy.stopped_ns)
+            with contextlib.suppress(OSError):
+                segment.meta.save(segment.files.meta)
+            self._on_segment(segment.files.trace)
+            return
+        why = "abandoned" if self._abandoned.is_set() else "py-spy ended without writing"
+        self.lost.append(("segments of stacks", 1, f"{why} {spy.output_text()[:200]}".strip()))
+        segment.files.remove()
+
+
+class _NotYet(Exception):
+    """py-spy ended before it took a sample; `output` is what it said."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output

@@ -1,0 +1,89 @@
+"""The capture that a recording writes: journal, compaction worker and `capture.json` together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from perfkit.capture import CaptureWriter
+from perfkit.collect.compactor import Compactor
+from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
+from perfkit.compact import JOURNAL_DIR
+from perfkit.journal import Kind, Record
+
+_MIN_FREE_BYTES = 64 << 20
+_RESERVE_BYTES = 1 << 20
+
+
+class Store:
+    """Everything that a recording writes goes through here."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the capture. Raises CaptureError when there is something at `path`."""
+        self.path = path
+        self._existed = path.exists()
+        self._writer = CaptureWriter(path)
+        self.info = self._writer.info
+        self.journal = path / JOURNAL_DIR
+        self.compactor = Compactor(path, self.info.id, [self.lock_fd])
+        self.spool = Spool(
+            self.journal,
+            on_segment=self.compactor.submit,
+            backlog_bytes=self.compactor.backlog_bytes,
+        )
+        # Space held back, so that a full disk does not keep us from ending in order.
+        self._reserve = self.journal / "reserve"
+        with self._reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+
+    @property
+    def lock_fd(self) -> int:
+        """The capture's lock, for helper processes to inherit."""
+        return self._writer.lock_fd
+
+    def put_metrics(self, body: bytes) -> bool:
+        """Make rows of the table `metrics`, as JSON columns, durable; false once that fails."""
+        try:
+            self.spool.put(Record(Kind.METRICS_ROWS, False, body), urgent=True)
+        except (Overloaded, SpoolFailed):
+            return False
+        return True
+
+    def save_info(self) -> None:
+        """Write `capture.json`."""
+        self._writer.save_info()
+
+    def problem(self) -> str | None:
+        """Say why nothing more can be written, if so."""
+        if self.spool.failure is not None:
+            return self.spool.failure.strerror or str(self.spool.failure)
+        free = shutil.disk_usage(self.path).free
+        return "No space left on device" if free < _MIN_FREE_BYTES else None
+
+    def close(self) -> None:
+        """Compact what is left and finish the capture.
+
+        What cannot be compacted, for want of space, stays in the journal: opening the capture does
+        it then, or reads it as it is.
+        """
+        self.spool.close()
+        self._reserve.unlink(missing_ok=True)
+        self.compactor.close()
+        for table, count in self.compactor.rows.items():
+            self.info.rows[table] = self.info.rows.get(table, 0) + count
+        for reason, count in self.compactor.rejected.items():
+            self.info.lose("rejected", count, reason)
+        for error in dict.fromkeys(self.compactor.errors):
+            self.info.note(f"The journal was not compacted to its end: {error}.")
+        self._writer.close()
+        if not any(self.journal.iterdir()):
+            self.journal.rmdir()
+
+    def discard(self) -> None:
+        """Take the capture back, after a recording that could not begin."""
+        self.spool.close()
+        self.compactor.abandon()
+        self._writer.close()
+        if not self._existed:
+            shutil.rmtree(self.path, ignore_errors=True)

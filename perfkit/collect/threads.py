@@ -1,0 +1,195 @@
+"""Watches when the threads of a program run: reads their `schedstat` about 50 times a second.
+
+py-spy says which stack a thread had, not whether it ran or slept; and it never closes the last
+stack of a thread that ended. Both come from here (format and use: `perfkit.formats.threadlog`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import threading
+import time
+from pathlib import Path
+
+from perfkit.collect import processes
+from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
+
+_INTERVAL_S = 0.02
+_TREE_INTERVAL_S = 0.5
+_FLUSH_INTERVAL_S = 1.0
+# A look takes about 5 µs a thread. Where that is more than this share of a core, we look less.
+_COST_RATIO = 0.008
+
+
+class _Thread:
+    """One watched thread: its open `schedstat` and what was last read and last written."""
+
+    __slots__ = ("busy_ns", "fd", "read_ns", "written_ns")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.busy_ns = -1
+        self.read_ns = 0
+        self.written_ns = 0
+
+
+class ThreadWatcher:
+    """Writes the log of a process and its Python descendants until it is stopped."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.members: list[int] = [root]
+        """The process and its descendants, as last seen."""
+        self.python: list[int] = []
+        """Those of them that look like Python."""
+        self._watched: dict[int, dict[int, _Thread]] = {}
+        self._log = ThreadLogWriter()
+        self._file: Path | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="thread watcher", daemon=True)
+        self._limit = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self.unwatched = 0
+        """Most threads that could not be watched at once, for want of file descriptors."""
+
+    @property
+    def thread_count(self) -> int:
+        """Number of threads of the watched processes."""
+        return sum(len(threads) for threads in list(self._watched.values()))
+
+    def start(self) -> None:
+        """Begin to watch; what is seen is dropped until `switch` names a file."""
+        self._refresh_tree()
+        self._thread.start()
+
+    def switch(self, file: Path | None) -> None:
+        """End the current log and begin another, which is complete in itself; or none."""
+        with self._lock:
+            self._look()
+            self._flush()
+            self._file = file
+            now = time.monotonic_ns()
+            for pid, watched in self._watched.items():
+                self._log.add(now, pid, POLLED)
+                for tid, thread in watched.items():
+                    self._log.add(thread.read_ns, tid, thread.busy_ns)
+                    thread.written_ns = thread.read_ns
+
+    def stop(self) -> None:
+        """Take a last look, write the rest of the log and release all files."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        with self._lock:
+            self._look()
+            self._flush()
+            for watched in self._watched.values():
+                for thread in watched.values():
+                    os.close(thread.fd)
+            self._watched = {}
+
+    def _run(self) -> None:
+        next_tree = next_flush = time.monotonic()
+        while not self._stop.is_set():
+            began = time.monotonic()
+            cost = time.thread_time()
+            with self._lock:
+                if began >= next_tree:
+                    self._refresh_tree()
+                    next_tree = began + _TREE_INTERVAL_S
+                self._look()
+                if began >= next_flush:
+                    # A full disk ends the recording elsewhere; the log stays in memory until then.
+                    with contextlib.suppress(OSError):
+                        self._flush()
+                    next_flush = began + _FLUSH_INTERVAL_S
+            pause = max(_INTERVAL_S, (time.thread_time() - cost) / _COST_RATIO)
+            self._stop.wait(max(0.001, began + pause - time.monotonic()))
+
+    def _refresh_tree(self) -> None:
+        self.members = processes.tree(self.root)
+        self.python = [pid for pid in self.members if processes.is_python(pid)]
+        now = time.monotonic_ns()
+        for pid in self.python:
+            if pid not in self._watched:
+                self._watched[pid] = {}
+                for tid in processes.threads(pid):
+                    self._begin(self._watched[pid], tid, now, since_ns=None)
+                self._log.add(now, pid, POLLED)
+
+    def _look(self) -> None:
+        now = time.monotonic_ns()
+        for pid in list(self._watched):
+            watched = self._watched[pid]
+            present = processes.threads(pid)
+            for tid in present:
+                thread = watched.get(tid)
+                if thread is None:
+                    self._begin(watched, tid, now, since_ns=self._last_look_ns)
+                elif not self._read(tid, thread, now):
+                    self._end(watched, tid, now)
+            if len(watched) > len(present) or not present:
+                for tid in watched.keys() - set(present):
+                    self._end(watched, tid, now)
+            if not present:
+                del self._watched[pid]
+        self._log.add(now, 0, TICK)
+        self._last_look_ns = now
+
+    _last_look_ns = 0
+
+    def _begin(
+        self, watched: dict[int, _Thread], tid: int, now: int, *, since_ns: int | None
+    ) -> None:
+        if self.thread_count >= self._limit:
+            self.unwatched += 1
+            return
+        try:
+            fd = os.open(f"/proc/{tid}/schedstat", os.O_RDONLY)
+        except OSError:  # gone again, or a kernel without it: then the state stays unknown
+            return
+        thread = _Thread(fd)
+        if since_ns is not None:
+            # It began after the last look, with no time used.
+            self._log.add(since_ns, tid, 0)
+        if self._read(tid, thread, now):
+            watched[tid] = thread
+        else:
+            os.close(fd)
+
+    def _read(self, tid: int, thread: _Thread, now: int) -> bool:
+        try:
+            run_ns, wait_ns, _ = os.pread(thread.fd, 80, 0).split()
+        except (OSError, ValueError):  # the thread is gone
+            return False
+        busy_ns = int(run_ns) + int(wait_ns)
+        if busy_ns != thread.busy_ns:
+            if thread.written_ns != thread.read_ns:
+                self._log.add(thread.read_ns, tid, thread.busy_ns)  # the end of the pause
+            self._log.add(now, tid, busy_ns)
+            thread.busy_ns = busy_ns
+            thread.written_ns = now
+        thread.read_ns = now
+        return True
+
+    def _end(self, watched: dict[int, _Thread], tid: int, now: int) -> None:
+        thread = watched.pop(tid)
+        if thread.written_ns != thread.read_ns:
+            self._log.add(thread.read_ns, tid, thread.busy_ns)
+        self._log.add(now, tid, DIED)
+        os.close(thread.fd)
+
+    def _flush(self) -> None:
+        for watched in self._watched.values():
+            for tid, thread in watched.items():
+                if thread.written_ns != thread.read_ns:
+                    # Says that the thread is still idle: the log may end here.
+                    self._log.add(thread.read_ns, tid, thread.busy_ns)
+                    thread.written_ns = thread.read_ns
+        data = self._log.take()
+        if self._file is None:
+            return
+        with self._file.open("ab") as file:
+            file.write(data)
