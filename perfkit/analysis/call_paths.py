@@ -118,11 +118,11 @@ class CallPaths:
 
     def under(self, flags: Flags) -> Flags:
         """Return whether the node or any above it is flagged."""
-        return self._depth_of(flags) > 0
+        return self.count(flags) > 0
 
     def topmost(self, flags: Flags) -> Flags:
         """Return whether the node is flagged and none above it is."""
-        topmost: Flags = flags & (self._depth_of(flags) == 1)
+        topmost: Flags = flags & (self.count(flags) == 1)
         return topmost
 
     def innermost(self, flags: Flags) -> Ints:
@@ -164,9 +164,9 @@ class CallPaths:
 
     def depth(self) -> Ints:
         """Return how many nodes are above each node."""
-        return self._depth_of(np.ones(len(self.parent), dtype=np.bool_)) - 1
+        return self.count(np.ones(len(self.parent), dtype=np.bool_)) - 1
 
-    def _depth_of(self, flags: Flags) -> Ints:
+    def count(self, flags: Flags) -> Ints:
         """Return how many nodes are flagged from the root down to each node, itself included."""
         change = np.zeros(len(flags) + 1, dtype=np.int64)
         marked = np.flatnonzero(flags)

@@ -16,7 +16,7 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
     ("native loop", r"(?:asyncio/runners|uvloop/__init__)\.py", r"run"),
     ("select", r"(?:^|/)selectors\.py", r"select"),
     ("worker", r"concurrent/futures/thread\.py", r"_worker"),
-    ("worker", r"anyio/_backends/_asyncio\.py", r"WorkerThread\.run"),
+    ("worker", r"anyio/_backends/_asyncio\.py", r"run"),
     ("pool", r"sqlalchemy/pool/impl\.py", r"_do_get"),
     ("pool", r"psycopg_pool/(?:null_)?pool\.py", r"getconn|_getconn\w*|connection"),
     ("pool", r"psycopg_pool/_acompat\.py", r"wait"),
@@ -27,11 +27,7 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
     ("pool", r"dbutils/pooled_db\.py", r"connection|_wait_lock"),
     ("queue", r"(?:^|/)queue\.py|sqlalchemy/util/queue\.py", r"get|put"),
     ("queue", r"multiprocessing/queues\.py", r"get|put"),
-    (
-        "lock",
-        r"(?:^|/)threading\.py",
-        r"(?:_RLock|\w*Semaphore)\.(?:acquire|__enter__)",
-    ),
+    ("lock", r"(?:^|/)threading\.py", r"acquire|(?:_RLock|\w*Semaphore)\.__enter__"),
     ("lock", r"(?:^|/)logging/__init__\.py", r"acquire"),
     ("lock", r"importlib\._bootstrap>?", r"acquire|_get_module_lock"),
     ("lock", r"multiprocessing/synchronize\.py", r"acquire|__enter__"),
@@ -41,6 +37,12 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
         r"wait|wait_for|_acquire_restore|join|_wait_for_\w+",
     ),
     ("condition", r"concurrent/futures/_base\.py", r"result|exception|wait|as_completed"),
+    ("io", r"(?:^|/)socket\.py", r"accept|connect|recv\w*|send\w*|readinto|create_\w+|getaddrinfo"),
+    ("io", r"(?:^|/)ssl\.py", r"read|write|recv\w*|send\w*|do_handshake|connect|accept|unwrap"),
+    ("io", r"(?:^|/)subprocess\.py", r"_?wait|_try_wait|_?communicate|_execute_child"),
+    ("io", r"http/client\.py", r"send|_read_\w+|read|readinto"),
+    ("io", r"asyncio/selector_events\.py", r"write|_write_\w+|_read_\w+|_sock_\w+"),
+    ("io", r"multiprocessing/connection\.py", r"_?recv\w*|_?send\w*|_?poll|wait"),
     ("io", r"sqlalchemy/engine/default\.py", r"do_\w+"),
     ("io", r"sqlalchemy/engine/cursor\.py", r"_?fetch\w*|_raw_all_rows"),
     (
@@ -49,6 +51,7 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
         r".*",
     ),
     ("io", r"httpcore/_backends/\w+\.py", r"read|write|connect_\w+|start_tls"),
+    ("io", r"httpcore/_utils\.py", r"is_socket_readable"),
     ("io", r"urllib3/util/(?:connection|ssl_|wait|ssltransport)\.py", r".*"),
     ("io", r"(?:redis|pymongo)/[\w/]*(?:connection|network|socket|_parsers/\w+)\.py", r".*"),
     ("io", r"grpc/_channel\.py", r"_blocking|_next|result"),
@@ -78,6 +81,9 @@ _FRAMEWORKS = frozenset(
 An installed program lives in site-packages beside its libraries, so the path cannot tell them
 apart.
 """
+
+PRIMITIVES = ("condition", "queue", "lock")
+"""Roles of what a thread blocks in for another thread's sake."""
 
 LOOP_ROLES = ("callback", "loop", "native loop")
 """Roles of the frames of an event loop itself."""

@@ -135,3 +135,21 @@ class Changes(NamedTuple):
         inner = np.flatnonzero(number[1:] > 0)
         ended[inner] = began[inner + 1]
         return Pieces(source, state, began, ended)
+
+    def open(self, group: Ints, start_ns: Ints, end_ns: Ints, value: Ints | int = 1) -> Ints:
+        """Return for each state the sum of the values of the intervals that are open in it.
+
+        All starts and ends must be among the changes.
+        """
+        total = np.zeros(len(self.key), dtype=np.int64)
+        np.add.at(total, self.state(group, self.rank(start_ns)), value)
+        np.add.at(total, self.state(group, self.rank(end_ns)), -1 * np.asarray(value))
+        return np.cumsum(total)
+
+    def length_ns(self) -> Ints:
+        """Return how long each state lasts; 0 for those before the first and after the last."""
+        rank = self.key % len(self.moments)
+        begin = self.moments[rank]
+        length = np.append(begin[1:] - begin[:-1], 0)[: len(begin)]
+        bounded = (rank > 0) & np.append(rank[1:] > rank[:-1], False)[: len(rank)]
+        return np.where(bounded, length, 0)

@@ -16,29 +16,34 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.call_paths import CallPaths
-from perfkit.analysis.frame_roles import LOOP_ROLES
+from perfkit.analysis.frame_roles import LOOP_ROLES, PRIMITIVES
 from perfkit.analysis.intervals import Changes
+from perfkit.analysis.samples import number_runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.span_threads import NOWHERE, span_threads
 
 MIN_BLOCKED_NS = 20_000_000
 """Shorter runs are left out: at py-spy's 100 Hz they would rest on a single observation."""
-_MAX_GAP_NS = 1_000_000
-"""Rows of one thread that are further apart have something unseen between them (our own limit)."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `loop_blocking`, longest first."""
     paths = tables.frame("call_paths")
     sites = blocking_sites(paths)
+    waiting = paths.select(
+        path=pl.int_range(pl.len()),
+        waits=pl.col("role").is_in([*PRIMITIVES, "io", "select"]).fill_null(False),
+    )
     rows = (
         tables["ordered_samples"]
         .filter(pl.col("duration_ns") > 0)
+        .join(waiting.lazy(), on="path", how="left")
         .join(sites.lazy(), on="path", how="inner")
         .sort("thread", "ts_ns", "sample_row")
         .collect()
     )
-    runs = _runs(_cut_where_the_loop_turned(rows, tables))
+    # A turn belongs to one thread.
+    runs = number_runs(_cut_where_the_loop_turned(rows, tables), "turn", "site")
     return _described(runs, paths).select(list(COLUMNS))
 
 
@@ -90,15 +95,6 @@ def _cut_where_the_loop_turned(rows: pl.DataFrame, tables: Tables) -> pl.DataFra
     )
 
 
-def _runs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Number the rows that follow one another on one thread, at one site, in one turn."""
-    before = (pl.col("ts_ns") + pl.col("duration_ns")).shift(1)
-    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in ("site", "turn"))
-    # A turn belongs to one thread, so the thread needs no comparison.
-    follows = same & (pl.col("ts_ns") - before <= _MAX_GAP_NS)
-    return rows.with_columns(run=(~follows.fill_null(False)).cum_sum())
-
-
 def _described(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
     """Return one row a run that is long enough, named by the path in which it was longest."""
     duration = pl.col("duration_ns")
@@ -106,13 +102,14 @@ def _described(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
     stretches = rows.group_by("run", "path", (~stays.fill_null(False)).cum_sum().alias("part")).agg(
         duration.sum(),
         running_ns=duration.filter(pl.col("state") == "running").sum(),
+        waiting_ns=duration.filter("waits", pl.col("state") == "idle").sum(),
         unknown_ns=duration.filter(pl.col("state").is_null()).sum(),
         start_ns=pl.col("ts_ns").min(),
         end_ns=(pl.col("ts_ns") + duration).max(),
         observations=pl.col("count").fill_null(1).sum(),
         **{name: pl.col(name).first() for name in ("pid", "tid", "own")},
     )
-    sums = ("running_ns", "unknown_ns", "observations")
+    sums = ("running_ns", "waiting_ns", "unknown_ns", "observations")
     by_path = (
         stretches.group_by("run", "path")
         .agg(
@@ -175,6 +172,8 @@ COLUMNS = {
     "leaf_line": "line in it",
     "unchanged_ns": "longest part in which no line of the stack changed: one call, most likely",
     "running_ns": "time in which the thread ran: the loop was computing, not waiting",
+    "waiting_ns": "time in which it did not, in a call that is known to wait, as for a socket; the "
+    "rest is another call into C, or waiting for the GIL or for a core",
     "unknown_ns": "time of which nobody knows whether the thread ran",
     "observations": "rows of samples that it rests on",
 }

@@ -69,17 +69,21 @@ class _Activity:
         children = np.flatnonzero(matched.above >= 0)
         covers = Intervals(matched.above[children], whole.start[children], whole.end[children])
         working = uncovered(whole, covers, ranks)
-        thread, row = matched.thread[working.group], matched.row[working.group]
-        rows, row_sum = _open(changes, thread, working.start, working.end, row)
         # One interval for all spans of an entry on a thread, so that an entry counts once.
-        entry = matched.entry_row[working.group]
-        pairs, pair = np.unique(np.stack([thread, entry]), axis=1, return_inverse=True)
+        thread = matched.thread[working.group]
+        entry = np.stack([thread, matched.entry_row[working.group]])
+        pairs, pair = np.unique(entry, axis=1, return_inverse=True)
         serving = union(Intervals(pair.reshape(-1), working.start, working.end), ranks)
-        entries, entry_sum = _open(
-            changes, pairs[0, serving.group], serving.start, serving.end, pairs[1, serving.group]
-        )
+        # Where one interval is open, the sum of the numbers of the open ones is its number.
         state = pl.DataFrame(
-            {"rows": rows, "row": row_sum, "entries": entries, "entry_row": entry_sum}
+            {
+                "rows": _open(changes, thread, working),
+                "row": _open(changes, thread, working, matched.row[working.group]),
+                "entries": _open(changes, pairs[0, serving.group], serving),
+                "entry_row": _open(
+                    changes, pairs[0, serving.group], serving, pairs[1, serving.group]
+                ),
+            }
         ).select(
             row=pl.when(pl.col("rows") == 1).then("row"),
             entry_row=pl.when(pl.col("entries") == 1).then("entry_row"),
@@ -88,20 +92,9 @@ class _Activity:
         return cls(changes, state)
 
 
-def _open(
-    changes: Changes, thread: Ints, start: Ints, end: Ints, identity: Ints
-) -> tuple[Ints, Ints]:
-    """Return for each state how many intervals are open in it, and the sum of their identities.
-
-    Where one is open, the sum is its identity.
-    """
-    count = np.zeros(len(changes.key), dtype=np.int64)
-    total = np.zeros(len(changes.key), dtype=np.int64)
-    for sign, time in ((1, start), (-1, end)):
-        state = changes.state(thread, time)
-        np.add.at(count, state, sign)
-        np.add.at(total, state, sign * identity)
-    return np.cumsum(count), np.cumsum(total)
+def _open(changes: Changes, thread: Ints, ranks: Intervals, value: Ints | int = 1) -> Ints:
+    moments = changes.moments
+    return changes.open(thread, moments[ranks.start], moments[ranks.end], value)
 
 
 def code_by_entry(tables: Tables) -> pl.DataFrame:

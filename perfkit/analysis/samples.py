@@ -6,6 +6,9 @@ import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
 
+_MAX_GAP_NS = 1_000_000
+"""Rows of one thread that are further apart have something unseen between them (our own limit)."""
+
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `ordered_samples`; samples without a time come last."""
@@ -26,6 +29,17 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 def _numbered(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     return frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(name))
+
+
+def number_runs(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """Number, as `run`, the rows that follow one another with equal keys, one of them the thread.
+
+    The rows must be in the order of thread and time.
+    """
+    ended = (pl.col("ts_ns") + pl.col("duration_ns")).shift(1)
+    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in keys)
+    follows = (same & (pl.col("ts_ns") - ended <= _MAX_GAP_NS)).fill_null(False)
+    return rows.with_columns(run=(~follows).cum_sum())
 
 
 COLUMNS = {

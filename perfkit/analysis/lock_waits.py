@@ -1,0 +1,188 @@
+"""Where threads wait for one another: `lock_waits`."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from perfkit.analysis.intervals import Intervals, max_overlap
+from perfkit.analysis.lock_evidence import Exclusion
+from perfkit.analysis.samples import number_runs
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.waiting import waits
+
+MIN_LOCK_CONFIDENCE = 0.4
+"""Idle frames that fit a lock less well are left out: they read, sleep, or wait for the GIL."""
+MIN_WAIT_NS = 20_000_000
+"""Places whose longest wait is shorter are not judged: at 100 Hz it rests on one observation, and
+waiting for the GIL takes as long."""
+_MAX_JUDGED = 50
+"""How many places, those with most waiting first, are judged for being a lock."""
+_UNKNOWN_STATE_FACTOR = 0.5
+_CONFIDENCE = {"pool": 0.95, "lock": 0.9, "io": 0.7, "queue": 0.6, "condition": 0.5}
+"""How certain it is that a wait of a kind costs a request time. A queue or a condition may also be
+how a program waits for work. Our own estimates."""
+
+_PLACE = ("kind", "function", "file", "line", "waits_in")
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return the table `lock_waits`, most waiting first."""
+    paths = tables.frame("call_paths")
+    rows = _rows(tables, paths)
+    waiting = pl.concat([_named(rows), _bare_locks(rows, paths)], how="diagonal_relaxed")
+    if waiting.is_empty():
+        return pl.DataFrame(schema={name: _SCHEMA[name] for name in COLUMNS})
+    waiting = _placed(waiting, paths)
+    places = waiting.group_by(*_PLACE).agg(
+        wait_ns=pl.col("duration_ns").sum(),
+        waits=pl.col("run").n_unique().cast(pl.Int64),
+        max_wait_ns=pl.col("duration_ns").sum().over("run").max(),
+        threads=pl.col("thread").n_unique().cast(pl.Int64),
+        request_ns=pl.col("request_ns").sum(),
+        busy_ns=pl.col("busy_ns").filter(pl.col("thread").is_first_distinct()).sum(),
+        confidence=pl.col("confidence").max(),
+    )
+    return (
+        places.join(_most_at_once(waiting), on=_PLACE, how="left", nulls_equal=True)
+        .with_columns(
+            share_ratio=pl.when(pl.col("busy_ns") > 0).then(pl.col("wait_ns") / pl.col("busy_ns"))
+        )
+        .sort("wait_ns", *_PLACE, descending=[True, *[False] * len(_PLACE)])
+        .select(list(COLUMNS))
+    )
+
+
+def _rows(tables: Tables, paths: pl.DataFrame) -> pl.DataFrame:
+    """Return the samples with times by thread, how each waits, and how busy its thread was."""
+    kinds = waits(paths).with_columns(path=pl.int_range(pl.len(), dtype=pl.Int64))
+    in_requests = (
+        tables["sample_spans"]
+        .filter(pl.col("entry_row").is_not_null())
+        .group_by("sample_row")
+        .agg(request_ns=pl.col("duration_ns").sum())
+    )
+    busy = (
+        pl.col("duration_ns").filter(pl.col("kind") != "idle").sum()
+        + pl.col("duration_ns").filter(pl.col("kind").is_null()).sum()
+    )
+    return (
+        tables["ordered_samples"]
+        .filter(pl.col("duration_ns") > 0, pl.col("path").is_not_null())
+        .select("sample_row", "ts_ns", "duration_ns", "pid", "thread", "path", "state")
+        .join(kinds.lazy(), on="path", how="left")
+        .join(in_requests, on="sample_row", how="left")
+        .with_columns(pl.col("request_ns").fill_null(0), busy_ns=busy.over("thread"))
+        .sort("thread", "ts_ns", "sample_row")
+        .collect()
+    )
+
+
+def _named(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the waits that a frame gives away, whatever the state: it may lag behind."""
+    idle = pl.col("state") == "idle"
+    kinds = list(_CONFIDENCE)
+    chosen = rows.filter(
+        pl.col("kind").is_in([kind for kind in kinds if kind != "io"])
+        | ((pl.col("kind") == "io") & idle)
+    )
+    return number_runs(chosen, "thread", "site", "resource").with_columns(
+        confidence=pl.col("kind").replace_strict(_CONFIDENCE, return_dtype=pl.Float64)
+    )
+
+
+def _bare_locks(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
+    """Return the waits in code that shows only an idle frame, where it behaves as a lock does."""
+    line = pl.struct("function", "file", "line")
+    place = paths.select(place=line.rank("dense")).to_series()
+    candidates = rows.filter(
+        (pl.col("kind") == "call") & (pl.col("state") == "idle").fill_null(True)
+    )
+    candidates = candidates.with_columns(place=place.gather(candidates["path"]))
+    candidates = number_runs(candidates, "thread", "place")
+    longest = pl.col("duration_ns").sum().over("run").max().over("place")
+    candidates = candidates.filter(longest >= MIN_WAIT_NS)
+    judged = (
+        candidates.group_by("place")
+        .agg(pl.col("duration_ns").sum())
+        .sort("duration_ns", "place", descending=[True, False])["place"]
+        .head(_MAX_JUDGED)
+    )
+    if judged.is_empty():
+        return candidates
+    exclusion = Exclusion(paths, rows)
+    found = {}
+    for number in judged:
+        waiting = candidates.filter(pl.col("place") == number)
+        certain = exclusion.confidence(waiting)
+        if waiting["state"].null_count():
+            certain *= _UNKNOWN_STATE_FACTOR
+        if certain >= MIN_LOCK_CONFIDENCE:
+            found[number] = certain
+    return candidates.filter(pl.col("place").is_in(list(found))).with_columns(
+        confidence=pl.col("place").replace_strict(found, default=None, return_dtype=pl.Float64),
+        kind=pl.lit("lock"),
+    )
+
+
+def _placed(waiting: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
+    """Add the names of the place in the program and of what is waited in."""
+    site, resource = paths[waiting["site"]], paths[waiting["resource"]]
+    return waiting.with_columns(
+        site["function"],
+        site["file"],
+        site["line"],
+        resource["function"].alias("waits_in"),
+        # Both ways of finding waits number them from 1.
+        run=pl.concat_str(pl.col("kind"), pl.col("run").cast(pl.String)),
+    )
+
+
+def _most_at_once(waiting: pl.DataFrame) -> pl.DataFrame:
+    """Return for each place how many threads of one process waited there at once."""
+    groups = waiting.select(*_PLACE, "pid").unique().with_row_index("group")
+    rows = waiting.join(groups, on=[*_PLACE, "pid"], how="left", nulls_equal=True)
+    start = rows["ts_ns"].to_numpy()
+    peaks = max_overlap(
+        Intervals(
+            rows["group"].cast(pl.Int64).to_numpy(), start, start + rows["duration_ns"].to_numpy()
+        )
+    )
+    return (
+        groups.with_columns(max_waiting=pl.Series(peaks).gather(groups["group"]))
+        .group_by(*_PLACE)
+        .agg(pl.col("max_waiting").max())
+    )
+
+
+_INTEGERS = ("wait_ns", "waits", "max_wait_ns", "threads", "max_waiting", "request_ns")
+_SCHEMA: dict[str, pl.DataType] = {
+    **dict.fromkeys((*_PLACE, "waits_in"), pl.String()),
+    "line": pl.Int32(),
+    **dict.fromkeys(_INTEGERS, pl.Int64()),
+    **dict.fromkeys(("share_ratio", "confidence"), pl.Float64()),
+}
+
+COLUMNS = {
+    "kind": "`lock`, `pool` (for a connection), `queue`, `condition` (an event, a future, a "
+    "thread's end), or `io` (not for a thread, but for a file, a socket or a database)",
+    "function": "function of the program that waits",
+    "file": "its file",
+    "line": "line in it",
+    "waits_in": "function that it waits in: the pool, the primitive, or itself for a bare lock",
+    "wait_ns": "time that threads waited there, added up",
+    "waits": "how many waits were seen",
+    "max_wait_ns": "the longest of them",
+    "threads": "how many threads waited there at some time",
+    "max_waiting": "how many threads of one process waited there at once",
+    "request_ns": "the part of `wait_ns` that is known to belong to a request",
+    "share_ratio": "share of the time in which these threads had anything to do",
+    "confidence": "how certain it is, from 0 to 1, that they wait and for this",
+}
+
+DERIVED = Derived(
+    "lock_waits",
+    "one place in the program where threads wait",
+    ("ordered_samples", "call_paths", "sample_spans"),
+    compute,
+    COLUMNS,
+)
