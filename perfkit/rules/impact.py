@@ -147,16 +147,11 @@ def _saving(
 
 
 def _below(tree: pl.DataFrame, rows: Rows) -> Rows:
-    """Return the rows and everything below them, level by level."""
-    marked = np.zeros(tree.height, np.bool_)
-    marked[rows] = True
-    parent = tree["parent_row"].fill_null(-1).to_numpy()
-    depth = tree["depth"].to_numpy()
-    order = np.argsort(depth, kind="stable")
-    levels = np.split(order, np.flatnonzero(np.diff(depth[order])) + 1)
-    for level in levels[1:]:
-        marked[level] |= marked[parent[level]]
-    return np.flatnonzero(marked)
+    """Return the rows and everything below them: the tree lists a subtree right after its top."""
+    opened = np.zeros(tree.height + 1, np.int64)
+    np.add.at(opened, rows, 1)
+    np.add.at(opened, rows + tree["subtree"].to_numpy()[rows], -1)
+    return np.flatnonzero(np.cumsum(opened[:-1]) > 0)
 
 
 def _seen(
