@@ -15,26 +15,20 @@ parts together.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import json
-import os
-import platform
-import secrets
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
 
 import polars as pl
 
 from perfkit import model
 from perfkit.batch import Batch, Columns
 from perfkit.errors import CaptureError
-from perfkit.journal import sync_directory
+from perfkit.manifest import FORMAT_VERSION, INFO_NAME, WriterLock, create
+from perfkit.manifest import CaptureInfo as CaptureInfo
+from perfkit.manifest import Loss as Loss
+from perfkit.manifest import atomic_write as atomic_write
 from perfkit.stacks import StackTable
 
 SUFFIX = ".perfkit"
@@ -43,181 +37,6 @@ FLUSH_ROWS = 1 << 20
 _ZSTD_LEVEL = 3
 _VERSION_KEY = "perfkit.format_version"
 _KILLED = "The writer of this capture was killed: what it had not yet written is missing."
-
-
-@dataclass
-class Loss:
-    """Something that the capture lacks: what, how much, and why."""
-
-    what: str
-    count: int
-    why: str
-
-
-@dataclass
-class CaptureInfo:
-    """Content of `capture.json`; `finished_ns` is null while a writer lives or if it was killed."""
-
-    id: str
-    created_ns: int
-    format_version: int = model.FORMAT_VERSION
-    finished_ns: int | None = None
-    host: str = ""
-    system: str = ""
-    cores: int = 0
-    command: list[str] = field(default_factory=list)
-    perfkit_version: str = ""
-    git_commit: str | None = None
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a source: `name` (py-spy, psutil, otlp, import), its settings and what it saw."""
-    anchors: dict[str, int] = field(default_factory=dict)
-    """`wall_ns` and `monotonic_ns`, read together when recording began."""
-    rows: dict[str, int] = field(default_factory=dict)
-    lost: list[Loss] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @classmethod
-    def new(cls, command: list[str]) -> CaptureInfo:
-        """Describe a capture that begins now on this machine."""
-        from perfkit import __version__
-
-        wall_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
-        return cls(
-            id=secrets.token_hex(8),
-            created_ns=wall_ns,
-            host=platform.node(),
-            system=f"{platform.system()} {platform.release()} {platform.machine()}",
-            cores=os.cpu_count() or 0,
-            command=command,
-            perfkit_version=__version__,
-            git_commit=_git_commit(),
-            anchors={"wall_ns": wall_ns, "monotonic_ns": monotonic_ns},
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> CaptureInfo:
-        """Read `capture.json`. Raises CaptureError when it is damaged or of another version."""
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            version = raw["format_version"]
-            if version == model.FORMAT_VERSION:
-                raw["lost"] = [Loss(**loss) for loss in raw.get("lost", [])]
-                return cls(**raw)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CaptureError(f"{path}: damaged ({error})") from error
-        raise CaptureError(
-            f"{path}: format version {version}, this perfkit reads {model.FORMAT_VERSION}",
-            hint="read it with the perfkit that wrote it, or capture again",
-        )
-
-    def lose(self, what: str, count: int, why: str) -> None:
-        """Remember that something is missing: it is shown under capture health."""
-        for loss in self.lost:
-            if (loss.what, loss.why) == (what, why):
-                loss.count += count
-                return
-        self.lost.append(Loss(what, count, why))
-
-    def note(self, text: str) -> None:
-        """Remember a remark for the reader of the report."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def save(self, path: Path) -> None:
-        """Write `capture.json`, whole or not at all."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        with atomic_write(path) as file:
-            file.write(text.encode("utf-8", "replace"))
-
-
-def _git_commit() -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
-            capture_output=True,
-            text=True,
-            timeout=2,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` and rename it over `path` when the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        # Durable only together with its name: what it replaces may be removed next.
-        sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-class WriterLock:
-    """Tells a capture that is being written from one whose writer is gone.
-
-    Helpers of the writer (py-spy, the compaction worker) inherit the lock, so that it is free only
-    when the last of them has written what it has. The file holds the writer's process id.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        fd = os.open(directory / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._file = os.fdopen(fd, "r+b")
-
-    @property
-    def fd(self) -> int:
-        """File descriptor for helpers to inherit."""
-        return self._file.fileno()
-
-    def acquire(self) -> bool:
-        """Take the lock; false when a living writer or one of its helpers holds it."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                return False
-            raise
-        return True
-
-    def sign(self) -> None:
-        """Write our process id into the lock that we hold."""
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()).encode())
-        self._file.flush()
-
-    def acquire_from_dead(self, timeout_s: float = 10.0) -> bool:
-        """Take the lock, waiting while a writer is gone but its helpers still write."""
-        deadline = time.monotonic() + timeout_s
-        while not self.acquire():
-            if self._writer_lives() or time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
-
-    def _writer_lives(self) -> bool:
-        self._file.seek(0)
-        text = self._file.read()
-        if not text.isdigit():
-            return True
-        try:
-            os.kill(int(text), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-
-    def release(self) -> None:
-        """Give the lock back."""
-        self._file.close()
 
 
 class CaptureWriter:
@@ -229,25 +48,11 @@ class CaptureWriter:
 
     def __init__(self, path: Path, *, command: list[str] | None = None) -> None:
         self.path = path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise CaptureError(
-                f"{path}: already exists", hint="choose another name with -o, or remove it"
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        self.info = CaptureInfo.new(command if command is not None else sys.argv)
+        self.info, self._lock = create(path, command)
         self.stacks = StackTable()
-        self._lock = WriterLock(path)
-        self._lock.acquire()
-        self._lock.sign()
         self._buffers: dict[str, list[pl.DataFrame]] = {}
         self._buffered_rows: dict[str, int] = {}
         self._part = 0
-        self.save_info()
-
-    @property
-    def lock_fd(self) -> int:
-        """File descriptor of the capture's lock, for helper processes to inherit."""
-        return self._lock.fd
 
     def __enter__(self) -> CaptureWriter:
         return self
@@ -291,7 +96,7 @@ class CaptureWriter:
 
     def save_info(self) -> None:
         """Write `capture.json`."""
-        self.info.save(self.path / "capture.json")
+        self.info.save(self.path / INFO_NAME)
 
     def close(self) -> None:
         """Flush, mark the capture as finished, and release it."""
@@ -353,7 +158,7 @@ def write_part(capture: Path, table: str, name: str, frame: pl.DataFrame) -> int
             compression="zstd",
             compression_level=_ZSTD_LEVEL,
             row_group_size=ROW_GROUP_ROWS,
-            metadata={_VERSION_KEY: str(model.FORMAT_VERSION)},
+            metadata={_VERSION_KEY: str(FORMAT_VERSION)},
         )
     return frame.height
 
@@ -376,7 +181,7 @@ class Capture:
                 f"{path}: no such capture",
                 hint="make one with `perfkit record` or `perfkit import`",
             )
-        info_path = path / "capture.json"
+        info_path = path / INFO_NAME
         if not info_path.is_file():
             raise CaptureError(
                 f"{path}: not a capture (no capture.json in it)",
@@ -418,9 +223,9 @@ class Capture:
                 f"{part}: damaged ({str(error).splitlines()[0]})",
                 hint="move this file away; the rest of the capture stays readable",
             ) from error
-        if version != str(model.FORMAT_VERSION):
+        if version != str(FORMAT_VERSION):
             raise CaptureError(
-                f"{part}: format version {version}, this perfkit reads {model.FORMAT_VERSION}",
+                f"{part}: format version {version}, this perfkit reads {FORMAT_VERSION}",
                 hint="read it with the perfkit that wrote it, or capture again",
             )
         if dict(schema) != table.schema:
@@ -440,7 +245,7 @@ class Capture:
             if not lock.acquire_from_dead():
                 return
             # Another process may have compacted it while we waited.
-            self.info = CaptureInfo.load(self.path / "capture.json")
+            self.info = CaptureInfo.load(self.path / INFO_NAME)
             before = asdict(self.info)
             if not self.finished:
                 self.info.note(_KILLED)
@@ -448,6 +253,6 @@ class Capture:
             if asdict(self.info) != before:
                 # A full disk: the same is done at the next opening.
                 with contextlib.suppress(OSError):
-                    self.info.save(self.path / "capture.json")
+                    self.info.save(self.path / INFO_NAME)
         finally:
             lock.release()

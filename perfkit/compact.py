@@ -1,9 +1,5 @@
 """Turns what a recorder left in a capture's journal into Parquet parts.
 
-The journal folder holds segments of received bodies (`otlp-N.journal`, see `journal.py`) and
-segments of stacks: py-spy's trace `stacks-N.json`, with `stacks-N.meta`, which says when the trace
-began on the clocks and where it is to be cut, and `stacks-N.threads`, which says when threads ran.
-
 Parts take their names from the segment, so doing one again after a crash changes nothing.
 """
 
@@ -11,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,85 +16,16 @@ import polars as pl
 
 from perfkit import journal, model
 from perfkit.batch import Batch
-from perfkit.capture import atomic_write, conform, write_part
+from perfkit.capture import conform, write_part
 from perfkit.errors import InputError
+from perfkit.journal import JOURNAL_DIR, StackMeta, StackSegment
 from perfkit.stacks import StackTable
 
 if TYPE_CHECKING:
     from perfkit.capture import Capture
 
-JOURNAL_DIR = "journal"
 _CHUNK_ROWS = 1 << 18
 _MAX_INFLATED_BYTES = 1 << 30
-_MAX_START_NS = 6_000_000
-
-
-@dataclass(frozen=True)
-class StackSegment:
-    """The files of one run of py-spy; `trace` is what names it."""
-
-    trace: Path
-
-    @classmethod
-    def numbered(cls, directory: Path, number: int) -> StackSegment:
-        """Return the segment with a number."""
-        return cls(directory / f"stacks-{number:06d}.json")
-
-    @property
-    def threads(self) -> Path:
-        """The log of when threads ran."""
-        return self.trace.with_suffix(".threads")
-
-    @property
-    def meta(self) -> Path:
-        """Its `StackMeta`."""
-        return self.trace.with_suffix(".meta")
-
-    def remove(self) -> None:
-        """Remove all files; the trace last, because it is what a recovery looks for."""
-        for path in (self.meta, self.threads, self.trace):
-            path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class StackMeta:
-    """When a trace began, and which part of it counts: where two overlap, both are cut."""
-
-    pid: int
-    rate: int
-    wall_ns: int
-    monotonic_ns: int
-    from_monotonic_ns: int | None = None
-    until_monotonic_ns: int | None = None
-    stopped_monotonic_ns: int | None = None
-    """When py-spy said that it stopped, right before the last time stamp in its trace."""
-
-    def anchor_wall_ns(self, trace_length_ns: int) -> int:
-        """Return the Unix time at which a stack seen at the trace's time 0 began.
-
-        py-spy's clock starts some ms after its `exec`, the later the busier the machine; its last
-        time stamp says how many, if it ended in an orderly way. And py-spy looks at random moments,
-        1/rate apart on average, so it sees a change ln(2)/rate too late at the median.
-        """
-        unseen_ns = round(math.log(2) / self.rate * 1e9)
-        late_ns = 0
-        if self.stopped_monotonic_ns is not None:
-            late_ns = self.stopped_monotonic_ns - trace_length_ns - self.monotonic_ns
-        # More than that is our own lateness in reading what it said.
-        return self.wall_ns + min(max(late_ns, 0), _MAX_START_NS) - unseen_ns
-
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        with atomic_write(path) as file:
-            file.write(json.dumps(asdict(self)).encode("ascii"))
-
-    @classmethod
-    def load(cls, path: Path) -> StackMeta:
-        """Read it. Raises InputError when it is missing or damaged."""
-        try:
-            return cls(**json.loads(path.read_text(encoding="ascii")))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError("does not say when it began", where=str(path)) from error
 
 
 @dataclass
@@ -171,7 +97,7 @@ class SegmentCompactor:
         self, segment: StackSegment, rejected: dict[str, int]
     ) -> Iterator[tuple[str, pl.DataFrame]]:
         from perfkit.formats import chrometrace
-        from perfkit.formats.threadlog import ThreadLog
+        from perfkit.formats.threadstates import ThreadStates
 
         meta = StackMeta.load(segment.meta)
         trace = chrometrace.load(segment.trace.read_bytes())
@@ -182,7 +108,7 @@ class SegmentCompactor:
         offset_ns = meta.wall_ns - meta.monotonic_ns
         samples = _cut(samples, meta, offset_ns)
         with contextlib.suppress(FileNotFoundError):
-            samples = ThreadLog(segment.threads.read_bytes(), offset_ns).apply(samples)
+            samples = ThreadStates(segment.threads.read_bytes(), offset_ns).apply(samples)
         stacks, frames = self._stacks.take_new()
         # Stacks before the samples that name them: a crash leaves no sample without its stack.
         yield "frames", conform(model.FRAMES, frames)

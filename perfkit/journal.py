@@ -1,26 +1,38 @@
-"""An append-only journal of received bodies: what was acknowledged survives a crash.
+"""What a recorder writes before it becomes Parquet: it survives a crash of the recorder.
 
-A segment is a file of records. A record is a header (magic, kind, encoding, length, CRC-32 of the
-payload) and the payload as it was received. Reading stops at the first record that is cut or
-damaged, which after a crash is the last one.
+The journal folder of a capture holds segments of received bodies (`otlp-N.journal`) and segments of
+stacks: py-spy's trace `stacks-N.json`, with `stacks-N.meta`, which says when the trace began on the
+clocks and where it is to be cut, and `stacks-N.threads`, which says when threads ran (format:
+`formats/threadlog.py`). `compact.py` turns both into parts.
+
+A segment of bodies is a file of records. A record is a header (magic, kind, encoding, length,
+CRC-32 of the payload) and the payload as it was received. Reading stops at the first record that is
+cut or damaged, which after a crash is the last one.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from perfkit.errors import InputError
+from perfkit.manifest import atomic_write, sync_directory
+
+JOURNAL_DIR = "journal"
 
 _HEADER = struct.Struct("<4sBBHII")
 _MAGIC = b"pkj1"
 SEGMENT_BYTES = 64 << 20
+_MAX_START_NS = 6_000_000
 
 
 class Kind(IntEnum):
@@ -147,15 +159,6 @@ class Journal:
         return file
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _number(path: Path) -> int:
     return int(path.stem.rsplit("-", 1)[1])
 
@@ -176,3 +179,71 @@ def read_segment(path: Path) -> Iterator[Record]:
             if len(body) < length or zlib.crc32(body) != crc:
                 return
             yield Record(Kind(kind), bool(gzipped), body)
+
+
+@dataclass(frozen=True)
+class StackSegment:
+    """The files of one run of py-spy; `trace` is what names it."""
+
+    trace: Path
+
+    @classmethod
+    def numbered(cls, directory: Path, number: int) -> StackSegment:
+        """Return the segment with a number."""
+        return cls(directory / f"stacks-{number:06d}.json")
+
+    @property
+    def threads(self) -> Path:
+        """The log of when threads ran."""
+        return self.trace.with_suffix(".threads")
+
+    @property
+    def meta(self) -> Path:
+        """Its `StackMeta`."""
+        return self.trace.with_suffix(".meta")
+
+    def remove(self) -> None:
+        """Remove all files; the trace last, because it is what a recovery looks for."""
+        for path in (self.meta, self.threads, self.trace):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class StackMeta:
+    """When a trace began, and which part of it counts: where two overlap, both are cut."""
+
+    pid: int
+    rate: int
+    wall_ns: int
+    monotonic_ns: int
+    from_monotonic_ns: int | None = None
+    until_monotonic_ns: int | None = None
+    stopped_monotonic_ns: int | None = None
+    """When py-spy said that it stopped, right before the last time stamp in its trace."""
+
+    def anchor_wall_ns(self, trace_length_ns: int) -> int:
+        """Return the Unix time at which a stack seen at the trace's time 0 began.
+
+        py-spy's clock starts some ms after its `exec`, the later the busier the machine; its last
+        time stamp says how many, if it ended in an orderly way. And py-spy looks at random moments,
+        1/rate apart on average, so it sees a change ln(2)/rate too late at the median.
+        """
+        unseen_ns = round(math.log(2) / self.rate * 1e9)
+        late_ns = 0
+        if self.stopped_monotonic_ns is not None:
+            late_ns = self.stopped_monotonic_ns - trace_length_ns - self.monotonic_ns
+        # More than that is our own lateness in reading what it said.
+        return self.wall_ns + min(max(late_ns, 0), _MAX_START_NS) - unseen_ns
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(self)).encode("ascii"))
+
+    @classmethod
+    def load(cls, path: Path) -> StackMeta:
+        """Read it. Raises InputError when it is missing or damaged."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="ascii")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError("does not say when it began", where=str(path)) from error

@@ -11,9 +11,6 @@ from functools import cached_property
 
 import polars as pl
 
-FORMAT_VERSION = 1
-"""Version of the layout below, kept in every Parquet part and checked by `capture.py`."""
-
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 """Values of `spans.kind`, in the order of OpenTelemetry's numbers."""
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "perfkit"
 # except within the first two layers, which are small and plain.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "units", "resources", "config"}),
-    frozenset({"model", "semconv", "ids", "stacks", "batch", "journal"}),
+    frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest"}),
     frozenset({"formats"}),
     frozenset({"capture", "compact", "engine"}),
     frozenset({"collect", "importers", "exporters", "analysis"}),

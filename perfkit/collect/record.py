@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from perfkit.capture import CaptureInfo
 from perfkit.collect import access, processes
 from perfkit.collect.command import Command
-from perfkit.collect.otlp import Receiver
 from perfkit.collect.resources import ResourceSampler
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
 from perfkit.collect.store import Store
 from perfkit.collect.threads import ThreadWatcher
 from perfkit.errors import UsageError
+from perfkit.manifest import CaptureInfo
+
+if TYPE_CHECKING:
+    from perfkit.collect.otlp import Receiver
 
 _POLL_S = 0.1
 _SPACE_CHECK_S = 1.0
@@ -148,6 +150,9 @@ class Recording:
         self._store = store = Store(options.output)
         undo.callback(store.discard)
         if options.otlp is not None:
+            # Loads protobuf: not for those who do not ask for it.
+            from perfkit.collect.otlp import Receiver
+
             self._receiver = Receiver(options.otlp, store.spool)
             undo.callback(self._receiver.close)
         self._began_ns = time.monotonic_ns()

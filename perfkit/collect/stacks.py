@@ -20,8 +20,8 @@ from perfkit.collect import access, processes
 from perfkit.collect.pyspy import PySpy
 from perfkit.collect.sampling import Settings, choose
 from perfkit.collect.threads import ThreadWatcher
-from perfkit.compact import StackMeta, StackSegment
 from perfkit.errors import RecordError
+from perfkit.journal import StackMeta, StackSegment
 
 SEGMENT_S = 30.0
 _READY_TIMEOUT_S = 15.0

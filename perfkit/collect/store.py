@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
-from perfkit.capture import CaptureWriter
 from perfkit.collect.compactor import Compactor
 from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
-from perfkit.compact import JOURNAL_DIR
-from perfkit.journal import Kind, Record
+from perfkit.journal import JOURNAL_DIR, Kind, Record
+from perfkit.manifest import INFO_NAME, create
 
 _MIN_FREE_BYTES = 64 << 20
 _RESERVE_BYTES = 1 << 20
@@ -23,8 +23,7 @@ class Store:
         """Create the capture. Raises CaptureError when there is something at `path`."""
         self.path = path
         self._existed = path.exists()
-        self._writer = CaptureWriter(path)
-        self.info = self._writer.info
+        self.info, self._lock = create(path)
         self.journal = path / JOURNAL_DIR
         self.compactor = Compactor(path, self.info.id, [self.lock_fd])
         self.spool = Spool(
@@ -40,7 +39,7 @@ class Store:
     @property
     def lock_fd(self) -> int:
         """The capture's lock, for helper processes to inherit."""
-        return self._writer.lock_fd
+        return self._lock.fd
 
     def put_metrics(self, body: bytes) -> bool:
         """Make rows of the table `metrics`, as JSON columns, durable; false once that fails."""
@@ -52,7 +51,7 @@ class Store:
 
     def save_info(self) -> None:
         """Write `capture.json`."""
-        self._writer.save_info()
+        self.info.save(self.path / INFO_NAME)
 
     def problem(self) -> str | None:
         """Say why nothing more can be written, if so."""
@@ -76,7 +75,9 @@ class Store:
             self.info.lose("rejected", count, reason)
         for error in dict.fromkeys(self.compactor.errors):
             self.info.note(f"The journal was not compacted to its end: {error}.")
-        self._writer.close()
+        self.info.finished_ns = time.time_ns()
+        self.save_info()
+        self._lock.release()
         if not any(self.journal.iterdir()):
             self.journal.rmdir()
 
@@ -84,6 +85,6 @@ class Store:
         """Take the capture back, after a recording that could not begin."""
         self.spool.close()
         self.compactor.abandon()
-        self._writer.close()
+        self._lock.release()
         if not self._existed:
             shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,230 @@
+"""What a capture says of itself, and who is writing it: `capture.json` and the writer's lock.
+
+Apart from `capture.py` so that a recorder, which only journals, starts without loading Polars.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from perfkit.errors import CaptureError
+
+FORMAT_VERSION = 1
+"""Version of the layout of a capture and of the tables in `model.py`; kept in every part too."""
+
+INFO_NAME = "capture.json"
+
+
+@dataclass
+class Loss:
+    """Something that the capture lacks: what, how much, and why."""
+
+    what: str
+    count: int
+    why: str
+
+
+@dataclass
+class CaptureInfo:
+    """Content of `capture.json`; `finished_ns` is null while a writer lives or if it was killed."""
+
+    id: str
+    created_ns: int
+    format_version: int = FORMAT_VERSION
+    finished_ns: int | None = None
+    host: str = ""
+    system: str = ""
+    cores: int = 0
+    command: list[str] = field(default_factory=list)
+    perfkit_version: str = ""
+    git_commit: str | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """One entry a source: `name` (py-spy, psutil, otlp, import), its settings and what it saw."""
+    anchors: dict[str, int] = field(default_factory=dict)
+    """`wall_ns` and `monotonic_ns`, read together when recording began."""
+    rows: dict[str, int] = field(default_factory=dict)
+    lost: list[Loss] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def new(cls, command: list[str]) -> CaptureInfo:
+        """Describe a capture that begins now on this machine."""
+        from perfkit import __version__
+
+        wall_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+        return cls(
+            id=secrets.token_hex(8),
+            created_ns=wall_ns,
+            host=platform.node(),
+            system=f"{platform.system()} {platform.release()} {platform.machine()}",
+            cores=os.cpu_count() or 0,
+            command=command,
+            perfkit_version=__version__,
+            git_commit=_git_commit(),
+            anchors={"wall_ns": wall_ns, "monotonic_ns": monotonic_ns},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> CaptureInfo:
+        """Read `capture.json`. Raises CaptureError when it is damaged or of another version."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            version = raw["format_version"]
+            if version == FORMAT_VERSION:
+                raw["lost"] = [Loss(**loss) for loss in raw.get("lost", [])]
+                return cls(**raw)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CaptureError(f"{path}: damaged ({error})") from error
+        raise CaptureError(
+            f"{path}: format version {version}, this perfkit reads {FORMAT_VERSION}",
+            hint="read it with the perfkit that wrote it, or capture again",
+        )
+
+    def lose(self, what: str, count: int, why: str) -> None:
+        """Remember that something is missing: it is shown under capture health."""
+        for loss in self.lost:
+            if (loss.what, loss.why) == (what, why):
+                loss.count += count
+                return
+        self.lost.append(Loss(what, count, why))
+
+    def note(self, text: str) -> None:
+        """Remember a remark for the reader of the report."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def save(self, path: Path) -> None:
+        """Write `capture.json`, whole or not at all."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        with atomic_write(path) as file:
+            file.write(text.encode("utf-8", "replace"))
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+            capture_output=True,
+            text=True,
+            timeout=2,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` and rename it over `path` when the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        # Durable only together with its name: what it replaces may be removed next.
+        sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class WriterLock:
+    """Tells a capture that is being written from one whose writer is gone.
+
+    Helpers of the writer (py-spy, the compaction worker) inherit the lock, so that it is free only
+    when the last of them has written what it has. The file holds the writer's process id.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        fd = os.open(directory / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = os.fdopen(fd, "r+b")
+
+    @property
+    def fd(self) -> int:
+        """File descriptor for helpers to inherit."""
+        return self._file.fileno()
+
+    def acquire(self) -> bool:
+        """Take the lock; false when a living writer or one of its helpers holds it."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def sign(self) -> None:
+        """Write our process id into the lock that we hold."""
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()).encode())
+        self._file.flush()
+
+    def acquire_from_dead(self, timeout_s: float = 10.0) -> bool:
+        """Take the lock, waiting while a writer is gone but its helpers still write."""
+        deadline = time.monotonic() + timeout_s
+        while not self.acquire():
+            if self._writer_lives() or time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _writer_lives(self) -> bool:
+        self._file.seek(0)
+        text = self._file.read()
+        if not text.isdigit():
+            return True
+        try:
+            os.kill(int(text), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._file.close()
+
+
+def create(path: Path, command: list[str] | None = None) -> tuple[CaptureInfo, WriterLock]:
+    """Begin a capture in a new or empty directory, locked by this process.
+
+    Raises CaptureError when there is something already.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CaptureError(
+            f"{path}: already exists", hint="choose another name with -o, or remove it"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    info = CaptureInfo.new(command if command is not None else sys.argv)
+    lock = WriterLock(path)
+    lock.acquire()
+    lock.sign()
+    info.save(path / INFO_NAME)
+    return info, lock
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
