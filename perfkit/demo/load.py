@@ -47,8 +47,8 @@ class Call:
 class Scenario:
     """What one visitor does: one or more calls at the same time."""
 
-    weight: float
-    """How often it comes, relative to the others."""
+    share: int
+    """How often it comes in a deck of all scenarios."""
     calls: Callable[[random.Random], list[Call]]
 
 
@@ -64,54 +64,57 @@ def _get(label: str, path: str, key: str = "demo-key-dashboard") -> Call:
 
 SCENARIOS = (
     # Most callers ask for the same threshold.
-    Scenario(3, lambda r: [_tool("database-query", {"slower_than_ms": r.choice([0, 0, 0, 500])})]),
+    Scenario(30, lambda r: [_tool("database-query", {"slower_than_ms": r.choice([0, 0, 0, 500])})]),
     # A basket of four articles is checked at once.
     Scenario(
-        1,
+        10,
         lambda r: [_tool("check-stock", {"sku": f"sku-{r.randrange(200)}"}) for _ in range(4)],
     ),
-    Scenario(2, lambda r: [_tool("list-orders", {"user_id": r.randint(1, 40)})]),
+    Scenario(20, lambda r: [_tool("list-orders", {"user_id": r.randint(1, 40)})]),
     Scenario(
-        1, lambda r: [_get("GET /users/{user_id}/orders", f"/users/{r.randint(1, 40)}/orders")]
+        10, lambda r: [_get("GET /users/{user_id}/orders", f"/users/{r.randint(1, 40)}/orders")]
     ),
-    Scenario(1.5, lambda r: [_tool("search-documents", {"topic": f"topic-{r.randrange(40)}"})]),
-    Scenario(2.5, lambda r: [_tool("plan-trip", {"city": r.choice(CITIES)})]),
+    Scenario(15, lambda r: [_tool("search-documents", {"topic": f"topic-{r.randrange(40)}"})]),
+    Scenario(25, lambda r: [_tool("plan-trip", {"city": r.choice(CITIES)})]),
     # A report has two charts.
-    Scenario(1, lambda r: [_tool("render-report", {"title": f"Chart {i}"}) for i in range(2)]),
-    Scenario(2, lambda r: [_tool("weather", {"city": r.choice(CITIES)})]),
+    Scenario(10, lambda r: [_tool("render-report", {"title": f"Chart {i}"}) for i in range(2)]),
+    Scenario(20, lambda r: [_tool("weather", {"city": r.choice(CITIES)})]),
     # A family of three.
     Scenario(
-        1,
+        10,
         lambda r: [_tool("reserve-voucher", {"campaign": "spring"}) for _ in range(3)],
     ),
-    Scenario(2, lambda r: [_tool("current-time", {})]),
-    Scenario(1, lambda r: [_get("GET /tools", "/tools")]),
-    Scenario(1, lambda r: [_get("GET /tools/{tool_id}", "/tools/weather")]),
-    Scenario(1, lambda r: [_get("GET /health", "/health")]),
+    Scenario(20, lambda r: [_tool("current-time", {})]),
+    Scenario(10, lambda r: [_get("GET /tools", "/tools")]),
+    Scenario(10, lambda r: [_get("GET /tools/{tool_id}", "/tools/weather")]),
+    Scenario(10, lambda r: [_get("GET /health", "/health")]),
     # What goes wrong: a place, a tool, a key, an argument, a user that do not exist.
-    Scenario(0.3, lambda r: [_tool("weather", {"city": "Atlantis"})]),
-    Scenario(0.1, lambda r: [_tool("crystal-ball", {})]),
-    Scenario(0.1, lambda r: [_get("GET /users/{user_id}/orders", "/users/1/orders", "wrong-key")]),
-    Scenario(0.1, lambda r: [_tool("list-orders", {"user": "one"})]),
-    Scenario(0.1, lambda r: [_get("GET /users/{user_id}/orders", "/users/9999/orders")]),
+    Scenario(3, lambda r: [_tool("weather", {"city": "Atlantis"})]),
+    Scenario(1, lambda r: [_tool("crystal-ball", {})]),
+    Scenario(1, lambda r: [_get("GET /users/{user_id}/orders", "/users/1/orders", "wrong-key")]),
+    Scenario(1, lambda r: [_tool("list-orders", {"user": "one"})]),
+    Scenario(1, lambda r: [_get("GET /users/{user_id}/orders", "/users/9999/orders")]),
 )
 
 
 def plan(duration_s: float, rate: float, seed: int) -> Iterator[tuple[float, Call]]:
     """Yield (seconds from the start, call): on average `rate` calls a second, in order of time.
 
-    Scenarios arrive as a Poisson process, as visitors who do not know one another do.
+    Scenarios arrive as a Poisson process, as visitors who do not know one another do. They are
+    dealt from a shuffled deck, so that even a short run has each of them in its proportion.
     """
-    random_ = random.Random(seed)
-    weights = [scenario.weight for scenario in SCENARIOS]
-    sizes = [len(scenario.calls(random.Random(0))) for scenario in SCENARIOS]
-    calls_per_scenario = sum(w * n for w, n in zip(weights, sizes, strict=True)) / sum(weights)
-    at_s = random_.expovariate(rate / calls_per_scenario)
-    while at_s < duration_s:
-        (scenario,) = random_.choices(SCENARIOS, weights)
-        for call in scenario.calls(random_):
-            yield at_s, call
-        at_s += random_.expovariate(rate / calls_per_scenario)
+    chance = random.Random(seed)
+    deck = [scenario for scenario in SCENARIOS for _ in range(scenario.share)]
+    calls_per_scenario = sum(len(each.calls(random.Random(0))) for each in deck) / len(deck)
+    at_s = 0.0
+    while True:
+        chance.shuffle(deck)
+        for scenario in deck:
+            at_s += chance.expovariate(rate / calls_per_scenario)
+            if at_s >= duration_s:
+                return
+            for call in scenario.calls(chance):
+                yield at_s, call
 
 
 @dataclass
@@ -221,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--url", required=True, type=loopback_url, help="the gateway, on this machine")
     add("--duration", type=_between(0.1, MAX_DURATION_S), default=20, help="seconds")
-    add("--rate", type=_between(0.1, MAX_RATE), default=20, help="calls per second, on average")
+    add("--rate", type=_between(0.1, MAX_RATE), default=16, help="calls per second, on average")
     add("--seed", type=int, default=1, help="the same seed gives the same calls")
     options = parser.parse_args(arguments)
     with demo_extra():

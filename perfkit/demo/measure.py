@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m perfkit.demo.measure", description=__doc__)
     parser.add_argument("--duration", default="20", help="seconds of load in each run")
-    parser.add_argument("--rate", default="20", help="calls per second")
+    parser.add_argument("--rate", default="16", help="calls per second")
     parser.add_argument("--seed", default="1")
     options = parser.parse_args(arguments)
     load_options = [f"--{name}={value}" for name, value in vars(options).items()]

@@ -96,11 +96,12 @@ def select(mend: str | None = None, only: str | None = None) -> frozenset[str]:
     `mend` is `none` (as when nothing is given), `all`, or names joined by commas; `only` is the
     single problem to leave. Raises ValueError for an unknown name, or when both are given.
     """
-    if mend and only:
+    mend = mend or "none"
+    if only and mend != "none":
         raise ValueError("mend and only exclude each other: give one of them")
     if only:
         return frozenset({_known(only)})
-    if not mend or mend == "none":
+    if mend == "none":
         return frozenset(NAMES)
     if mend == "all":
         return frozenset()

@@ -25,6 +25,9 @@ from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from starlette.applications import Starlette
 
+EXPORT_TIMEOUT_S = 5
+"""A collector that is away delays the end of the process by this, once for each signal."""
+
 DEFAULTS = {
     # The stable names of the HTTP and database conventions instead of the former ones.
     "OTEL_SEMCONV_STABILITY_OPT_IN": "http,database",
@@ -61,8 +64,10 @@ def configure(service_name: str) -> Callable[[], None]:
     tracer_provider.add_span_processor(ThreadProcessor())
     readers: list[MetricReader] = []
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+        span_exporter = OTLPSpanExporter(timeout=EXPORT_TIMEOUT_S)
+        tracer_provider.add_span_processor(BatchSpanProcessor(span_exporter))
+        metric_exporter = OTLPMetricExporter(timeout=EXPORT_TIMEOUT_S)
+        readers.append(PeriodicExportingMetricReader(metric_exporter))
     meter_provider = MeterProvider(metric_readers=readers, resource=resource)
     trace.set_tracer_provider(tracer_provider)
     metrics.set_meter_provider(meter_provider)

@@ -20,8 +20,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from starlette.applications import Starlette
 
+from perfkit.demo.gateway import main
 from perfkit.demo.processes import ServiceError, running
+from perfkit.demo.serving import serve
 
 from .harness import AGENT
 
@@ -65,39 +68,47 @@ def text_attributes(pairs: Any) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_everything_is_exported_before_the_process_ends(
-    backend_url: str, ending: signal.Signals
-) -> None:
+def test_everything_is_exported_before_the_processes_end() -> None:
     with collector() as (endpoint, bodies):
         environment = {
             **os.environ,
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-            "OTEL_SERVICE_NAME": "my-gateway",
             "HTTP_PROXY": "http://127.0.0.1:1",  # Must not be used on this machine.
             "OTEL_BSP_SCHEDULE_DELAY": "60000",  # Only the end of the process flushes.
             "OTEL_METRIC_EXPORT_INTERVAL": "60000",
         }
-        options = ("--backend-url", backend_url, "--mend", "all")
-        with running("perfkit.demo.gateway", *options, environment=environment) as gateway:
-            for _ in range(5):
-                httpx.post(f"{gateway.url}/tools/invoke", json=CALL, headers=AGENT)
-            assert not bodies["/v1/traces"]
-            gateway.process.send_signal(ending)
-            assert gateway.process.wait(20) == 0
-            pid = gateway.process.pid
-    spans = []
+        with running("perfkit.demo.backend", environment=environment) as backend:
+            options = ("--backend-url", backend.url, "--mend", "all")
+            environment["OTEL_SERVICE_NAME"] = "my-gateway"
+            with running("perfkit.demo.gateway", *options, environment=environment) as gateway:
+                for _ in range(5):
+                    httpx.post(f"{gateway.url}/tools/invoke", json=CALL, headers=AGENT)
+                assert not bodies["/v1/traces"]
+                for process, ending in (
+                    (gateway.process, signal.SIGTERM),
+                    (backend.process, signal.SIGINT),
+                ):
+                    process.send_signal(ending)
+                    assert process.wait(20) == 0
+                pids = {"my-gateway": gateway.process.pid, "tool-backend": backend.process.pid}
+
+    spans_of: dict[str, list[Any]] = {"my-gateway": [], "tool-backend": []}
     for body in bodies["/v1/traces"]:
         for part in ExportTraceServiceRequest.FromString(body).resource_spans:
             resource = text_attributes(part.resource.attributes)
-            assert resource["service.name"] == "my-gateway"
-            assert resource["process.pid"] == pid
-            spans += [span for scope in part.scope_spans for span in scope.spans]
+            assert resource["process.pid"] == pids[resource["service.name"]]
+            for scope in part.scope_spans:
+                spans_of[resource["service.name"]] += scope.spans
+    spans = spans_of["my-gateway"]
     names = [span.name for span in spans]
     assert "SELECT gateway.db" in names
     assert names.count("POST /tools/invoke") == 5
     assert names.count("tools/call check-stock") == 5
     assert all(text_attributes(span.attributes)["thread.id"] > 0 for span in spans)
+    callers = {span.span_id for span in spans if span.name == "GET"}
+    answers = [span for span in spans_of["tool-backend"] if span.name.endswith("{subject}")]
+    assert {span.parent_span_id for span in answers} == callers
+    assert len(callers) == 5
 
     metrics = {}
     for body in bodies["/v1/metrics"]:
@@ -125,17 +136,14 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_taken_port_is_told_in_one_line(backend_url: str) -> None:
+def test_a_taken_port_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        for module, options in (
-            ("perfkit.demo.backend", ()),
-            ("perfkit.demo.gateway", ("--backend-url", backend_url)),
-        ):
-            ended = run(module, "--port", port, *options)
-            assert ended.returncode == 1
-            assert ended.stderr.startswith(f"cannot listen on 127.0.0.1:{port}")
-            assert ended.stderr.count("\n") == 1
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as ended:
+            serve(Starlette(), port, ready_file=None)
+    assert ended.value.code == (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,10 +162,11 @@ def test_a_place_that_cannot_be_used_is_told_in_one_line(
     assert ended.stderr.count("\n") == 1
 
 
-def test_an_unknown_problem_is_a_wrong_use() -> None:
-    ended = run("perfkit.demo.gateway", "--backend-url", "http://127.0.0.1:1", "--mend", "cash")
-    assert ended.returncode == 2
-    assert "there is no problem 'cash': choose from cache, pool" in ended.stderr
+def test_an_unknown_problem_is_a_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--backend-url", "http://127.0.0.1:1", "--mend", "cash"])
+    assert ended.value.code == 2
+    assert "there is no problem 'cash': choose from cache, pool" in capsys.readouterr().err
 
 
 def test_a_service_that_does_not_start_says_why() -> None:

@@ -215,7 +215,7 @@ def test_select() -> None:
     assert select() == select(mend="none") == select(mend="") == everything
     assert select(mend="all") == frozenset()
     assert select(mend="cache, pool") == everything - {"cache", "pool"}
-    assert select(only="leak") == {"leak"}
+    assert select(only="leak") == select(mend="none", only="leak") == {"leak"}
 
 
 @pytest.mark.parametrize(
