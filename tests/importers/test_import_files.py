@@ -39,7 +39,10 @@ def test_gzip_is_opened_transparently(
         # Several members, as `cat a.gz b.gz` makes them.
         data = path.read_bytes()
         packed.write_bytes(gzip.compress(data[:100]) + gzip.compress(data[100:]) + b"\0\0")
-        plain, unpacked = imported(path, started_at_ns=10**18), imported(packed, started_at_ns=10**18)
+        plain, unpacked = (
+            imported(path, started_at_ns=10**18),
+            imported(packed, started_at_ns=10**18),
+        )
         assert plain.info.rows == unpacked.info.rows
         for table in plain.info.rows:
             if name != "request-records":  # their made-up ids contain the file's name
