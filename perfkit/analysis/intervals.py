@@ -67,21 +67,6 @@ def uncovered(whole: Intervals, covers: Intervals, moments: int) -> Intervals:
     return parts.where(parts.end > parts.start)
 
 
-def max_overlap(intervals: Intervals) -> Ints:
-    """Return for each group 0 … n-1 how many of its intervals overlap at most; 0 for none."""
-    groups = int(intervals.group.max()) + 1 if len(intervals.group) else 0
-    full = intervals.where(intervals.end > intervals.start)
-    group = np.concatenate([full.group, full.group])
-    time = np.concatenate([full.start, full.end])
-    change = np.repeat(np.array([1, -1]), len(full.group))
-    # At one moment ends come first: intervals that only touch do not overlap.
-    order = np.lexsort((change, time, group))
-    level = np.cumsum(change[order])
-    peak = np.zeros(groups, dtype=np.int64)
-    np.maximum.at(peak, group[order], level)
-    return peak
-
-
 class Pieces(NamedTuple):
     """Intervals cut at changes: which one each piece is of, the state in it, and its times."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from perfkit.analysis.intervals import Intervals, max_overlap
 from perfkit.analysis.lock_evidence import Exclusion
+from perfkit.analysis.overlaps import most_at_once
 from perfkit.analysis.samples import number_runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.waiting import waits
@@ -22,7 +22,7 @@ _CONFIDENCE = {"pool": 0.95, "lock": 0.9, "io": 0.7, "queue": 0.6, "condition": 
 """How certain it is that a wait of a kind costs a request time. A queue or a condition may also be
 how a program waits for work. Our own estimates."""
 
-_PLACE = ("kind", "function", "file", "line", "waits_in")
+_PLACE = ("kind", "function", "file", "line", "waits_in", "waits_in_module")
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -132,6 +132,7 @@ def _placed(waiting: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
         site["file"],
         site["line"],
         resource["function"].alias("waits_in"),
+        resource["module"].alias("waits_in_module"),
         # Both ways of finding waits number them from 1.
         run=pl.concat_str(pl.col("kind"), pl.col("run").cast(pl.String)),
     )
@@ -142,11 +143,8 @@ def _most_at_once(waiting: pl.DataFrame) -> pl.DataFrame:
     groups = waiting.select(*_PLACE, "pid").unique().with_row_index("group")
     rows = waiting.join(groups, on=[*_PLACE, "pid"], how="left", nulls_equal=True)
     start = rows["ts_ns"].to_numpy()
-    peaks = max_overlap(
-        Intervals(
-            rows["group"].cast(pl.Int64).to_numpy(), start, start + rows["duration_ns"].to_numpy()
-        )
-    )
+    end = start + rows["duration_ns"].to_numpy()
+    peaks = most_at_once(rows["group"].cast(pl.Int64).to_numpy(), start, end, groups.height)
     return (
         groups.with_columns(max_waiting=pl.Series(peaks).gather(groups["group"]))
         .group_by(*_PLACE)
@@ -156,7 +154,7 @@ def _most_at_once(waiting: pl.DataFrame) -> pl.DataFrame:
 
 _INTEGERS = ("wait_ns", "waits", "max_wait_ns", "threads", "max_waiting", "request_ns")
 _SCHEMA: dict[str, pl.DataType] = {
-    **dict.fromkeys((*_PLACE, "waits_in"), pl.String()),
+    **dict.fromkeys(_PLACE, pl.String()),
     "line": pl.Int32(),
     **dict.fromkeys(_INTEGERS, pl.Int64()),
     **dict.fromkeys(("share_ratio", "confidence"), pl.Float64()),
@@ -169,6 +167,7 @@ COLUMNS = {
     "file": "its file",
     "line": "line in it",
     "waits_in": "function that it waits in: the pool, the primitive, or itself for a bare lock",
+    "waits_in_module": "module of that function",
     "wait_ns": "time that threads waited there, added up",
     "waits": "how many waits were seen",
     "max_wait_ns": "the longest of them",

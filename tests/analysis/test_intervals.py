@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.intervals import Intervals, max_overlap, uncovered, union
+from perfkit.analysis.intervals import Intervals, uncovered, union
 
 MOMENTS = 20
 triples = st.tuples(st.integers(0, 3), st.integers(0, MOMENTS - 1), st.integers(0, MOMENTS - 1))
@@ -48,11 +48,3 @@ def test_uncovered_is_the_difference(
     for group in range(len(rows)):
         expected = set(moments(whole, group)) - set(moments(cover, group))
         assert moments(free, group) == sorted(expected)
-
-
-@given(drawn)
-def test_max_overlap_is_the_greatest_number_at_one_moment(rows: list[tuple[int, int, int]]) -> None:
-    peaks = max_overlap(columns(rows))
-    for group, peak in enumerate(peaks):
-        covered = moments(columns(rows), group)
-        assert peak == max((covered.count(moment) for moment in covered), default=0)

@@ -115,6 +115,7 @@ def test_waits_for_a_connection_are_added_up() -> None:
             "file": "/srv/app/main.py",
             "line": 20,
             "waits_in": "QueuePool._do_get",
+            "waits_in_module": "sqlalchemy.pool.impl",
             "wait_ns": 50 * MS,
             "waits": 3,
             "max_wait_ns": 20 * MS,

@@ -1,0 +1,137 @@
+"""The capture in one row: `facts`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.span_threads import span_threads
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return the table `facts`, which always has one row."""
+    facts = _of_spans(tables) | _of_samples(tables)
+    metrics = tables["metrics"]
+    points, first_ns, last_ns = (
+        metrics.select(pl.len(), pl.col("ts_ns").min().alias("first"), pl.col("ts_ns").max())
+        .collect()
+        .row(0)
+    )
+    starts = [facts.pop("spans_start_ns"), facts.pop("samples_start_ns"), first_ns]
+    ends = [facts.pop("spans_end_ns"), facts.pop("samples_end_ns"), last_ns]
+    start_ns = min((start for start in starts if start is not None), default=None)
+    end_ns = max((end for end in ends if end is not None), default=None)
+    facts |= {
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "duration_ns": 0 if start_ns is None or end_ns is None else end_ns - start_ns,
+        "metric_points": points,
+        "cores": cores(tables),
+        "processes": len(facts.pop("sampled_pids") | facts.pop("span_pids")),
+    }
+    schema = {name: _TYPES.get(name, pl.Int64()) for name in COLUMNS}
+    return pl.DataFrame([facts], schema=schema)
+
+
+def cores(tables: Tables) -> int | None:
+    """Return how many cores the recorded machine has; None when the capture does not say it."""
+    if tables.capture.info.cores:
+        return tables.capture.info.cores
+    # Imported files come from elsewhere; metrics of each core tell how many there are.
+    core = pl.col("attributes").str.json_path_match('$["cpu.logical_number"]')
+    found = (
+        tables["metrics"]
+        .filter(pl.col("name") == "system.cpu.utilization")
+        .select("instance", core.alias("core"))
+        .drop_nulls("core")
+        .unique()
+        .group_by("instance")
+        .len()
+        .select(pl.col("len").max())
+        .collect()
+        .item()
+    )
+    return int(found) if found else None
+
+
+def _of_spans(tables: Tables) -> dict[str, Any]:
+    tree = tables["tree"]
+    weight = pl.col("adjusted_count")
+    entry = pl.col("entry")
+    requests = tables["requests"].select(
+        requests=weight.sum(),
+        entries=weight.filter(entry).sum(),
+        errors=weight.filter(entry & (pl.col("status") == "error")).sum(),
+        request_ns=(weight * pl.col("duration_ns")).filter(entry).sum(),
+    )
+    spans = tree.select(
+        spans=pl.len(),
+        traces=pl.struct("trace_hi", "trace_lo").n_unique(),
+        spans_start_ns=pl.col("start_ns").min(),
+        spans_end_ns=pl.col("end_ns").max(),
+        services=pl.col("service").drop_nulls().unique().sort().implode(),
+        span_pids=pl.col("pid").drop_nulls().unique().implode(),
+    )
+    row = pl.collect_all([requests, spans])
+    counts = {name: round(value or 0) for name, value in row[0].row(0, named=True).items()}
+    found = row[1].row(0, named=True)
+    return counts | found | {"span_pids": set(found["span_pids"])}
+
+
+def _of_samples(tables: Tables) -> dict[str, Any]:
+    duration, state = pl.col("duration_ns"), pl.col("state")
+    samples = tables["ordered_samples"].select(
+        samples=pl.col("count").fill_null(1).sum(),
+        sampled_ns=pl.when(duration.is_not_null().any()).then(duration.sum()),
+        running_ns=pl.when(state.is_not_null().any()).then(
+            duration.filter(state == "running").sum()
+        ),
+        threads=pl.col("thread").filter(pl.col("tid").is_not_null()).n_unique(),
+        samples_start_ns=pl.col("ts_ns").min(),
+        samples_end_ns=(pl.col("ts_ns") + duration.fill_null(0)).max(),
+        sampled_pids=pl.col("pid").drop_nulls().unique().implode(),
+    )
+    joined = tables["sample_spans"].select(
+        in_requests_ns=duration.filter(pl.col("entry_row").is_not_null()).sum(),
+        ambiguous_ns=duration.filter("ambiguous").sum(),
+    )
+    row = pl.collect_all([samples, joined])
+    facts = row[0].row(0, named=True) | row[1].row(0, named=True)
+    join = span_threads(tables).reason()
+    return facts | {"sampled_pids": set(facts["sampled_pids"]), "samples_joined": join}
+
+
+_TYPES: dict[str, pl.DataType] = {"services": pl.List(pl.String()), "samples_joined": pl.String()}
+
+COLUMNS = {
+    "start_ns": "first time in the capture; null when it has none",
+    "end_ns": "last time in it",
+    "duration_ns": "time between the two",
+    "spans": "spans",
+    "traces": "traces",
+    "requests": "requests, as many as the spans stand for",
+    "entries": "entries: requests with no request above them",
+    "errors": "entries that failed",
+    "request_ns": "request time: the sum of the durations of entries",
+    "samples": "stack samples, as many observations as the rows stand for",
+    "sampled_ns": "time of all threads that samples stand for; null when they are only counts",
+    "running_ns": "the part of it in which threads ran; null when no state was recorded",
+    "in_requests_ns": "the part of it that belongs to a known entry",
+    "ambiguous_ns": "the part of it in which several entries were open on the thread",
+    "samples_joined": "how samples were laid beside spans, or why they could not be",
+    "threads": "threads that were sampled",
+    "processes": "processes that samples or spans name",
+    "metric_points": "observations of metrics",
+    "cores": "cores of the recorded machine; null when not known",
+    "services": "services that made spans",
+}
+
+DERIVED = Derived(
+    "facts",
+    "the capture as a whole: always exactly one row",
+    ("tree", "requests", "ordered_samples", "sample_spans", "metrics"),
+    compute,
+    COLUMNS,
+)
