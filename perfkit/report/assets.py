@@ -28,6 +28,8 @@ ORDER = (
     "flame_draw",
     "flame_stage",
     "flame_sandwich",
+    "flame_top",
+    "flame_compare",
     "flame_view",
     "time_axis",
     "waterfall",

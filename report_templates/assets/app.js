@@ -90,7 +90,9 @@
     console.warn(error);
     const reason = pk.format.text(error?.message ?? error, 300);
     const text = `The charts of this report could not be started (${reason}). What is below is complete but does not follow the filter.`;
-    document.querySelector("main")?.prepend(el("p", { class: "card is-error", role: "alert", text }));
+    document
+      .querySelector("main")
+      ?.prepend(el("p", { class: "card is-error", role: "alert", text }));
     document.documentElement.dataset.perfkit = "failed";
   });
 }

@@ -31,7 +31,8 @@
       const { source } = this;
       const columns = { ...source, parent: Int32Array.from(this.parent) };
       for (const name of ["label", "category", "module", "file", "line"]) {
-        if (source[name]) columns[name] = source[name].constructor.from(this.from, (i) => source[name][i]);
+        if (source[name])
+          columns[name] = source[name].constructor.from(this.from, (i) => source[name][i]);
       }
       return pk.tree.create(columns);
     }
@@ -43,7 +44,9 @@
    * hidden nodes that nothing shown is above of.
    */
   function without(tree, hiddenCategories) {
-    const hidden = Uint8Array.from(tree.categories, (name) => (hiddenCategories.includes(name) ? 1 : 0));
+    const hidden = Uint8Array.from(tree.categories, (name) =>
+      hiddenCategories.includes(name) ? 1 : 0,
+    );
     const builder = new Builder(tree);
     const map = new Int32Array(tree.n);
     for (let i = 0; i < tree.n; i++) {

@@ -30,13 +30,21 @@
 
   /** A select; `choices` are [value, text] pairs. */
   function select(label, choices, value, onchange) {
-    const options = choices.map(([key, text]) => el("option", { value: key, text, selected: key === value }));
+    const options = choices.map(([key, text]) =>
+      el("option", { value: key, text, selected: key === value }),
+    );
     const on = { change: (event) => onchange(event.target.value) };
     return el("select", { class: "select", "aria-label": label, on }, ...options);
   }
 
   function button(text, onclick, attributes = {}) {
-    return el("button", { class: "button is-small", type: "button", text, on: { click: onclick }, ...attributes });
+    return el("button", {
+      class: "button is-small",
+      type: "button",
+      text,
+      on: { click: onclick },
+      ...attributes,
+    });
   }
 
   /** Buttons of which one is pressed. Returns the group, with `set(value)`. */
@@ -122,14 +130,26 @@
     const whole = pk.format.text(content);
     if (whole.length <= shown) return document.createTextNode(whole);
     const size = pk.format.plural(whole.length, "character");
-    return el("details", { class: "more" }, el("summary", { text: `${whole.slice(0, shown)}… (${size})` }), el("pre", { class: "code", text: whole }));
+    return el(
+      "details",
+      { class: "more" },
+      el("summary", { text: `${whole.slice(0, shown)}… (${size})` }),
+      el("pre", { class: "code", text: whole }),
+    );
   }
 
   /** A title and rows of [name, value] for the tip or a status line. */
   function facts(title, rows, remark) {
     const list = el("dl", { class: "pairs" });
-    for (const [key, value] of rows) list.append(el("dt", { text: key }), el("dd", { text: value }));
-    return el("div", {}, el("div", { class: "tip-title", text: title }), list, remark ? el("p", { class: "note", text: remark }) : null);
+    for (const [key, value] of rows)
+      list.append(el("dt", { text: key }), el("dd", { text: value }));
+    return el(
+      "div",
+      {},
+      el("div", { class: "tip-title", text: title }),
+      list,
+      remark ? el("p", { class: "note", text: remark }) : null,
+    );
   }
 
   pk.dom = { el, select, button, choice, tabs, wireTabs, showTip, hideTip, facts, long };

@@ -22,8 +22,9 @@
     const next = structuredClone(EMPTY);
     const nextViews = new Map();
     for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
-      if (LISTS[key]) next[LISTS[key]].push(value);
-      else if (NUMBERS[key]) next[NUMBERS[key]] = amount(value) ?? EMPTY[NUMBERS[key]];
+      if (Object.hasOwn(LISTS, key)) next[LISTS[key]].push(value);
+      else if (Object.hasOwn(NUMBERS, key))
+        next[NUMBERS[key]] = amount(value) ?? EMPTY[NUMBERS[key]];
       else if (key === "status") next.status = value;
       else if (value !== "") nextViews.set(key, value);
     }

@@ -3,7 +3,7 @@
 {
   const pk = (window.perfkit ??= {});
   const { el } = pk.dom;
-  const UNITS = { ns: 1, us: 1e3, "µs": 1e3, ms: 1e6, s: 1e9, m: 60e9, min: 60e9, h: 3600e9 };
+  const UNITS = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9, min: 60e9, h: 3600e9 };
 
   /** `250ms`, `1.5 s`, `2 min` as nanoseconds; a bare number is milliseconds. Null when neither. */
   function parseDuration(text) {
@@ -16,11 +16,23 @@
   /** A select over one of the filter's lists. A link may choose several; they stay one choice. */
   function nameSelect(all, names, list) {
     const SEVERAL = "\u0000several";
-    const select = el("select", { class: "select", "aria-label": all.replace("All ", "Filter by ") });
+    const select = el("select", {
+      class: "select",
+      "aria-label": all.replace("All ", "Filter by "),
+    });
     select.append(el("option", { value: "", text: all }));
-    names.forEach((name, i) => select.append(el("option", { value: String(i), text: pk.format.text(name, 120), title: pk.format.text(name, 1000) })));
+    names.forEach((name, i) =>
+      select.append(
+        el("option", {
+          value: String(i),
+          text: pk.format.text(name, 120),
+          title: pk.format.text(name, 1000),
+        }),
+      ),
+    );
     select.addEventListener("change", () => {
-      if (select.value !== SEVERAL) pk.filter.set({ [list]: select.value === "" ? [] : [names[select.value]] });
+      if (select.value !== SEVERAL)
+        pk.filter.set({ [list]: select.value === "" ? [] : [names[select.value]] });
     });
     const show = (state) => {
       const chosen = state[list];
@@ -29,7 +41,8 @@
       if (at >= 0) select.value = String(at);
       else if (!chosen.length) select.value = "";
       else {
-        const text = chosen.length === 1 ? pk.format.text(chosen[0], 60) : `${chosen.length} chosen`;
+        const text =
+          chosen.length === 1 ? pk.format.text(chosen[0], 60) : `${chosen.length} chosen`;
         select.append(el("option", { value: SEVERAL, text }));
         select.value = SEVERAL;
       }
@@ -39,9 +52,21 @@
   }
 
   function statusSelect() {
-    const choices = [["", "Any status"], ["ok", "Succeeded"], ["error", "Failed"]];
-    const select = pk.dom.select("Filter by status", choices, "", (status) => pk.filter.set({ status }));
-    return [select, ({ status }) => { select.value = status; select.classList.toggle("is-set", status !== ""); }];
+    const choices = [
+      ["", "Any status"],
+      ["ok", "Succeeded"],
+      ["error", "Failed"],
+    ];
+    const select = pk.dom.select("Filter by status", choices, "", (status) =>
+      pk.filter.set({ status }),
+    );
+    return [
+      select,
+      ({ status }) => {
+        select.value = status;
+        select.classList.toggle("is-set", status !== "");
+      },
+    ];
   }
 
   function durationInput() {
@@ -65,7 +90,12 @@
 
   function timeRange() {
     const text = el("span");
-    const clear = el("button", { type: "button", text: "×", "aria-label": "All of the time", on: { click: () => pk.filter.set({ from_ns: null, to_ns: null }) } });
+    const clear = el("button", {
+      type: "button",
+      text: "×",
+      "aria-label": "All of the time",
+      on: { click: () => pk.filter.set({ from_ns: null, to_ns: null }) },
+    });
     const chip = el("span", { class: "filter-range" }, text, clear);
     const show = ({ from_ns: from, to_ns: to }) => {
       chip.hidden = from === null && to === null;
@@ -108,7 +138,11 @@
     const chosen = [];
     for (let i = 0; i < mask.length; i++) if (mask[i]) chosen.push(i);
     const weights = weight ? chosen.map((i) => weight[i]) : null;
-    return pk.liveTable.quantiles(chosen.map((i) => duration[i]), weights, Object.values(QUANTILES));
+    return pk.liveTable.quantiles(
+      chosen.map((i) => duration[i]),
+      weights,
+      Object.values(QUANTILES),
+    );
   }
 
   function stats(requests) {
@@ -122,12 +156,16 @@
       const values = quantiles(requests, mask);
       const numbers = Object.fromEntries(Object.keys(QUANTILES).map((key, i) => [key, values[i]]));
       numbers.requests = weigh(requests, mask);
-      numbers.errors = weigh(requests, mask.map((passed, i) => passed & requests.status[i]));
+      numbers.errors = weigh(
+        requests,
+        mask.map((passed, i) => passed & requests.status[i]),
+      );
       numbers.error_ratio = numbers.requests ? numbers.errors / numbers.requests : null;
       const from = state.from_ns ?? 0;
       const to = state.to_ns ?? pk.data.page.duration_ns;
       numbers.rate_per_s = to > from ? numbers.requests / ((to - from) / 1e9) : null;
-      for (const slot of slots) slot.textContent = said(slot.dataset.stat, numbers[slot.dataset.stat]);
+      for (const slot of slots)
+        slot.textContent = said(slot.dataset.stat, numbers[slot.dataset.stat]);
       return undefined;
     };
   }
@@ -141,12 +179,17 @@
 
   /** Cards about endpoints or tools that the filter leaves out are hidden. */
   function scopes() {
-    const scoped = [...document.querySelectorAll("[data-scope]")].map((element) => [element, JSON.parse(element.dataset.scope)]);
+    const scoped = [...document.querySelectorAll("[data-scope]")].map((element) => [
+      element,
+      JSON.parse(element.dataset.scope),
+    ]);
     return (state) => {
       for (const [element, scope] of scoped) {
         const out = ["endpoints", "tools"].some((list) => {
           const named = scope[list] ?? [];
-          return state[list].length && named.length && !named.some((name) => state[list].includes(name));
+          return (
+            state[list].length && named.length && !named.some((name) => state[list].includes(name))
+          );
         });
         element.hidden = out;
       }

@@ -67,7 +67,7 @@
 
   const differences = () => DIFFERENCE[pk.theme.current()];
 
-  const categoryHue = (name) => CATEGORY_HUE[name] ?? "grey";
+  const categoryHue = (name) => (Object.hasOwn(CATEGORY_HUE, name) ? CATEGORY_HUE[name] : "grey");
 
   /** A hue for a text: always the same one. */
   function hueOf(text) {
@@ -197,7 +197,8 @@
     return Plotly.react(element, [boxes, names], layout, { staticPlot: true });
   }
 
-  const isHit = (bars, i, hits) => hits && bars.kind[i] !== pk.flame.MORE && bars.node[i] >= 0 && hits[bars.node[i]];
+  const isHit = (bars, i, hits) =>
+    hits && bars.kind[i] !== pk.flame.MORE && bars.node[i] >= 0 && hits[bars.node[i]];
 
   function colour(bars, i, look, shades) {
     if (bars.kind[i] === pk.flame.MORE) return look.hits ? shades.dim : shades.more;

@@ -135,7 +135,8 @@
     }
     if (!hidden) return;
     let rest = 0;
-    for (const node of nodes) if (values.total[node] * scale < least) rest += values.total[node] * scale;
+    for (const node of nodes)
+      if (values.total[node] * scale < least) rest += values.total[node] * scale;
     const extent = beyond ? width : Math.max(rest, least);
     bars.add(parent, x, Math.min(x + extent, left + width), MORE, skip + wide.length, hidden);
   }

@@ -42,7 +42,8 @@
       this.fill(this.below, calls);
       const total = calls.values.total[0] ?? 0;
       const self = calls.values.self[0] ?? 0;
-      const amount = (value) => `${pk.format.value(value, tree.unit)} (${pk.format.percent(value / values.whole)})`;
+      const amount = (value) =>
+        `${pk.format.value(value, tree.unit)} (${pk.format.percent(value / values.whole)})`;
       this.head.textContent = `total ${amount(total)} · self ${amount(self)}`;
       this.offer(tree, values);
     }
@@ -56,7 +57,9 @@
       this.offered = tree;
       const { labels, self } = pk.tree.byLabel(tree, values);
       labels.sort((a, b) => self[b] - self[a]);
-      const options = labels.slice(0, 1000).map((label) => el("option", { value: pk.format.text(tree.strings[label], 400) }));
+      const options = labels
+        .slice(0, 1000)
+        .map((label) => el("option", { value: pk.format.text(tree.strings[label], 400) }));
       this.names.replaceChildren(...options);
     }
 

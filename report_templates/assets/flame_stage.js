@@ -26,7 +26,13 @@
       this.plot = el("div", { class: "flame-plot", "aria-hidden": "true" });
       this.hoverBox = el("div", { class: "flame-box", hidden: true });
       this.selectedBox = el("div", { class: "flame-box is-selected", hidden: true });
-      this.canvas = el("div", { class: "flame-canvas" }, this.plot, this.hoverBox, this.selectedBox);
+      this.canvas = el(
+        "div",
+        { class: "flame-canvas" },
+        this.plot,
+        this.hoverBox,
+        this.selectedBox,
+      );
       this.status = el("div", { class: "flame-status", "aria-live": "polite" });
       this.element = el(
         "div",
@@ -62,7 +68,8 @@
 
     /** Lays out and draws; a second call while one is waiting for its turn is the same one. */
     draw() {
-      if (!this.tree) return Promise.resolve();
+      // In a tab that is not shown there is no width to draw for; showing it draws.
+      if (!this.tree || !this.element.clientWidth) return Promise.resolve();
       this.width = Math.max(Math.floor(this.element.clientWidth), 120);
       this.bars = pk.flame.layout(this.tree, this.values, this.view, {
         width: this.width,
@@ -79,7 +86,8 @@
       this.hoverBox.hidden = true;
       this.placeSelected();
       return pk.flame.draw(this.plot, this.bars, look, this.width).then(() => {
-        if (this.options.orientation === "flame") this.element.scrollTop = this.element.scrollHeight;
+        if (this.options.orientation === "flame")
+          this.element.scrollTop = this.element.scrollHeight;
       });
     }
 
@@ -133,13 +141,18 @@
       if (bars.kind[i] === pk.flame.MORE) return this.factsOfMore(i);
       const amount = (value) => pk.format.value(value, tree.unit);
       const total = pk.flame.total(values, node);
-      const rows = [["Total", `${amount(total)}, ${pk.format.percent(total / values.whole)} of all`]];
+      const rows = [
+        ["Total", `${amount(total)}, ${pk.format.percent(total / values.whole)} of all`],
+      ];
       const zoomed = pk.flame.total(values, this.view.node);
       if (this.view.node >= 0 && bars.kind[i] === pk.flame.NODE && node !== this.view.node) {
         rows.push(["In view", pk.format.percent(total / zoomed)]);
       }
       if (node < 0) return rows;
-      rows.push(["Self", `${amount(values.self[node])}, ${pk.format.percent(values.self[node] / total)} of it`]);
+      rows.push([
+        "Self",
+        `${amount(values.self[node])}, ${pk.format.percent(values.self[node] / total)} of it`,
+      ]);
       if (values.count) rows.push(["Count", pk.format.number(values.count[node])]);
       if (this.difference) rows.push(["Before", this.difference.text(node)]);
       rows.push(["Kind", tree.categories[tree.category[node]]]);
@@ -160,7 +173,10 @@
       children.sort((a, b) => values.total[b] - values.total[a] || a - b);
       for (const child of children.subarray(bars.skip[i])) sum += values.total[child];
       return [
-        ["Total", `${pk.format.value(sum, this.tree.unit)}, ${pk.format.percent(sum / values.whole)} of all`],
+        [
+          "Total",
+          `${pk.format.value(sum, this.tree.unit)}, ${pk.format.percent(sum / values.whole)} of all`,
+        ],
         ["Frames", `${pk.format.number(bars.count[i])}, too thin to draw here; click to open`],
         ["Under", pk.format.text(this.nameOf(bars.node[i]), 200)],
       ];
@@ -252,7 +268,10 @@
 
     select(i) {
       const { bars } = this;
-      this.selected = { node: bars.node[i], skip: bars.kind[i] === pk.flame.MORE ? bars.skip[i] : 0 };
+      this.selected = {
+        node: bars.node[i],
+        skip: bars.kind[i] === pk.flame.MORE ? bars.skip[i] : 0,
+      };
       this.frame(this.selectedBox, i);
       this.say();
       const top = this.selectedBox.offsetTop;

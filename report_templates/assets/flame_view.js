@@ -64,15 +64,17 @@
       this.legend = el("div", { class: "legend" });
       this.note = el("p", { class: "note" });
       graph.append(this.legend, this.note, help());
-      this.top = el("div", { class: "flame-top" });
+      this.top = new pk.flame.Top(el("div", { class: "flame-top" }), source, (node) => {
+        this.chosen = node;
+        this.tabs.show(2);
+      });
       this.sandwich = new pk.flame.Sandwich(el("div", { class: "flame-sandwich" }), options);
       this.tabs = pk.dom.tabs("Views of the flame graph", [
         ["Flame graph", graph, () => this.stage.draw()],
-        [source.unit === "ns" && !source.file ? "Top frames" : "Top functions", this.top],
+        [source.file ? "Top functions" : "Top spans", this.top.element],
         ["Callers and callees", this.sandwich.element, () => this.showSandwich(this.chosen)],
       ]);
-      this.element.replaceChildren(this.tabs, graph, this.top, this.sandwich.element);
-      this.buildTop();
+      this.element.replaceChildren(this.tabs, graph, this.top.element, this.sandwich.element);
       pk.theme.on(() => this.redraw());
       addEventListener("beforeprint", () => this.stage.draw());
     }
@@ -86,20 +88,43 @@
       this.colours = pk.dom.select("Colour", colours, "category", (colour) => this.paint(colour));
       const direction = pk.dom.choice(
         "Direction",
-        [["icicle", "Icicle"], ["flame", "Flame"]],
+        [
+          ["icicle", "Icicle"],
+          ["flame", "Flame"],
+        ],
         "icicle",
         (orientation) => this.stage.set({ orientation }),
       );
       const order = pk.dom.choice(
         "Order of siblings",
-        [["heavy", "Heaviest first"], ["name", "By name"]],
+        [
+          ["heavy", "Heaviest first"],
+          ["name", "By name"],
+        ],
         "heavy",
         (value) => this.stage.set({ order: value }),
       );
-      this.width = pk.dom.choice("Width", [["now", "Now"], ["before", "Before"]], "now", () => this.refresh());
+      this.width = pk.dom.choice(
+        "Width",
+        [
+          ["now", "Now"],
+          ["before", "Before"],
+        ],
+        "now",
+        () => this.refresh(),
+      );
       this.width.hidden = true;
       const tools = el("div", { class: "toolbar", role: "group", "aria-label": "Flame graph" });
-      tools.append(this.input, this.found, this.back, this.reset, direction, order, this.colours, this.width);
+      tools.append(
+        this.input,
+        this.found,
+        this.back,
+        this.reset,
+        direction,
+        order,
+        this.colours,
+        this.width,
+      );
       if (options.library.length) tools.append(this.libraryBox());
       return tools;
     }
@@ -121,9 +146,13 @@
 
     refresh() {
       this.values = this.measured(this.given);
-      this.difference = this.givenBaseline ? compared(this.values, this.measured(this.givenBaseline)) : null;
+      this.difference = this.givenBaseline
+        ? pk.flame.compare(this.values, this.measured(this.givenBaseline))
+        : null;
       this.offerDifference();
-      const before = this.difference && this.width.querySelector("[aria-pressed=true]")?.textContent === "Before";
+      const before =
+        this.difference &&
+        this.width.querySelector("[aria-pressed=true]")?.textContent === "Before";
       const shown = before ? this.difference.baseline : this.values;
       if (this.query) this.match();
       const drawn = this.stage.show(this.tree, shown, this.difference);
@@ -131,7 +160,7 @@
       this.paintLegend();
       this.remark();
       this.showPath();
-      this.updateTop();
+      this.top.show(this.tree, this.values);
       if (!this.sandwich.element.hidden) this.showSandwich(this.chosen);
       return drawn;
     }
@@ -147,7 +176,9 @@
     }
 
     hideLibrary(hide) {
-      this.hiding = hide ? (this.withoutLibrary ??= pk.derive.without(this.source, this.options.library)) : null;
+      this.hiding = hide
+        ? (this.withoutLibrary ??= pk.derive.without(this.source, this.options.library))
+        : null;
       this.tree = hide ? this.hiding.tree : this.source;
       this.chosen = undefined;
       return this.refresh();
@@ -179,7 +210,8 @@
       this.matched = result;
       if (!this.query) this.found.textContent = "";
       else if (!result) this.found.textContent = "not a pattern";
-      else this.found.textContent = `${pk.format.plural(result.count, "frame")}, ${pk.format.percent(result.ratio)}`;
+      else
+        this.found.textContent = `${pk.format.plural(result.count, "frame")}, ${pk.format.percent(result.ratio)}`;
     }
 
     endSearch() {
@@ -236,7 +268,10 @@
           on: { click: () => this.zoom(node) },
         });
       });
-      if (view.skip) crumbs.push(el("span", { class: "crumb", text: `from the ${pk.format.number(view.skip + 1)}th on` }));
+      if (view.skip) {
+        const text = `from number ${pk.format.number(view.skip + 1)} on`;
+        crumbs.push(el("span", { class: "crumb", text }));
+      }
       this.path.replaceChildren(...crumbs);
       this.path.scrollLeft = this.path.scrollWidth;
     }
@@ -266,7 +301,11 @@
         }
       } else if (colour === "difference") {
         const scale = pk.flame.differences();
-        entries.push([scale.at(-1), "larger share than before"], [scale[3], "no clear change"], [scale[0], "smaller share"]);
+        entries.push(
+          [scale.at(-1), "larger share than before"],
+          [scale[3], "no clear change"],
+          [scale[0], "smaller share"],
+        );
       }
       this.legend.replaceChildren(...entries.map(([fill, text]) => swatch(fill, text)));
     }
@@ -276,48 +315,17 @@
       if (!bars) return;
       let present = 0;
       for (const total of this.values.total) if (total > 0) present++;
-      const drawn = bars.kind.filter((kind) => kind === pk.flame.NODE).length - (this.stage.view.node < 0 ? 1 : 0);
-      const parts = [`${pk.format.plural(present, "frame")}, ${pk.format.number(Math.max(drawn, 0))} drawn.`];
-      if (bars.kind.includes(pk.flame.MORE)) parts.push("Frames too thin to see are in the bars “n more”: click one to open it.");
+      const drawn =
+        bars.kind.filter((kind) => kind === pk.flame.NODE).length -
+        (this.stage.view.node < 0 ? 1 : 0);
+      const parts = [
+        `${pk.format.plural(present, "frame")}, ${pk.format.number(Math.max(drawn, 0))} drawn.`,
+      ];
+      if (bars.kind.includes(pk.flame.MORE)) {
+        parts.push("Frames too thin to see are in the bars “n more”: click one to open it.");
+      }
       if (this.options.note) parts.push(this.options.note);
       this.note.textContent = parts.join(" ");
-    }
-
-    // ---- top table ----
-
-    buildTop() {
-      const { source } = this;
-      const share = (of) => (k) => (this.values.whole > 0 ? of(k) / this.values.whole : 0);
-      const self = (k) => this.sums.self[this.sums.labels[k]];
-      const total = (k) => this.sums.total[this.sums.labels[k]];
-      const node = (k) => this.sums.node[this.sums.labels[k]];
-      const columns = [
-        { key: "name", title: "Name", wide: true, value: (k) => pk.format.text(this.tree.strings[this.sums.labels[k]], 400) },
-        { key: "kind", title: "Kind", width: "12ch", value: (k) => this.tree.categories[this.tree.category[node(k)]] },
-        { key: "self", title: "Self", unit: source.unit, width: "13ch", value: self, share: share(self) },
-        { key: "self_ratio", title: "Self %", unit: "ratio", value: share(self) },
-        { key: "total", title: "Total", unit: source.unit, width: "13ch", value: total, share: share(total) },
-        { key: "total_ratio", title: "Total %", unit: "ratio", value: share(total) },
-      ];
-      if (source.module) {
-        columns.splice(1, 0, { key: "module", title: "Module", width: "26ch", value: (k) => pk.format.text(this.tree.strings[this.tree.module[node(k)]] ?? "", 200) });
-      }
-      this.table = pk.table.create(this.top, {
-        label: "Functions by their time",
-        columns,
-        sort: { key: "self", descending: true },
-        search: "Search functions",
-        onopen: (k) => {
-          this.chosen = node(k);
-          this.tabs.show(2);
-        },
-      });
-      this.top.append(el("p", { class: "note", text: "Total counts recursion once. Choose a row to see who calls it and what it calls." }));
-    }
-
-    updateTop() {
-      this.sums = pk.tree.byLabel(this.tree, this.values);
-      this.table.update(this.sums.labels.length);
     }
 
     showSandwich(node) {
@@ -336,7 +344,12 @@
   }
 
   const swatch = (fill, text) =>
-    el("span", { class: "legend-item" }, el("span", { class: "swatch", style: { background: fill } }), text);
+    el(
+      "span",
+      { class: "legend-item" },
+      el("span", { class: "swatch", style: { background: fill } }),
+      text,
+    );
 
   function help() {
     const list = el("dl", { class: "pairs" });
@@ -347,30 +360,14 @@
     return el("details", { class: "more no-print" }, el("summary", { text: "Keyboard" }), list);
   }
 
-  /**
-   * How the share of each node differs from a baseline. Steps -3..3; 0 where the difference is within
-   * two standard errors (when the values carry counts of samples) or below a thousandth of the whole.
-   */
-  function compared(values, baseline) {
-    const share = (of, node) => (of.whole > 0 ? of.total[node] / of.whole : 0);
-    const n = (of) => of.samples ?? Infinity;
-    const delta = (node) => share(values, node) - share(baseline, node);
-    let most = 0;
-    for (let i = 0; i < values.total.length; i++) most = Math.max(most, Math.abs(delta(i)));
-    const band = (node) => {
-      const p = (share(values, node) + share(baseline, node)) / 2;
-      return Math.max(0.001, 2 * Math.sqrt(p * (1 - p) * (1 / n(values) + 1 / n(baseline))));
-    };
-    return {
-      baseline,
-      step(node) {
-        const d = delta(node);
-        if (Math.abs(d) <= band(node)) return 0;
-        return Math.sign(d) * Math.min(3, 1 + Math.floor((3 * Math.abs(d)) / most));
-      },
-      text: (node) => `${pk.format.percent(share(baseline, node))} of all, now ${pk.format.percent(share(values, node))}`,
-    };
+  const views = {};
+
+  /** Builds a view; `pk.flame.views[name]` is where to find it again. */
+  function create(element, columns, options) {
+    const view = new View(element, columns, options);
+    views[view.options.name] = view;
+    return view;
   }
 
-  pk.flame.create = (element, columns, options) => new View(element, columns, options);
+  Object.assign(pk.flame, { create, views });
 }

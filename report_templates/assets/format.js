@@ -3,8 +3,18 @@
 {
   const pk = (window.perfkit ??= {});
   const MISSING = "–";
-  const TIME = [[1e9, "s"], [1e6, "ms"], [1e3, "µs"], [1, "ns"]];
-  const BYTES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
+  const TIME = [
+    [1e9, "s"],
+    [1e6, "ms"],
+    [1e3, "µs"],
+    [1, "ns"],
+  ];
+  const BYTES = [
+    [2 ** 40, "TiB"],
+    [2 ** 30, "GiB"],
+    [2 ** 20, "MiB"],
+    [2 ** 10, "KiB"],
+  ];
 
   const absent = (value) => value === null || value === undefined || !Number.isFinite(value);
 
@@ -20,12 +30,19 @@
   /** `value` with so many significant digits and no trailing zeros: Python's `g`. */
   function significant(value, digits) {
     if (value === 0) return "0";
-    let exponent = Number(Math.abs(value).toExponential(digits - 1).split("e")[1]);
+    const exponent = Number(
+      Math.abs(value)
+        .toExponential(digits - 1)
+        .split("e")[1],
+    );
     if (exponent < -4) {
       const [mantissa, power] = value.toExponential(digits - 1).split("e-");
       return `${trim(mantissa)}e-${power.padStart(2, "0")}`;
     }
-    if (exponent >= digits) exponent = digits - 1;
+    if (exponent >= digits) {
+      const unit = 10 ** (exponent - digits + 1);
+      return String(Number(fixed(value / unit, 0)) * unit);
+    }
     return trim(fixed(value, digits - 1 - exponent));
   }
 
@@ -76,10 +93,14 @@
 
   function rate(perSecond) {
     if (absent(perSecond)) return MISSING;
-    for (const [factor, unit] of [[1, "s"], [60, "min"], [3600, "h"]]) {
+    for (const [factor, unit] of [
+      [1, "s"],
+      [60, "min"],
+      [3600, "h"],
+    ]) {
       const value = perSecond * factor;
       if (Math.abs(value) >= 1 || unit === "h") {
-        return `${number(Number(value.toPrecision(3)))}/${unit}`;
+        return `${number(Number(significant(value, 3)))}/${unit}`;
       }
     }
     return MISSING;
@@ -132,5 +153,17 @@
     return number(amount);
   }
 
-  pk.format = { MISSING, number, duration, size, percent, rate, clock, text, plotly, plural, value };
+  pk.format = {
+    MISSING,
+    number,
+    duration,
+    size,
+    percent,
+    rate,
+    clock,
+    text,
+    plotly,
+    plural,
+    value,
+  };
 }

@@ -17,8 +17,15 @@
     const scale = el("span", { class: "scale" });
     const plot = el("div", { role: "img", "aria-label": `Heatmap: ${panel.title}` });
     const box = el("div", { class: "timechart" }, plot);
-    const title = el("div", { class: "chart-title" }, el("h3", { text: pk.format.text(panel.title, 200) }), scale);
-    const note = panel.note ? el("p", { class: "note", text: pk.format.text(panel.note, 300) }) : null;
+    const title = el(
+      "div",
+      { class: "chart-title" },
+      el("h3", { text: pk.format.text(panel.title, 200) }),
+      scale,
+    );
+    const note = panel.note
+      ? el("p", { class: "note", text: pk.format.text(panel.note, 300) })
+      : null;
     element.append(el("figure", {}, title, box, note));
     let values = panel.values;
     let width = 0;
@@ -36,9 +43,13 @@
         ...pk.timeAxis.layout(width, area + 26),
         xaxis: { ...pk.timeAxis.axis(width), showgrid: false },
         yaxis: names(panel.rows, width, rowHeight),
-        shapes: marks.map(pk.timeline.shape).map((shape) => ({ ...shape, layer: "above" })),
+        shapes: marks
+          .map(pk.timeline.shape)
+          .map((shape) => ({ ...shape, layer: "above", fillcolor: "rgba(0,0,0,0)" })),
       };
-      return Plotly.react(plot, [trace(panel, values, most(), steps)], layout, { staticPlot: true });
+      return Plotly.react(plot, [trace(panel, values, most(), steps)], layout, {
+        staticPlot: true,
+      });
     }
 
     pk.timeAxis.keepDrawn(box, draw);
@@ -81,7 +92,7 @@
   function names(rows, width, rowHeight) {
     const every = Math.ceil(13 / rowHeight);
     const at = rows.map((_, i) => i).filter((i) => i % every === 0);
-    const room = width < 560 ? 8 : 14;
+    const room = width < 560 ? 7 : 12;
     return {
       range: [rows.length - 0.5, -0.5],
       fixedrange: true,
@@ -95,7 +106,12 @@
   function key(panel, most, steps) {
     const cells = steps.map((colour) => el("i", { style: { background: colour } }));
     const text = (value) => pk.format.value(value, panel.unit);
-    return [text(0), el("span", { class: "scale-steps", "aria-hidden": "true" }, ...cells), text(most), panel.log ? "(log)" : ""];
+    return [
+      text(0),
+      el("span", { class: "scale-steps", "aria-hidden": "true" }, ...cells),
+      text(most),
+      panel.log ? "logarithmic" : "",
+    ];
   }
 
   function tip(panel, values, marks, time, event) {
@@ -106,7 +122,10 @@
     const known = column >= 0 && column < panel.columns;
     const value = known ? values[row * panel.columns + column] : NaN;
     const name = pk.format.text(panel.rows[row], 200);
-    return [pk.timeline.heading(time), [[name, pk.format.value(value, panel.unit)], ...pk.timeline.marked(marks, time)]];
+    return [
+      pk.timeline.heading(time),
+      [[name, pk.format.value(value, panel.unit)], ...pk.timeline.marked(marks, time)],
+    ];
   }
 
   function greatest(values) {

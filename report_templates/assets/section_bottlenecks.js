@@ -6,8 +6,22 @@
   const PER_NODE = ["critical_ns", "self_ns", "total_ns", "gap_ns", "count", "errors"];
   const RATIOS = [0.5, 0.95, 0.99];
 
+  /**
+   * Marks nodes with no node of their row above them. As in perfkit/analysis/components.py, the total
+   * of a row is that of its outermost calls: time inside is not counted again.
+   */
+  function outermost({ parent }, rowOf) {
+    const marks = new Uint8Array(parent.length);
+    for (let i = 0; i < parent.length; i++) {
+      let above = parent[i];
+      while (above >= 0 && rowOf[above] !== rowOf[i]) above = parent[above];
+      marks[i] = above < 0 ? 1 : 0;
+    }
+    return marks;
+  }
+
   /** Sums over the cells whose group passes, by the table row of their node. */
-  function byNode(flame, rowOf, rows) {
+  function byNode(flame, rowOf, outer, rows) {
     const passed = pk.filter.mask(flame.groups);
     const { cells, groups } = flame;
     const sums = Object.fromEntries(PER_NODE.map((key) => [key, new Float64Array(rows)]));
@@ -18,7 +32,9 @@
     for (let i = 0; i < cells.node.length; i++) {
       const row = rowOf[cells.node[i]];
       if (row < 0 || !passed[cells.group[i]]) continue;
-      for (const key of PER_NODE) sums[key][row] += cells[key][i];
+      for (const key of PER_NODE) {
+        if (key !== "total_ns" || outer[cells.node[i]]) sums[key][row] += cells[key][i];
+      }
     }
     return {
       ...sums,
@@ -95,7 +111,9 @@
       live.push({ name, table: pk.liveTable.create(table), figures: () => figures(rows) });
     };
     for (const name of ["operations", "components"]) {
-      if (flame && data[name]) add(name, (rows) => byNode(flame, data[name], rows));
+      if (!flame || !data[name]) continue;
+      const outer = outermost(flame.tree, data[name]);
+      add(name, (rows) => byNode(flame, data[name], outer, rows));
     }
     for (const [name, columns] of [["endpoints", ["service", "endpoint"]], ["tools", ["tool"]]]) {
       if (!requests || !data[name]) continue;

@@ -34,6 +34,7 @@
     run() {
       if (!this.stale || this.failed) return;
       this.stale = false;
+      const start = performance.now();
       try {
         this.script ??= this.build(this.root, this.data) ?? {};
         const drawn = this.script.update?.(pk.filter.state);
@@ -41,6 +42,7 @@
       } catch (error) {
         this.give(error);
       }
+      performance.measure(`perfkit:section ${this.root.id}`, { start });
     }
 
     give(error) {

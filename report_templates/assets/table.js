@@ -6,9 +6,10 @@
   const { el } = pk.dom;
   const ROW = 29;
   const SPARE = 12;
+  const DEFAULT_WIDTH = "10ch";
 
   /**
-   * `options`: {label, columns: [{key, title, value(i), text?(i), unit?, share?(i), wide?, code?}],
+   * `options`: {label, columns: [{key, title, value(i), unit?, share?(i), width?, wide?, code?}],
    * sort: {key, descending}, search?: placeholder, onopen?(i), empty?: text, limit?: visible rows}.
    * A column is of numbers when it has a `unit` ("ns", "bytes", "ratio", "count", "samples").
    * Returns {update(length), element, select(i)}.
@@ -18,7 +19,12 @@
     const state = { length: 0, rows: [], query: "", sort: { ...options.sort }, chosen: -1 };
     const head = el("tr");
     const body = el("tbody");
-    const table = el("table", { class: "table is-virtual", "aria-label": options.label }, el("thead", {}, head), body);
+    const table = el(
+      "table",
+      { class: "table is-virtual", "aria-label": options.label },
+      el("thead", {}, head),
+      body,
+    );
     const wrap = el("div", { class: "table-wrap is-tall", tabindex: -1 }, table);
     wrap.style.maxHeight = `${(options.limit ?? 14) * ROW + 34}px`;
     const count = el("span", { class: "muted", "aria-live": "polite" });
@@ -27,14 +33,31 @@
     root.append(wrap);
     parent.append(root);
 
+    // A narrow window scrolls the table sideways; the wide column keeps room for some words.
+    const least = columns.reduce(
+      (sum, column) => sum + (column.wide ? 28 : parseInt(column.width ?? DEFAULT_WIDTH, 10)),
+      0,
+    );
+    table.style.minWidth = `${least}ch`;
     columns.forEach((column) => {
-      const button = el("button", { type: "button", text: column.title, on: { click: () => sortBy(column) } });
-      const width = column.wide ? null : { width: column.width ?? "9ch" };
-      head.append(el("th", { scope: "col", class: column.unit ? "num" : null, style: width ?? {} }, button));
+      const button = el("button", {
+        type: "button",
+        text: column.title,
+        on: { click: () => sortBy(column) },
+      });
+      const width = column.wide ? null : { width: column.width ?? DEFAULT_WIDTH };
+      head.append(
+        el("th", { scope: "col", class: column.unit ? "num" : null, style: width ?? {} }, button),
+      );
     });
 
     function searchBox() {
-      const input = el("input", { class: "input", type: "search", placeholder: options.search, "aria-label": options.search });
+      const input = el("input", {
+        class: "input",
+        type: "search",
+        placeholder: options.search,
+        "aria-label": options.search,
+      });
       input.addEventListener("input", () => {
         state.query = input.value.trim().toLowerCase();
         arrange();
@@ -49,14 +72,16 @@
       arrange();
     }
 
-    const text = (column, i) => (column.text ? column.text(i) : pk.format.value(column.value(i), column.unit));
+    const text = (column, i) =>
+      column.unit ? pk.format.value(column.value(i), column.unit) : String(column.value(i));
 
     function arrange() {
       const { query } = state;
       const column = columns.find((c) => c.key === state.sort.key) ?? columns[0];
       const searched = columns.filter((c) => !c.unit);
       let rows = Array.from({ length: state.length }, (_, i) => i);
-      if (query) rows = rows.filter((i) => searched.some((c) => text(c, i).toLowerCase().includes(query)));
+      if (query)
+        rows = rows.filter((i) => searched.some((c) => text(c, i).toLowerCase().includes(query)));
       // The values once, not for every comparison; equal ones keep their order.
       const keys = new Map(rows.map((i) => [i, column.value(i)]));
       const direction = state.sort.descending ? -1 : 1;
@@ -85,10 +110,17 @@
       for (let k = first; k < last; k++) elements.push(row(rows[k], k));
       body.replaceChildren(spacer(first), ...elements, spacer(rows.length - last));
       if (!rows.length) body.append(emptyRow());
-      if (focused !== undefined) body.querySelector(`[data-row="${focused}"]`)?.focus({ preventScroll: true });
+      if (focused !== undefined)
+        body.querySelector(`[data-row="${focused}"]`)?.focus({ preventScroll: true });
     }
 
-    const spacer = (n) => el("tr", { "aria-hidden": "true", class: "spacer", style: { height: `${n * ROW}px` }, hidden: n === 0 });
+    const spacer = (n) =>
+      el("tr", {
+        "aria-hidden": "true",
+        class: "spacer",
+        style: { height: `${n * ROW}px` },
+        hidden: n === 0,
+      });
 
     function emptyRow() {
       const said = state.length ? "Nothing matches." : (options.empty ?? "Nothing here.");
@@ -97,7 +129,11 @@
 
     function row(i, position) {
       const cells = columns.map((column) => cell(column, i));
-      const attributes = { "data-row": i, "aria-rowindex": position + 2, "aria-selected": i === state.chosen ? "true" : null };
+      const attributes = {
+        "data-row": i,
+        "aria-rowindex": position + 2,
+        "aria-selected": i === state.chosen ? "true" : null,
+      };
       if (options.onopen) {
         attributes.tabindex = 0;
         attributes.on = {
@@ -114,10 +150,20 @@
 
     function cell(column, i) {
       const content = text(column, i);
-      const classes = [column.unit ? "num" : "", column.code ? "code" : "", column.share ? "bar" : ""].join(" ").trim();
+      const classes = [
+        column.unit ? "num" : "",
+        column.code ? "code" : "",
+        column.share ? "bar" : "",
+      ]
+        .join(" ")
+        .trim();
       const style = column.share ? { "--share": Math.min(Math.max(column.share(i), 0), 1) } : {};
       const full = column.unit ? null : content;
-      return el("td", { class: classes || null, style, title: full }, el("span", { class: column.unit ? null : "truncate", text: content }));
+      return el(
+        "td",
+        { class: classes || null, style, title: full },
+        el("span", { class: column.unit ? null : "truncate", text: content }),
+      );
     }
 
     function move(event, position) {
@@ -125,7 +171,8 @@
       event.preventDefault();
       const top = position * ROW;
       if (top < wrap.scrollTop) wrap.scrollTop = top;
-      else if (top + 2 * ROW > wrap.scrollTop + wrap.clientHeight) wrap.scrollTop = top + 2 * ROW - wrap.clientHeight;
+      else if (top + 2 * ROW > wrap.scrollTop + wrap.clientHeight)
+        wrap.scrollTop = top + 2 * ROW - wrap.clientHeight;
       render();
       body.querySelector(`[data-row="${state.rows[position]}"]`)?.focus({ preventScroll: true });
     }
@@ -166,7 +213,8 @@
   /** Numbers by size, texts by their characters; what is missing comes last when ascending. */
   function compare(a, b) {
     if (typeof a === "number" && typeof b === "number") {
-      if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
+      if (Number.isNaN(a) || Number.isNaN(b))
+        return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
       return a - b;
     }
     const [left, right] = [String(a), String(b)];
@@ -181,7 +229,9 @@
       const button = el("button", { type: "button", text: head.textContent.trim() });
       head.replaceChildren(button);
       button.addEventListener("click", () => {
-        const descending = head.getAttribute("aria-sort") !== "descending" && (head.classList.contains("num") || head.hasAttribute("aria-sort"));
+        const descending =
+          head.getAttribute("aria-sort") !== "descending" &&
+          (head.classList.contains("num") || head.hasAttribute("aria-sort"));
         for (const other of heads) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", descending ? "descending" : "ascending");
         const keyed = [...body.rows].map((row) => [key(row.cells[k]), row]);

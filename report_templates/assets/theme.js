@@ -14,8 +14,13 @@
     choice = null;
   }
 
-  const current = () =>
-    choice === "light" || choice === "dark" ? choice : system.matches ? "dark" : "light";
+  let printing = false;
+
+  function current() {
+    if (printing) return "light";
+    if (choice === "light" || choice === "dark") return choice;
+    return system.matches ? "dark" : "light";
+  }
 
   function apply() {
     document.documentElement.dataset.theme = current();
@@ -40,7 +45,14 @@
     apply();
   }
 
+  function print(on) {
+    printing = on;
+    apply();
+  }
+
   system.addEventListener("change", apply);
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   document.addEventListener("DOMContentLoaded", () => {
     for (const button of document.querySelectorAll("[data-action=theme]")) {
       button.addEventListener("click", toggle);

@@ -12,7 +12,10 @@
   /** Round times from `from` to `to`, about so many. */
   function ticks(from, to, wanted) {
     const rough = Math.max((to - from) / wanted, 1);
-    const steps = rough < 60e9 ? decimal(rough) : [60e9, 120e9, 300e9, 600e9, 900e9, 1800e9, 3600e9, 7200e9, 21600e9, 43200e9, 86400e9];
+    const steps =
+      rough < 60e9
+        ? decimal(rough)
+        : [60e9, 120e9, 300e9, 600e9, 900e9, 1800e9, 3600e9, 7200e9, 21600e9, 43200e9, 86400e9];
     const step = steps.find((s) => s >= rough) ?? Math.ceil(rough / 86400e9) * 86400e9;
     const first = Math.ceil(from / step) * step;
     const result = [];
@@ -22,7 +25,8 @@
 
   function decimal(rough) {
     const power = 10 ** Math.floor(Math.log10(rough));
-    const seconds = power >= 10e9 ? [10e9, 15e9, 30e9, 60e9] : [power, 2 * power, 5 * power, 10 * power];
+    const seconds =
+      power >= 10e9 ? [10e9, 15e9, 30e9, 60e9] : [power, 2 * power, 5 * power, 10 * power];
     return seconds;
   }
 
@@ -57,7 +61,11 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       hovermode: false,
       showlegend: false,
-      font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: pk.theme.colour("--text-3") },
+      font: {
+        family: getComputedStyle(document.body).fontFamily,
+        size: 11,
+        color: pk.theme.colour("--text-3"),
+      },
     };
   }
 
@@ -88,7 +96,8 @@
     area.addEventListener("pointermove", (event) => {
       const time = timeAt(event);
       crosshair(time);
-      if (from && Math.abs(event.clientX - from.clientX) >= LEAST_DRAG) span(drag, timeAt(from), time);
+      if (from && Math.abs(event.clientX - from.clientX) >= LEAST_DRAG)
+        span(drag, timeAt(from), time);
       const said = from ? [range(timeAt(from), time), []] : describe(time, event);
       if (said) pk.dom.showTip(pk.dom.facts(...said), event.clientX, event.clientY);
       else pk.dom.hideTip();
@@ -108,7 +117,12 @@
       /** Puts the area over the plot of a chart of this size. */
       place(width, top, height) {
         const { l, r } = margins(width);
-        Object.assign(area.style, { left: `${l}px`, top: `${top}px`, width: `${width - l - r}px`, height: `${height}px` });
+        Object.assign(area.style, {
+          left: `${l}px`,
+          top: `${top}px`,
+          width: `${width - l - r}px`,
+          height: `${height}px`,
+        });
       },
     };
   }
@@ -128,7 +142,7 @@
   }
 
   function crosshair(time) {
-    for (const { area, line } of areas) {
+    for (const { line } of areas) {
       line.hidden = time === null;
       if (time !== null) line.style.left = `${(100 * time) / pk.data.page.duration_ns}%`;
     }
@@ -149,7 +163,9 @@
       width = Math.floor(element.clientWidth);
       if (width > 0) draw(width);
     };
-    new ResizeObserver(() => Math.floor(element.clientWidth) !== width && redraw()).observe(element);
+    new ResizeObserver(() => Math.floor(element.clientWidth) !== width && redraw()).observe(
+      element,
+    );
     pk.theme.on(redraw);
     redraw();
   }

@@ -21,14 +21,22 @@
 
   function chart(parent, data, series, last) {
     const legend = el("div", { class: "legend" });
-    const plot = el("div", { class: "timechart-plot", role: "img", "aria-label": described(series) });
+    const plot = el("div", {
+      class: "timechart-plot",
+      role: "img",
+      "aria-label": described(series),
+    });
     const box = el("div", { class: "timechart" }, plot);
     parent.append(el("figure", {}, el("div", { class: "chart-title" }, legend), box));
     const cover = pk.timeAxis.cover(box, (time) => tip(data, series, time));
     const height = HEIGHT + (last ? 20 : 0);
     pk.timeAxis.keepDrawn(box, (width) => {
       const items = series.map(({ title, unit, values }, k) => {
-        const item = el("span", { class: "legend-item" }, el("span", { class: "swatch", style: { background: `var(${LINES[k]})` } }));
+        const item = el(
+          "span",
+          { class: "legend-item" },
+          el("span", { class: "swatch", style: { background: `var(${LINES[k]})` } }),
+        );
         item.append(`${pk.format.text(title, 100)}, at most ${said(greatest(values), unit)}`);
         return item;
       });
@@ -56,14 +64,17 @@
       yaxis: amounts(top, series[0].unit),
       shapes: (data.marks ?? []).map(shape),
     };
-    layout.margin.b = last ? 20 : 0;
+    layout.margin.b = last ? 20 : 3;
     return Plotly.react(plot, traces, layout, { staticPlot: true });
   }
 
   /** An axis from 0 to a round number at or above `top`, with a label at both ends. */
   function amounts(top, unit) {
     const power = top > 0 ? 10 ** Math.floor(Math.log10(top)) : 1;
-    const end = unit === "bytes" ? top : (([1, 1.5, 2, 3, 4, 5, 7.5, 10].find((m) => m * power >= top) ?? 10) * power);
+    const end =
+      unit === "bytes"
+        ? top
+        : ([1, 1.5, 2, 3, 4, 5, 7.5, 10].find((m) => m * power >= top) ?? 10) * power;
     const most = end > 0 ? end : 1;
     const at = unit === "count" && most < 2 ? [0, most] : [0, most / 2, most];
     return {
@@ -87,7 +98,8 @@
   /** Whether the series has a value with none beside it, which no line would show. */
   function lonely(values) {
     const known = (i) => i >= 0 && i < values.length && Number.isFinite(values[i]);
-    for (let i = 0; i < values.length; i++) if (known(i) && !known(i - 1) && !known(i + 1)) return true;
+    for (let i = 0; i < values.length; i++)
+      if (known(i) && !known(i - 1) && !known(i + 1)) return true;
     return false;
   }
 
@@ -101,16 +113,18 @@
       x1: Math.max(to, from + pk.data.page.duration_ns / 400),
       y0: 0,
       y1: 1,
-      line: { width: 0 },
-      fillcolor: pk.theme.colour(`--${name}`),
-      opacity: 0.16,
+      line: { color: pk.theme.colour(`--${name}`), width: 1.5 },
+      fillcolor: pk.theme.colour(`--${name}-soft`),
       layer: "below",
     };
   }
 
   function tip(data, series, time) {
     const i = Math.floor((time - data.start_ns) / data.bucket_ns);
-    const rows = series.map(({ title, unit, values }) => [pk.format.text(title, 100), said(values[i], unit)]);
+    const rows = series.map(({ title, unit, values }) => [
+      pk.format.text(title, 100),
+      said(values[i], unit),
+    ]);
     return [heading(time), [...rows, ...marked(data.marks, time)]];
   }
 
@@ -118,7 +132,10 @@
 
   const marked = (marks, time) =>
     (marks ?? [])
-      .filter(({ from_ns: from, to_ns: to }) => from <= time && time <= Math.max(to, from + pk.data.page.duration_ns / 400))
+      .filter(
+        ({ from_ns: from, to_ns: to }) =>
+          from <= time && time <= Math.max(to, from + pk.data.page.duration_ns / 400),
+      )
       .map(({ severity, label }) => [severity, pk.format.text(label, 200)]);
 
   const described = (series) => `Over time: ${series.map(({ title }) => title).join(", ")}`;

@@ -37,14 +37,25 @@
       return rows;
     }
 
-    const root = el("div", { class: "waterfall", role: "table", "aria-label": "Spans of the request" });
+    const root = el("div", {
+      class: "waterfall",
+      role: "table",
+      "aria-label": "Spans of the request",
+    });
 
     function render() {
       const rows = visible();
-      const shown = rows.slice(0, limit).flatMap(([i, depth]) => (open.has(i) ? [row(i, depth), detail(i, depth)] : [row(i, depth)]));
+      const shown = rows
+        .slice(0, limit)
+        .flatMap(([i, depth]) =>
+          open.has(i) ? [row(i, depth), detail(i, depth)] : [row(i, depth)],
+        );
       root.replaceChildren(axis(scale), ...shown);
       if (rows.length > limit) {
-        const more = pk.dom.button(`Show ${pk.format.number(rows.length - limit)} more spans`, () => ((limit = Infinity), render()));
+        const more = pk.dom.button(
+          `Show ${pk.format.number(rows.length - limit)} more spans`,
+          () => ((limit = Infinity), render()),
+        );
         more.className += " waterfall-more";
         root.append(more);
       }
@@ -63,19 +74,43 @@
       });
       const name = el(
         "button",
-        { type: "button", class: "waterfall-open", "aria-expanded": String(open.has(i)), title: spans.name(i), on: { click: () => toggle(open) } },
+        {
+          type: "button",
+          class: "waterfall-open",
+          "aria-expanded": String(open.has(i)),
+          title: spans.name(i),
+          on: { click: () => toggle(open) },
+        },
         spans.name(i),
         el("span", { class: "service", text: `  ${spans.service(i)}` }),
       );
       const cell = el("div", { class: "waterfall-name", role: "rowheader" }, fold, name);
-      const track = el("div", { class: "waterfall-track", role: "cell", on: { click: () => toggle(open) } }, ...bars(i));
-      track.addEventListener("pointermove", (event) => pk.dom.showTip(pk.dom.facts(spans.name(i), summary(i)), event.clientX, event.clientY));
+      const track = el(
+        "div",
+        { class: "waterfall-track", role: "cell", on: { click: () => toggle(open) } },
+        ...bars(i),
+      );
+      track.addEventListener("pointermove", (event) =>
+        pk.dom.showTip(pk.dom.facts(spans.name(i), summary(i)), event.clientX, event.clientY),
+      );
       track.addEventListener("pointerleave", pk.dom.hideTip);
-      return el("div", { class: spans.error(i) ? "waterfall-row is-error" : "waterfall-row", role: "row", "data-span": i, style: { "--depth": Math.min(depth, 16) } }, cell, track);
+      return el(
+        "div",
+        {
+          class: spans.error(i) ? "waterfall-row is-error" : "waterfall-row",
+          role: "row",
+          "data-span": i,
+          style: { "--depth": Math.min(depth, 16) },
+        },
+        cell,
+        track,
+      );
     }
 
     function focus(i, set) {
-      const button = root.querySelector(`[data-span="${i}"] ${set === open ? ".waterfall-open" : ".waterfall-fold"}`);
+      const button = root.querySelector(
+        `[data-span="${i}"] ${set === open ? ".waterfall-open" : ".waterfall-fold"}`,
+      );
       button?.focus({ preventScroll: true });
       pk.dom.hideTip();
     }
@@ -84,13 +119,28 @@
       const fill = pk.flame.hues()[pk.flame.categoryHue(spans.category(i))];
       const left = scale.at(spans.start(i));
       const right = scale.at(spans.start(i) + spans.duration(i));
-      const bar = el("div", { class: "waterfall-bar", style: { left: `${left}%`, width: `${right - left}%`, "--fill": fill } });
+      const bar = el("div", {
+        class: "waterfall-bar",
+        style: { left: `${left}%`, width: `${right - left}%`, "--fill": fill },
+      });
       const marks = (segments.get(i) ?? []).map(([from, to]) =>
-        el("div", { class: "waterfall-critical", style: { left: `${scale.at(from)}%`, width: `${scale.at(to) - scale.at(from)}%` } }),
+        el("div", {
+          class: "waterfall-critical",
+          style: { left: `${scale.at(from)}%`, width: `${scale.at(to) - scale.at(from)}%` },
+        }),
       );
       // Beside the bar where there is room, before it where the bar ends at the edge.
-      const place = right < 84 ? { left: `${right}%` } : left > 14 ? { right: `${100 - left}%` } : { left: `${left}%` };
-      const time = el("span", { class: "waterfall-time", text: pk.format.duration(spans.duration(i)), style: place });
+      const place =
+        right < 84
+          ? { left: `${right}%` }
+          : left > 14
+            ? { right: `${100 - left}%` }
+            : { left: `${left}%` };
+      const time = el("span", {
+        class: "waterfall-time",
+        text: pk.format.duration(spans.duration(i)),
+        style: place,
+      });
       return [bar, ...marks, time];
     }
 
@@ -110,9 +160,15 @@
 
     function detail(i, depth) {
       const list = el("dl", { class: "pairs" });
-      for (const [key, value] of summary(i)) list.append(el("dt", { text: key }), el("dd", { class: "is-plain", text: value }));
-      for (const [key, value] of spans.facts(i)) list.append(el("dt", { text: key }), el("dd", {}, pk.dom.long(value)));
-      return el("div", { class: "waterfall-detail", style: { "--depth": Math.min(depth, 16) } }, list);
+      for (const [key, value] of summary(i))
+        list.append(el("dt", { text: key }), el("dd", { class: "is-plain", text: value }));
+      for (const [key, value] of spans.facts(i))
+        list.append(el("dt", { text: key }), el("dd", {}, pk.dom.long(value)));
+      return el(
+        "div",
+        { class: "waterfall-detail", style: { "--depth": Math.min(depth, 16) } },
+        list,
+      );
     }
 
     render();
@@ -134,7 +190,9 @@
 
   function axis(scale) {
     const marks = pk.timeAxis.ticks(scale.from, scale.to, 5).filter((time) => scale.at(time) < 96);
-    const labels = marks.map((time) => el("span", { text: pk.format.duration(time), style: { left: `${scale.at(time)}%` } }));
+    const labels = marks.map((time) =>
+      el("span", { text: pk.format.duration(time), style: { left: `${scale.at(time)}%` } }),
+    );
     return el("div", { class: "waterfall-axis", "aria-hidden": "true" }, ...labels);
   }
 
