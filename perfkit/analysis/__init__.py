@@ -24,8 +24,8 @@ from perfkit.analysis import (
     span_tree,
     span_waits,
     threads,
-    tool_calls,
     timeline,
+    tool_calls,
     tree,
 )
 from perfkit.analysis.session import Derived

@@ -44,7 +44,7 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     code, distinct = codes(spans, keys)
     groups = distinct.height
     weight = spans["adjusted_count"].to_numpy()
-    outer = _outermost(code, spans)
+    outer = outermost(code, spans)
     duration = spans["duration_ns"].to_numpy()
 
     def total(name: str) -> pl.Series:
@@ -71,7 +71,7 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _outermost(code: Ints, spans: pl.DataFrame) -> Bools:
+def outermost(code: Ints, spans: pl.DataFrame) -> Bools:
     """Return which spans are not below another span of their group."""
     row, subtree = spans["row"].to_numpy(), spans["subtree"].to_numpy()
     if not len(row):

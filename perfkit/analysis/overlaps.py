@@ -7,10 +7,11 @@ the running maximum of each.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from perfkit.analysis.forest import Ints
+from perfkit.analysis.forest import Bools, Ints
 
 _AXIS_NS = float(1 << 62)
 
@@ -21,35 +22,30 @@ def covered(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     Intervals are sorted by group; within a group by start. None ends before it starts.
     """
     result = np.zeros(groups, dtype=np.int64)
-    if not len(group):
-        return result
-    first, last = runs(group)
-    origin = start[first]
-    length = np.maximum.reduceat(end, first) - origin
-    counts = last - first + 1
-    for chunk in _chunks(length):
-        some = slice(first[chunk.start], last[chunk.stop - 1] + 1)
-        place = np.cumsum(length[chunk]) - length[chunk] - origin[chunk]
-        shift = np.repeat(place, counts[chunk])
-        ends = end[some] + shift
-        reached = np.maximum.accumulate(ends)
-        starts = start[some] + shift
-        new = reached - np.maximum(starts, np.append(starts[:1], reached[:-1]))
-        sums = np.add.reduceat(np.maximum(new, 0), first[chunk] - first[chunk.start])
-        result[group[first[chunk]]] = sums
+    for axis in _axes(group, start, end):
+        before = np.append(axis.start[:1], axis.reached[:-1])
+        new = np.maximum(axis.reached - np.maximum(axis.start, before), 0)
+        result[group[axis.rows][axis.first]] = np.add.reduceat(new, axis.first)
     return result
 
 
-def runs(group: Ints) -> tuple[Ints, Ints]:
-    """Return the first and the last index of each run of equal values."""
-    change = np.flatnonzero(group[1:] != group[:-1])
-    return np.append(0, change + 1), np.append(change, len(group) - 1)
+def overlapping_earlier(group: Ints, start: Ints, end: Ints) -> Bools:
+    """Return which intervals start before an earlier one of their group has ended.
+
+    Intervals are sorted as for `covered`.
+    """
+    result = np.zeros(len(group), dtype=np.bool_)
+    for axis in _axes(group, start, end):
+        overlaps = axis.start < np.append(axis.start[:1], axis.reached[:-1])
+        overlaps[axis.first] = False
+        result[axis.rows] = overlaps
+    return result
 
 
 def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     """Return for each group the largest number of its intervals that are open at one time.
 
-    An interval that begins when another ends does not overlap it; one of no length counts alone.
+    An interval that begins when another ends does not overlap it; one of no length lasts 1 ns.
     """
     result = np.zeros(groups, dtype=np.int64)
     if not len(group):
@@ -64,10 +60,36 @@ def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     return result
 
 
-def _chunks(length: Ints) -> Iterator[slice]:
-    """Cut groups into runs whose lengths together fit on the axis; nearly always one run."""
-    axis = np.cumsum(length, dtype=np.float64) / _AXIS_NS
-    piece = np.floor(axis).astype(np.int64)
-    starts = np.append(0, np.flatnonzero(np.diff(piece)) + 1)
-    for begin, stop in zip(starts, np.append(starts[1:], len(length)), strict=True):
-        yield slice(int(begin), int(stop))
+def runs(group: Ints) -> tuple[Ints, Ints]:
+    """Return the first and the last index of each run of equal values; of none for no values."""
+    change = np.flatnonzero(group[1:] != group[:-1])
+    if not len(group):
+        return change, change
+    return np.append(0, change + 1), np.append(change, len(group) - 1)
+
+
+class _Axis(NamedTuple):
+    """Groups laid end to end. `first` are the places where a group begins."""
+
+    rows: slice
+    first: Ints
+    start: Ints
+    reached: Ints
+    """The latest end so far."""
+
+
+def _axes(group: Ints, start: Ints, end: Ints) -> Iterator[_Axis]:
+    """Lay out the groups, on several axes if they are too long for one."""
+    if not len(group):
+        return
+    first, last = runs(group)
+    origin = start[first]
+    length = np.maximum.reduceat(end, first) - origin
+    axis = np.floor(np.cumsum(length, dtype=np.float64) / _AXIS_NS).astype(np.int64)
+    for begin, final in zip(*runs(axis), strict=True):
+        some = slice(begin, final + 1)
+        rows = slice(first[begin], last[final] + 1)
+        place = np.cumsum(length[some]) - length[some] - origin[some]
+        shift = np.repeat(place, last[some] - first[some] + 1)
+        reached = np.maximum.accumulate(end[rows] + shift)
+        yield _Axis(rows, first[some] - first[begin], start[rows] + shift, reached)
