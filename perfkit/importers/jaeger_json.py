@@ -82,7 +82,7 @@ class _Trace(msgspec.Struct):
 
 class _File(msgspec.Struct):
     data: list[msgspec.Raw] | None = None
-    spans: msgspec.Raw | None = None
+    spans: msgspec.Raw = msgspec.Raw()
 
 
 _tag = msgspec.json.Decoder(_Tag)
@@ -128,7 +128,7 @@ def _split(content: Any) -> Iterator[msgspec.Raw | bytes]:
         raise InputError(f"not Jaeger JSON: {error}") from error
     if file.data is not None:
         yield from file.data
-    elif file.spans is not None:
+    elif bytes(file.spans):
         yield bytes(content)
 
 

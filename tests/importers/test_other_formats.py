@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+
+from perfkit.errors import InputError
+from perfkit.importers import otlp_protobuf
+from tests.importers.memory import imported
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+START = 1_700_000_000_000_000_000
+
+
+def test_otlp_lines_of_all_signals() -> None:
+    writer = imported(SAMPLES / "otlp-lines.jsonl")
+    assert writer.info.rows["spans"] == 2
+    assert writer.info.rows["metrics"] == 3
+    assert writer.lost() == {
+        "metric point whose value is no finite number": 1,
+        "logs, which perfkit does not read": 1,
+    }
+
+
+def test_an_error_in_lines_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes((SAMPLES / "otlp-lines.jsonl").read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"x\.jsonl, line 5: not valid JSON"):
+        imported(path)
+
+
+def test_a_template_with_placeholders_says_so(shared_data: Path) -> None:
+    with pytest.raises(InputError, match="not valid JSON") as caught:
+        imported(shared_data / "otlp_json" / "traces.json")
+    assert caught.value.hint is not None
+    assert "fill in the placeholder START_TIME" in caught.value.hint
+
+
+def test_every_otlp_file_of_the_shared_data(shared_data: Path) -> None:
+    for binary in sorted((shared_data / "otlp_protobuf").glob("*.binpb")):
+        text = shared_data / "otlp_json" / binary.name.removesuffix(".binpb")
+        from_binary, from_text = imported(binary), imported(text)
+        assert from_binary.info.rows == from_text.info.rows
+        for table in from_binary.info.rows:
+            assert from_binary.table(table).equals(from_text.table(table))
+    lines = imported(shared_data / "otlp_json" / "otlp2jaeger-multi-in.json.txt")
+    whole = imported(shared_data / "otlp_json" / "otlp2jaeger-multi-in-combined.json")
+    assert lines.table("spans").equals(whole.table("spans"))
+
+
+def metrics() -> ExportMetricsServiceRequest:
+    request = ExportMetricsServiceRequest()
+    group = request.resource_metrics.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "shop"
+    metric = group.scope_metrics.add().metrics.add(name="cpu", unit="1", description="d")
+    metric.gauge.data_points.add(time_unix_nano=START, as_double=0.5)
+    return request
+
+
+@pytest.mark.parametrize("shape", ["gauge", "sum", "histogram", "summary"])
+def test_metrics_are_told_from_traces(shape: str, tmp_path: Path) -> None:
+    request = metrics()
+    metric = request.resource_metrics[0].scope_metrics[0].metrics[0]
+    metric.ClearField("gauge")
+    getattr(metric, shape).data_points.add(time_unix_nano=START)
+    path = tmp_path / "x"
+    path.write_bytes(request.SerializeToString())
+    assert imported(path).table("metrics")["name"].to_list() == ["cpu"]
+
+
+def test_logs_are_refused(tmp_path: Path) -> None:
+    logs = LogsData()
+    group = logs.resource_logs.add()
+    group.resource.attributes.add(key="a").value.string_value = "b"
+    group.scope_logs.add().log_records.add(time_unix_nano=START).body.string_value = "hello"
+    path = tmp_path / "x"
+    path.write_bytes(logs.SerializeToString())
+    with pytest.raises(InputError, match="OTLP logs, which perfkit does not read"):
+        imported(path)
+
+
+def test_joined_bodies_are_read_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (SAMPLES / "otlp.pb").read_bytes()
+    path = tmp_path / "x.pb"
+    path.write_bytes(body * 5)
+    monkeypatch.setattr(otlp_protobuf, "_PIECE_BYTES", len(body) + 1)
+    assert imported(path).info.rows["spans"] == 10
+    path.write_bytes(body * 5 + body[:100])
+    with pytest.raises(InputError, match=rf"x\.pb, byte {5 * len(body)}: cut off"):
+        imported(path)
+    path.write_bytes(body * 3 + b"\x0a\x04abcd" + body)
+    with pytest.raises(InputError, match=rf"x\.pb, byte {2 * len(body)}: not OTLP"):
+        imported(path)
+    path.write_bytes(body + b"\xff" * 20)
+    with pytest.raises(InputError, match=rf"x\.pb, byte {len(body)}: "):
+        imported(path)
+
+
+def test_spans_without_anything_but_ids_are_traces(tmp_path: Path) -> None:
+    request = ExportTraceServiceRequest()
+    part = request.resource_spans.add().scope_spans.add()
+    part.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name="x", start_time_unix_nano=START)
+    path = tmp_path / "x"
+    path.write_bytes(request.SerializeToString())
+    assert imported(path).table("spans")["name"].to_list() == ["x"]
+
+
+def test_psutil_readings() -> None:
+    metrics = imported(SAMPLES / "psutil.jsonl").table("metrics")
+    assert metrics.height == 4 * 11
+    first = {
+        (row["name"], row["attributes"]): row for row in metrics.to_dicts()[:11]
+    }
+    cpu = first["process.cpu.utilization", None]
+    assert cpu["value"] == pytest.approx(0.18)
+    assert cpu["ts_ns"] == pytest.approx(1_795_416_393_144_431_600, abs=1000)  # it is a float
+    assert first["process.memory.usage", None]["value"] == 304_283_648
+    written = first["process.disk.io", '{"disk.io.direction":"write"}']
+    assert (written["kind"], written["unit"]) == ("counter", "By")
+
+
+def test_odd_psutil_readings(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text(
+        '{"t": 1795416393, "cpu": true, "rss": null, "fds": "3", "rd": 1e30, "threads": 2}\n'
+        '{"t": -1, "cpu": 1}\n{"cpu": 1}\n'
+    )
+    writer = imported(path)
+    assert writer.table("metrics")["name"].to_list() == ["process.thread.count"]
+    assert writer.lost() == {"reading without a plausible time": 2}
+
+
+def test_pyspy_chrometrace_is_anchored_to_the_files_time_or_the_users(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes((SAMPLES / "pyspy-chrometrace.json").read_bytes())
+    os.utime(path, ns=(START, START))
+    guessed = imported(path)
+    end = pl.col("ts_ns") + pl.col("duration_ns")
+    assert guessed.table("samples").select(end.max()).item() == START
+    assert any("approximate" in note for note in guessed.info.notes)
+    said = imported(path, started_at_ns=START)
+    assert said.table("samples")["ts_ns"].min() >= START
+    assert said.info.notes == []
+    assert set(said.table("samples")["stack_id"]) <= set(said.table("stacks")["stack_id"])
+    assert set(said.table("stacks")["frame_id"]) == set(said.table("frames")["frame_id"])
+
+
+def test_collapsed_stacks() -> None:
+    writer = imported(SAMPLES / "pyspy-raw.txt")
+    samples = writer.table("samples")
+    assert samples["count"].sum() == 83 + 2 + 20 + 3 + 41
+    assert samples["ts_ns"].null_count() == samples["duration_ns"].null_count() == samples.height
+    assert set(samples["pid"]) == {14472, 14477}
+    assert "(no Python frames)" in set(writer.table("frames")["function"])
+
+
+def test_a_bad_line_of_collapsed_stacks_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"a;b 1\n\na;b\xff 2\n")
+    with pytest.raises(InputError, match="x, line 3: not a stack and its count"):
+        imported(path)
+
+
+def test_the_folder_of_one_run_is_one_capture(shared_data: Path) -> None:
+    writer = imported(shared_data / "contextforge")
+    assert writer.info.rows["spans"] == 4793 + 1009
+    assert writer.info.rows["metrics"] == 219 * 11 + 388
+    assert {source["format"] for source in writer.info.sources} == {
+        *("otlp-protobuf", "mcp-gateway-db", "psutil-jsonl", "pyspy-chrometrace", "collapsed"),
+    }
+    assert writer.lost() == {"its format is not recognised": 1}  # py-spy's speedscope
