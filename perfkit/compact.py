@@ -18,7 +18,7 @@ from perfkit import journal, model
 from perfkit.batch import Batch
 from perfkit.capture import conform, write_part
 from perfkit.errors import InputError
-from perfkit.journal import JOURNAL_DIR, StackMeta, StackSegment
+from perfkit.journal import JOURNAL_DIR, RESERVE_NAME, StackMeta, StackSegment
 from perfkit.stacks import StackTable
 
 if TYPE_CHECKING:
@@ -178,7 +178,19 @@ def compact_leftovers(capture: Capture, *, write: bool) -> dict[str, list[pl.Laz
         for table, frame in segments.frames(segment, rejected):
             extra.setdefault(table, []).append(frame.lazy())
         _count_losses(capture, rejected)
+    if write:
+        _tidy(capture.path)
     return extra
+
+
+def _tidy(capture: Path) -> None:
+    """Remove what a killed writer left and nobody needs."""
+    directory = capture / JOURNAL_DIR
+    (directory / RESERVE_NAME).unlink(missing_ok=True)
+    for temporary in [*capture.glob(".*.tmp"), *capture.glob("*/.*.tmp")]:
+        temporary.unlink(missing_ok=True)
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _unwritten(capture: Path, *, remove: bool) -> dict[str, int]:

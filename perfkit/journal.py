@@ -28,6 +28,8 @@ from perfkit.errors import InputError
 from perfkit.manifest import atomic_write, sync_directory
 
 JOURNAL_DIR = "journal"
+RESERVE_NAME = "reserve"
+"""A file that only holds back space while recording."""
 
 _HEADER = struct.Struct("<4sBBHII")
 _MAGIC = b"pkj1"

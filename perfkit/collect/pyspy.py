@@ -7,12 +7,14 @@ SIGTERM loses everything.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 from perfkit.collect import spawn
 from perfkit.collect.access import require_py_spy
@@ -40,17 +42,29 @@ class PySpy:
         self._ready = threading.Event()
         command = [require_py_spy(), "record", "--pid", str(pid), "--output", str(output)]
         command += ["--format", "chrometrace", "--idle", "--threads", "--full-filenames"]
-        # A session of its own: ^C on the terminal is ours to handle, and must not end py-spy.
-        started = spawn.start(
-            [*command, "--hideprogress", *settings.arguments()],
-            "follows",
-            stdout=subprocess.PIPE,
-            pass_fds=keep_open,
-            new_session=True,
-        )
+        read_fd, write_fd = os.pipe()
+        pipe = os.fdopen(read_fd, "rb")
+        try:
+            started = spawn.start(
+                [*command, "--hideprogress", *settings.arguments()],
+                "follows",
+                stdout=write_fd,
+                # It also holds the reading end: if we die, what it says must not fail, because it
+                # says that it stops before it writes its file.
+                pass_fds=[read_fd, *keep_open],
+                # ^C on the terminal is ours to handle, and must not end py-spy.
+                new_session=True,
+            )
+        except BaseException:
+            pipe.close()
+            raise
+        finally:
+            os.close(write_fd)
         self.began = started.began
         self._process = started.process
-        self._reader = threading.Thread(target=self._read, name="py-spy output", daemon=True)
+        self._reader = threading.Thread(
+            target=self._read, args=(pipe,), name="py-spy output", daemon=True
+        )
         self._reader.start()
 
     @property
@@ -100,9 +114,8 @@ class PySpy:
         self._reader.join()
         return self._process.returncode == 0 and self.output.is_file()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for raw in self._process.stdout:
+    def _read(self, pipe: IO[bytes]) -> None:
+        for raw in pipe:
             now_ns = time.monotonic_ns()
             line = raw.decode("utf-8", "replace").strip()
             if lag := _LAG.search(line):
@@ -115,4 +128,5 @@ class PySpy:
                 self.stopped_ns = now_ns
             elif line and len(self.messages) < 50:
                 self.messages.append(line)
+        pipe.close()
         self._ready.set()  # it ended: nobody needs to wait any longer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perfkit.collect.compactor import Compactor
 from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
-from perfkit.journal import JOURNAL_DIR, Kind, Record
+from perfkit.journal import JOURNAL_DIR, RESERVE_NAME, Kind, Record
 from perfkit.manifest import INFO_NAME, create
 
 _MIN_FREE_BYTES = 64 << 20
@@ -32,7 +32,7 @@ class Store:
             backlog_bytes=self.compactor.backlog_bytes,
         )
         # Space held back, so that a full disk does not keep us from ending in order.
-        self._reserve = self.journal / "reserve"
+        self._reserve = self.journal / RESERVE_NAME
         with self._reserve.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
 

@@ -105,8 +105,10 @@ class ThreadStates:
         first, last = self._first_ns[thread], self._last_ns[thread]
         known = (self._tids[thread] == tid) & (start < last) & (end > first)
         # Where a sample goes beyond what was watched, its outermost state is taken to go on.
-        low_key = self._key(thread, np.clip(start, first, last))
-        high_key = self._key(thread, np.clip(end, first, last))
+        # A change close to its ends is not worth a row of its own.
+        margin = np.minimum(_MIN_PIECE_NS, (end - start) // 2)
+        low_key = self._key(thread, np.clip(start + margin, first, last))
+        high_key = self._key(thread, np.clip(end - margin, first, last))
         low = np.searchsorted(self._changes, low_key, side="right")
         high = np.maximum(np.searchsorted(self._changes, high_key, side="left"), low)
         pieces = np.where(known, high - low + 1, 1)

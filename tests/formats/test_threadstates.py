@@ -1,0 +1,202 @@
+"""States of samples from the thread log, against a millisecond by millisecond twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit import model
+from perfkit.capture import conform
+from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
+from perfkit.formats.threadstates import ThreadStates
+
+MS = 1_000_000
+LOOK_MS = 20
+PID = 7
+EPOCH_NS = 1_790_000_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Thread:
+    """What a thread really did: alternating pauses and runs, in whole looks of 20 ms."""
+
+    tid: int
+    plan: tuple[int, ...]
+
+    def runs(self) -> list[bool]:
+        """Return for each look whether it ran in it: it begins with a pause."""
+        return [bool(place % 2) for place, length in enumerate(self.plan) for _ in range(length)]
+
+
+THREADS = st.lists(
+    st.builds(
+        Thread,
+        st.integers(100, 105),
+        st.lists(st.integers(1, 4), min_size=1, max_size=6).map(tuple),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda thread: thread.tid,
+)
+
+
+def log_of(threads: list[Thread], *, sparse: bool) -> bytes:
+    """Write the log that a watcher would; `sparse` leaves out points in which nothing changed."""
+    log = ThreadLogWriter()
+    log.add(0, PID, POLLED)
+    for thread in threads:
+        busy = 0
+        written = True
+        log.add(0, thread.tid, 0)
+        runs = thread.runs()
+        for look, ran in enumerate(runs, 1):
+            if ran and not written:
+                log.add((look - 1) * LOOK_MS * MS, thread.tid, busy)
+            busy += LOOK_MS * MS * ran
+            written = ran or not sparse or look == len(runs)
+            if written:
+                log.add(look * LOOK_MS * MS, thread.tid, busy)
+        log.add((len(runs) * LOOK_MS + 5) * MS, thread.tid, DIED)
+    for look in range(40):
+        log.add(look * LOOK_MS * MS, 0, TICK)
+    return log.take()
+
+
+def samples(*rows: tuple[int, int, int]) -> pl.DataFrame:
+    """Return samples from (tid, start ms, duration ms)."""
+    return conform(
+        model.SAMPLES,
+        {
+            "ts_ns": [EPOCH_NS + row[1] * MS for row in rows],
+            "duration_ns": [row[2] * MS for row in rows],
+            "tid": [row[0] for row in rows],
+            "pid": [PID] * len(rows),
+            "stack_id": list(range(len(rows))),
+        },
+    )
+
+
+def pieces(frame: pl.DataFrame) -> list[tuple[int, float, float, str | None]]:
+    """Return (stack, start ms, duration ms, state) in time order."""
+    ordered = frame.sort("stack_id", "ts_ns")
+    return [
+        (row["stack_id"], (row["ts_ns"] - EPOCH_NS) / MS, row["duration_ns"] / MS, row["state"])
+        for row in ordered.iter_rows(named=True)
+    ]
+
+
+@given(threads=THREADS, data=st.data(), sparse=st.booleans())
+def test_states_are_those_of_the_twin(
+    threads: list[Thread], data: st.DataObject, sparse: bool
+) -> None:
+    rows = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from([thread.tid for thread in threads]),
+                st.integers(0, 30).map(lambda looks: looks * LOOK_MS),
+                st.integers(1, 20).map(lambda looks: looks * LOOK_MS),
+            ),
+            max_size=5,
+        )
+    )
+    states = ThreadStates(log_of(threads, sparse=sparse), EPOCH_NS)
+    found = pieces(states.apply(samples(*rows)))
+    painted: dict[tuple[int, int], str | None] = {}
+    for stack, start, length, state in found:
+        for ms in range(round(start), round(start + length)):
+            assert (stack, ms) not in painted, "pieces must not overlap"
+            painted[stack, ms] = state
+    by_tid = {thread.tid: thread for thread in threads}
+    expected: dict[tuple[int, int], str | None] = {}
+    for stack, (tid, start_ms, length_ms) in enumerate(rows):
+        runs = by_tid[tid].runs()
+        death_ms = len(runs) * LOOK_MS + 5
+        # Samples that begin after the death belong to another thread with the same number.
+        end_ms = min(start_ms + length_ms, death_ms if start_ms <= death_ms else 10**9)
+        for ms in range(start_ms, end_ms):
+            look = min(ms // LOOK_MS, len(runs) - 1)  # the last state goes on
+            state = "running" if runs[look] else "idle"
+            expected[stack, ms] = state if start_ms < len(runs) * LOOK_MS else None
+    assert painted == expected
+
+
+def test_a_run_over_several_looks_has_sharp_ends() -> None:
+    log = ThreadLogWriter()
+    # Idle until 50 ms, then running until 110 ms: looks see it only in sum.
+    for at_ms, busy_ms in (
+        (0, 0),
+        (20, 0),
+        (40, 0),
+        (60, 10),
+        (80, 30),
+        (100, 50),
+        (120, 60),
+        (140, 60),
+    ):
+        log.add(at_ms * MS, 1, busy_ms * MS)
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 140))))
+    assert found == [(0, 0, 50, "idle"), (0, 50, 60, "running"), (0, 110, 30, "idle")]
+
+
+def test_time_that_is_counted_late_is_put_where_it_belongs() -> None:
+    log = ThreadLogWriter()
+    # The thread waited for a CPU from 20 to 80 ms; the kernel says so only when it got one.
+    for at_ms, busy_ms in ((0, 0), (20, 0), (40, 0), (60, 0), (80, 0), (100, 80), (120, 80)):
+        log.add(at_ms * MS, 1, busy_ms * MS)
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 120))))
+    assert found == [(0, 0, 20, "idle"), (0, 20, 80, "running"), (0, 100, 20, "idle")]
+
+
+def test_a_thread_that_was_never_seen_was_gone_at_the_next_look() -> None:
+    log = ThreadLogWriter()
+    log.add(0, PID, POLLED)
+    for at_ms in (0, 20, 40, 60):
+        log.add(at_ms * MS, 0, TICK)
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((5, 25, 500))))
+    assert found == [(0, 25, 15, None)]
+
+
+def test_threads_of_a_process_that_was_not_watched_are_left_alone() -> None:
+    log = ThreadLogWriter()
+    log.add(30 * MS, PID, POLLED)
+    for at_ms in (30, 50):
+        log.add(at_ms * MS, 0, TICK)
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((5, 25, 500))))
+    assert found == [(0, 25, 500, None)]
+
+
+def test_a_thread_id_that_is_used_again_is_clipped_at_its_own_death() -> None:
+    log = ThreadLogWriter()
+    log.add(0, 1, 0)
+    log.add(50 * MS, 1, DIED)
+    log.add(100 * MS, 1, 0)
+    log.add(180 * MS, 1, DIED)
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 10, 300), (1, 110, 300))))
+    assert [(piece[1], piece[2]) for piece in found] == [(10, 40), (110, 70)]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 23], ids=["empty", "cut"])
+def test_an_empty_log_changes_nothing(data: bytes) -> None:
+    before = samples((1, 0, 100))
+    assert ThreadStates(data, EPOCH_NS).apply(before).equals(before)
+
+
+def test_samples_without_times_or_threads_are_kept() -> None:
+    frame = samples((1, 0, 100), (1, 0, 100)).with_columns(
+        ts_ns=pl.Series([None, EPOCH_NS], dtype=pl.Int64), tid=pl.lit(None, dtype=pl.Int64)
+    )
+    log = ThreadLogWriter()
+    log.add(0, 1, 0)
+    log.add(100 * MS, 1, 50 * MS)
+    kept = ThreadStates(log.take(), EPOCH_NS).apply(frame)
+    assert kept.height == 2
+    assert kept["state"].null_count() == 2
+
+
+@given(data=st.binary(max_size=400))
+def test_any_bytes_can_be_read(data: bytes) -> None:
+    ThreadStates(data, 0).apply(samples((1, 0, 10), (2, 5, 10)))
