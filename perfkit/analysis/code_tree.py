@@ -14,7 +14,7 @@ _WEIGHTS = ("self_ns", "running_ns", "unknown_ns", "self_count")
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `code_tree`: weights by stack first, then sums towards the roots."""
     paths = tables.frame("call_paths")
-    weights = stack_weights(tables["samples"])
+    weights = stack_weights(population_samples(tables))
     timed = weights["timed"].sum() > 0
     nodes = paths.join(weights, on="stack_id", how="left", maintain_order="left").with_columns(
         pl.col(*_WEIGHTS).fill_null(0)
@@ -48,6 +48,11 @@ def compute(tables: Tables) -> pl.DataFrame:
     if not timed:
         nodes = nodes.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in times)
     return nodes.select(list(COLUMNS))
+
+
+def population_samples(tables: Tables) -> pl.LazyFrame:
+    """Return the samples to add up; as captured, without their order, unless requests are filtered."""
+    return tables["ordered_samples" if tables.filters.by_request else "samples"]
 
 
 def stack_weights(samples: pl.LazyFrame) -> pl.DataFrame:
@@ -92,7 +97,7 @@ COLUMNS = {
 DERIVED = Derived(
     "code_tree",
     "one node of the merged call tree of all samples",
-    ("samples", "stacks", "frames"),
+    ("samples", "call_paths"),
     compute,
     COLUMNS,
 )

@@ -57,7 +57,7 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
     ("io", r"grpc/_channel\.py", r"_blocking|_next|result"),
     ("io", r"opentelemetry/exporter/.*\.py", r"_export|export"),
 )
-"""The first that matches wins. Sources: the files named, in the releases current in 2025."""
+"""The first role that matches wins. Sources: the files named, in the releases current in 2025."""
 
 # fmt: off
 _FRAMEWORKS = frozenset(
@@ -94,13 +94,20 @@ IDLE_LEAVES = ("select", "worker", "queue", "condition")
 
 def role() -> pl.Expr:
     """Return the role of a frame with the columns `function` and `file`, as text; mostly null."""
-    file = pl.col("file").fill_null("").str.replace_all("\\", "/", literal=True)
-    function = pl.col("function").fill_null("")
+    place = pl.concat_str(
+        pl.col("file").fill_null("").str.replace_all("\\", "/", literal=True),
+        pl.lit("\n"),
+        pl.col("function").fill_null(""),
+    )
     expression = pl.lit(None, dtype=pl.String)
-    for name, file_pattern, function_pattern in reversed(_ROLES):
-        matches = file.str.contains(f"(?:{file_pattern})$") & function.str.contains(
-            rf"(?:^|\.)(?:{function_pattern})$"
+    for name in reversed(dict.fromkeys(name for name, _, _ in _ROLES)):
+        # One pattern a role: Polars compiles each, and keeps few.
+        patterns = (
+            rf"(?:{file})\n(?:.*\.)?(?:{function})$"
+            for own, file, function in _ROLES
+            if own == name
         )
+        matches = place.str.contains("|".join(patterns))
         expression = pl.when(matches).then(pl.lit(name)).otherwise(expression)
     return expression
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from perfkit.analysis.lock_evidence import Exclusion
 from perfkit.analysis.overlaps import most_at_once
-from perfkit.analysis.samples import number_runs
+from perfkit.analysis.samples import all_requests, number_runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.waiting import waits
 
@@ -27,6 +27,8 @@ _PLACE = ("kind", "function", "file", "line", "waits_in", "waits_in_module")
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `lock_waits`, most waiting first."""
+    if tables.filters.by_request:
+        return all_requests(tables).frame(DERIVED.name)
     paths = tables.frame("call_paths")
     rows = _rows(tables, paths)
     waiting = pl.concat([_named(rows), _bare_locks(rows, paths)], how="diagonal_relaxed")

@@ -18,7 +18,7 @@ import polars as pl
 from perfkit.analysis.call_paths import CallPaths
 from perfkit.analysis.frame_roles import LOOP_ROLES, PRIMITIVES
 from perfkit.analysis.intervals import Changes
-from perfkit.analysis.samples import number_runs
+from perfkit.analysis.samples import all_requests, number_runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.span_threads import NOWHERE, span_threads
 
@@ -28,6 +28,8 @@ MIN_BLOCKED_NS = 20_000_000
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `loop_blocking`, longest first."""
+    if tables.filters.by_request:
+        return all_requests(tables).frame(DERIVED.name)
     paths = tables.frame("call_paths")
     sites = blocking_sites(paths)
     waiting = paths.select(

@@ -71,7 +71,7 @@ class _Activity:
         working = uncovered(whole, covers, ranks)
         # One interval for all spans of an entry on a thread, so that an entry counts once.
         thread = matched.thread[working.group]
-        entry = np.stack([thread, matched.entry_row[working.group]])
+        entry = np.stack([thread, matched.entry[working.group]])
         pairs, pair = np.unique(entry, axis=1, return_inverse=True)
         serving = union(Intervals(pair.reshape(-1), working.start, working.end), ranks)
         # Where one interval is open, the sum of the numbers of the open ones is its number.
@@ -80,13 +80,13 @@ class _Activity:
                 "rows": _open(changes, thread, working),
                 "row": _open(changes, thread, working, matched.row[working.group]),
                 "entries": _open(changes, pairs[0, serving.group], serving),
-                "entry_row": _open(
-                    changes, pairs[0, serving.group], serving, pairs[1, serving.group]
-                ),
+                "entry": _open(changes, pairs[0, serving.group], serving, pairs[1, serving.group]),
             }
-        ).select(
-            row=pl.when(pl.col("rows") == 1).then("row"),
-            entry_row=pl.when(pl.col("entries") == 1).then("entry_row"),
+        )
+        one = (pl.col("entries") == 1) & (pl.col("entry") >= 0)
+        state = state.select(
+            row=spans.rows.gather(state.select(pl.when(pl.col("rows") == 1).then("row"))["row"]),
+            entry_row=spans.rows.gather(state.select(pl.when(one).then("entry"))["entry"]),
             ambiguous=pl.col("entries") > 1,
         )
         return cls(changes, state)

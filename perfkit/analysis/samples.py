@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from perfkit.analysis import population
+from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Derived, Tables
 
 _MAX_GAP_NS = 1_000_000
@@ -12,7 +14,7 @@ _MAX_GAP_NS = 1_000_000
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `ordered_samples`; samples without a time come last."""
-    samples = tables["samples"].collect()
+    samples = _of_population(tables) if tables.filters.by_request else tables["samples"].collect()
     if not samples["ts_ns"].is_sorted(nulls_last=True):
         samples = samples.sort("ts_ns", nulls_last=True, maintain_order=True)
     threads = _numbered(samples.select("pid", "tid").unique().sort("pid", "tid"), "thread")
@@ -25,6 +27,31 @@ def compute(tables: Tables) -> pl.DataFrame:
         .pipe(_numbered, "sample_row")
         .select(list(COLUMNS))
     )
+
+
+def _of_population(tables: Tables) -> pl.DataFrame:
+    """Return the parts of samples in which only an entry that passes the filters was at work."""
+    whole = Tables(tables.capture)
+    entries = population.passing(whole, tables.filters)
+    kept = pl.Series(entries).gather(whole.frame("sample_spans")["entry_row"]).fill_null(False)
+    pieces = whole.frame("sample_spans").filter(kept)
+    samples = whole.frame("ordered_samples")[pieces["sample_row"]]
+    first = pieces["sample_row"].is_first_distinct()
+    return samples.with_columns(
+        pieces["start_ns"].alias("ts_ns"),
+        pieces["duration_ns"],
+        # An observation is one, into however many parts it is cut.
+        count=pl.when(first).then(pl.col("count").fill_null(1)).otherwise(0),
+    ).drop("thread", "path", "sample_row")
+
+
+def all_requests(tables: Tables) -> Tables:
+    """Return the capture with the filters of time alone.
+
+    Threads wait for whoever is in their way, whether or not that request passes the filters.
+    """
+    filters = Filters(since_ns=tables.filters.since_ns, until_ns=tables.filters.until_ns)
+    return Tables(tables.capture, filters)
 
 
 def _numbered(frame: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -58,7 +85,8 @@ COLUMNS = {
 
 DERIVED = Derived(
     "ordered_samples",
-    "one sample, numbered in the order of time",
+    "one sample, numbered in the order of time; when requests are filtered, one part of a sample "
+    "in which only an entry that passes was at work",
     ("samples", "call_paths"),
     compute,
     COLUMNS,

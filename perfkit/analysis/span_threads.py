@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from perfkit.analysis import population
+from perfkit.analysis.filters import Filters
 from perfkit.analysis.intervals import Ints
 from perfkit.analysis.session import Tables
+from perfkit.analysis.tree import rows_or_null
 
 NOWHERE = -1
 _MAX_CLIMB = 64
@@ -20,7 +23,7 @@ class Matched:
     """The spans that ran on sampled threads, as columns."""
 
     row: Ints
-    entry_row: Ints
+    entry: Ints
     thread: Ints
     above: Ints
     """Position in these columns of the nearest ancestor on the same thread, or NOWHERE."""
@@ -35,8 +38,11 @@ class SpanThreads:
     threads: pl.DataFrame
     """`pid`, `tid`, `thread`: the threads that were sampled with times."""
     spans: pl.DataFrame
-    """One row a span of `tree`: `row`, `parent_row`, `entry_row`, `service`, `start_ns`, `end_ns`,
-    `thread`, `request`: whether it is one, `named`: whether it says its thread."""
+    """One row a span, filtered out or not: `row`, `parent_row`, `entry` (negative when it was not
+    captured), `service`, `start_ns`, `end_ns`, `thread`, `request` (whether it is one), and `named`
+    (whether it says its thread)."""
+    rows: pl.Series
+    """Row in `tree` of each row here and of each entry; null for those that are filtered out."""
 
     @property
     def thread_count(self) -> int:
@@ -49,7 +55,7 @@ class SpanThreads:
         chosen = np.flatnonzero(thread != NOWHERE)
         place = np.full(self.spans.height, NOWHERE, dtype=np.int64)
         place[chosen] = np.arange(len(chosen))
-        parent = self._parents()
+        parent = self.spans["parent_row"].fill_null(NOWHERE).to_numpy()
         above = parent[chosen]
         for _ in range(_MAX_CLIMB):
             elsewhere = np.flatnonzero((above != NOWHERE) & (thread[above] != thread[chosen]))
@@ -60,19 +66,12 @@ class SpanThreads:
         columns = self.spans[chosen]
         return Matched(
             columns["row"].to_numpy(),
-            columns["entry_row"].to_numpy(),
+            columns["entry"].to_numpy(),
             thread[chosen],
             np.where(above != NOWHERE, place[above], NOWHERE),
             columns["start_ns"].to_numpy(),
             columns["end_ns"].to_numpy(),
         )
-
-    def _parents(self) -> Ints:
-        places = self.spans.select("row").with_row_index("place")
-        joined = self.spans.select("parent_row").join(
-            places, left_on="parent_row", right_on="row", how="left", maintain_order="left"
-        )
-        return joined["place"].cast(pl.Int64).fill_null(NOWHERE).to_numpy()
 
     def reason(self) -> str:
         """Say how spans and samples were joined, or why they could not be."""
@@ -107,19 +106,24 @@ def span_threads(tables: Tables) -> SpanThreads:
     by_process = named.filter(alone).drop_nulls("pid").select("pid", by_process="thread")
     alone = pl.len().over("tid") == 1
     by_thread = named.filter(alone).select("tid", by_thread="thread")
+    tree, rows = _whole_tree(tables)
+    # Spans whose entry was not captured still keep their thread busy, for a request of their own.
+    lost = -1 - pl.struct("trace_hi", "trace_lo").rank("dense").cast(pl.Int64)
     spans = (
-        tables["tree"]
+        tree.lazy()
         .select(
+            "row",
+            "parent_row",
             "duplicate",
-            pl.col("row", "parent_row", "entry_row").cast(pl.Int64),
-            "start_ns",
             "pid",
             "service",
+            entry=pl.coalesce("entry_row", lost),
             request=(pl.col("row") == pl.col("request_row")) & ~pl.col("duplicate"),
             tid="thread_id",
-            # Clock skew handling and bad input may leave a span without length.
-            end_ns=pl.col("start_ns") + pl.col("duration_ns").fill_null(0).clip(0),
             named=pl.col("thread_id").is_not_null(),
+            # Samples are on the clock of the span's own host.
+            start_ns=pl.col("start_ns") - pl.col("skew_ns"),
+            end_ns=pl.col("end_ns") - pl.col("skew_ns"),
         )
         .join(threads.lazy(), on=["pid", "tid"], how="left", maintain_order="left")
         .join(by_process.lazy(), on="pid", how="left", maintain_order="left")
@@ -138,4 +142,17 @@ def span_threads(tables: Tables) -> SpanThreads:
         .drop("pid", "tid", "by_process", "by_thread", "duplicate")
         .collect()
     )
-    return SpanThreads(threads, spans.filter(pl.col("entry_row").is_not_null()))
+    return SpanThreads(threads, spans, rows)
+
+
+def _whole_tree(tables: Tables) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the tree without filters, and for each of its rows the row in `tree` or null.
+
+    What is filtered out was on the threads all the same.
+    """
+    if tables.filters == Filters():
+        tree = tables.frame("tree")
+        return tree, tree["row"]
+    whole = Tables(tables.capture)
+    kept = population.passing(whole, tables.filters)
+    return whole.frame("tree"), rows_or_null(np.where(kept, np.cumsum(kept) - 1, NOWHERE))

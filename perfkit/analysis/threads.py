@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from perfkit.analysis import frame_roles
+from perfkit.analysis.code_tree import population_samples
 from perfkit.analysis.session import Derived, Tables
 
 _THREAD = ("pid", "tid")
@@ -14,7 +15,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `threads`, busiest first."""
     paths = tables["call_paths"].select("stack_id", "function", "role")
     by_stack = (
-        tables["samples"]
+        population_samples(tables)
         .group_by(*_THREAD, "stack_id", "state")
         .agg(
             pl.col("duration_ns").sum(),

@@ -127,3 +127,36 @@ def sample_lists(draw: st.DrawFn, *, timed: bool | None = None) -> list[Sample]:
             )
         )
     return samples
+
+
+Span = dict[str, Any]
+"""A row of `tree`, as far as tables made from samples look at it."""
+
+_TREE: dict[str, pl.DataType] = {
+    **dict.fromkeys(
+        ("row", "parent_row", "request_row", "entry_row", "start_ns", "end_ns", "duration_ns"),
+        pl.Int64(),
+    ),
+    **dict.fromkeys(("skew_ns", "trace_hi", "trace_lo", "pid", "thread_id"), pl.Int64()),
+    **dict.fromkeys(("service", "name", "db_system", "entry_endpoint", "entry_tool"), pl.String()),
+    "duplicate": pl.Boolean(),
+    "adjusted_count": pl.Float64(),
+}
+
+
+def span(row: int, start: int, end: int, parent: int | None = None, **more: Any) -> Span:
+    """Return a span of process 1 and thread 1."""
+    values: Span = {"row": row, "parent_row": parent, "start_ns": start, "end_ns": max(start, end)}
+    values |= {"pid": 1, "thread_id": 1, "service": "shop", "entry_endpoint": "GET /"}
+    values |= {"skew_ns": 0, "trace_hi": 0, "trace_lo": 1, "duplicate": False}
+    return values | {"adjusted_count": 1.0} | more
+
+
+def tree_frame(spans: Sequence[Span]) -> pl.DataFrame:
+    """Return `tree`; roots are requests and entries unless a span says otherwise."""
+    for each in spans:
+        each["duration_ns"] = each["end_ns"] - each["start_ns"]
+        parent = each["parent_row"]
+        each.setdefault("entry_row", each["row"] if parent is None else spans[parent]["entry_row"])
+        each.setdefault("request_row", each["entry_row"])
+    return pl.DataFrame({name: [each.get(name) for each in spans] for name in _TREE}, schema=_TREE)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from perfkit.analysis import lock_waits
 from perfkit.analysis.waiting import waits
 from perfkit.stacks import Frame
-from tests.analysis.sampled import Sample, tables
+from tests.analysis.sampled import Sample, Span, span, tables, tree_frame
 from tests.analysis.test_loop_blocking import CALLBACK, LOOP, SELECT
-from tests.analysis.test_sample_spans import TREE, Span, span, with_entries
 
 PYTHON = "/usr/lib/python3.11/"
 SITE = "/srv/venv/lib/python3.11/site-packages/"
@@ -85,9 +84,7 @@ def row(frames: tuple[Frame, ...], start_ms: int, end_ms: int, **more: Any) -> S
 
 
 def lock_table(samples: list[Sample], spans: list[Span] | None = None) -> pl.DataFrame:
-    columns = with_entries(spans or [])
-    tree = pl.DataFrame({name: [each[name] for each in columns] for name in TREE}, schema=TREE)
-    return tables(samples, derived={"tree": tree}).frame("lock_waits")
+    return tables(samples, derived={"tree": tree_frame(spans or [])}).frame("lock_waits")
 
 
 def test_waits_for_a_connection_are_added_up() -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from perfkit.analysis import loop_blocking
 from perfkit.stacks import Frame
-from tests.analysis.sampled import Sample, tables
-from tests.analysis.test_sample_spans import TREE, Span, span, with_entries
+from tests.analysis.sampled import Sample, Span, span, tables, tree_frame
 
 PYTHON = "/usr/lib/python3.11/"
 SITE = "/srv/venv/lib/python3.11/site-packages/"
@@ -38,9 +37,7 @@ def row(frames: tuple[Frame, ...], start_ms: float, end_ms: float, **more: Any) 
 
 
 def blocking(samples: list[Sample], spans: list[Span] | None = None) -> pl.DataFrame:
-    columns = with_entries(spans or [])
-    tree = pl.DataFrame({name: [each[name] for each in columns] for name in TREE}, schema=TREE)
-    return tables(samples, derived={"tree": tree}).frame("loop_blocking")
+    return tables(samples, derived={"tree": tree_frame(spans or [])}).frame("loop_blocking")
 
 
 def found(table: pl.DataFrame) -> list[tuple[str, float]]:

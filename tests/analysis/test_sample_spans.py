@@ -8,58 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.analysis import sample_spans
+from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
 from perfkit.analysis.span_threads import span_threads
-from tests.analysis.sampled import FRAMES, Sample, tables
-
-Span = dict[str, Any]
-
-TREE: dict[str, Any] = {
-    "service": pl.String,
-    "row": pl.Int64,
-    "parent_row": pl.Int64,
-    "request_row": pl.Int64,
-    "entry_row": pl.Int64,
-    "start_ns": pl.Int64,
-    "duration_ns": pl.Int64,
-    "pid": pl.Int64,
-    "thread_id": pl.Int64,
-    "duplicate": pl.Boolean,
-    "entry_endpoint": pl.String,
-    "entry_tool": pl.String,
-}
-
-
-def span(row: int, start: int, end: int, parent: int | None = None, **more: Any) -> Span:
-    defaults = {
-        "pid": 1,
-        "thread_id": 1,
-        "duplicate": False,
-        "entry_endpoint": "GET /",
-        "service": "shop",
-    }
-    return (
-        defaults
-        | {"row": row, "parent_row": parent, "start_ns": start}
-        | {"duration_ns": end - start}
-        | more
-    )
-
-
-def with_entries(spans: list[Span]) -> list[Span]:
-    for each in spans:
-        parent = each["parent_row"]
-        each.setdefault("entry_row", each["row"] if parent is None else spans[parent]["entry_row"])
-        each.setdefault("entry_tool", None)
-        each.setdefault("request_row", each["entry_row"])
-    return spans
+from tests.analysis.sampled import FRAMES, Sample, Span, span, tables, tree_frame
 
 
 def joined(spans: list[Span], samples: list[Sample]) -> Tables:
-    tree = pl.DataFrame(
-        {name: [each[name] for each in with_entries(spans)] for name in TREE}, schema=TREE
-    )
-    return tables(samples, derived={"tree": tree})
+    return tables(samples, derived={"tree": tree_frame(spans)})
 
 
 def sample(start: int, end: int | None = None, **more: Any) -> Sample:
@@ -125,6 +81,22 @@ def test_a_sample_without_a_duration_is_a_moment() -> None:
     assert answers([span(0, 5, 10)], [sample(5), sample(10)]) == [
         (0, 0, 0, False, None),
         (1, None, None, False, None),
+    ]
+
+
+def test_a_span_whose_entry_was_not_captured_still_keeps_its_thread_busy() -> None:
+    lost = span(0, 0, 10, entry_row=None, request_row=None, trace_lo=7)
+    assert answers([lost], [sample(0, 4)]) == [(0, 0, None, False, 4)]
+    assert answers([lost, span(1, 2, 4)], [sample(0, 4)]) == [
+        (0, 0, None, False, 2),
+        (0, None, None, True, 2),
+    ]
+
+
+def test_spans_are_laid_beside_samples_on_their_own_hosts_clock() -> None:
+    assert answers([span(0, 105, 110, skew_ns=100)], [sample(0, 12)]) == [
+        (0, None, None, False, 7),
+        (0, 0, 0, False, 5),
     ]
 
 
@@ -199,7 +171,7 @@ def slow_answer(spans: list[Span], seen: Sample) -> Counter[tuple[Any, ...]]:
             for each in spans
             if each["thread_id"] == seen.tid
             and not each["duplicate"]
-            and each["start_ns"] <= moment < each["start_ns"] + each["duration_ns"]
+            and each["start_ns"] <= moment < each["end_ns"]
         ]
         hidden = {nearest(spans, each) for each in is_open}
         working = [each for each in is_open if each["row"] not in hidden]
@@ -252,3 +224,45 @@ def test_code_by_entry_sums_over_entries_of_one_kind() -> None:
         ("GET /a", "t", True, False, 14, 10),
         (None, None, False, False, 2, 2),
     ]
+
+
+SERVED = {"kind": "server", "pid": 1, "thread_id": 1, "trace_hi": 0, "service": "shop"}
+
+
+def stored(number: int, endpoint: str, start: int, end: int, **more: Any) -> dict[str, Any]:
+    """Return a row of `spans`: a request of a trace of its own."""
+    times = {"start_ns": start, "duration_ns": end - start}
+    return SERVED | {"span_id": number, "trace_lo": number, "endpoint": endpoint} | times | more
+
+
+def filtered(filters: Filters) -> Tables:
+    spans = [stored(1, "GET /a", 0, 10), stored(2, "GET /b", 8, 20), stored(3, "GET /a", 20, 25)]
+    samples = [
+        Sample(FRAMES[:1], 0, 18, state="running"),
+        Sample(FRAMES[2:3], 18, 12, state="running"),
+    ]
+    return tables(samples, spans=spans, filters=filters)
+
+
+def test_a_filter_keeps_the_parts_of_samples_that_belong_to_what_passes() -> None:
+    #          0       8 10           20   25  30
+    # GET /a   [---------)            [----)
+    # GET /b           [--------------)
+    # samples  [main--------------)[handle----)
+    made = filtered(Filters(endpoint="/a"))
+    samples = made.frame("ordered_samples")
+    assert samples.select("ts_ns", "duration_ns", "count").rows() == [(0, 8, 1), (20, 5, 1)]
+    assert made.frame("code_tree").select("function", "total_ns", "count").rows() == [
+        ("handle", 5, 1),
+        ("main", 8, 1),
+    ]
+    rows = made.frame("sample_spans").select("sample_row", "row", "entry_row", "ambiguous").rows()
+    assert rows == [(0, 0, 0, False), (1, 1, 1, False)]
+    assert made.frame("threads")["running_ns"].to_list() == [13]
+
+
+def test_a_filter_of_time_cuts_samples_but_not_what_was_open_then() -> None:
+    made = filtered(Filters(since_ns=5))
+    assert made.frame("ordered_samples")["ts_ns"].to_list() == [18]
+    rows = made.frame("sample_spans").select("row", "entry_row", "duration_ns").rows()
+    assert rows == [(0, 0, 2), (1, 1, 5), (None, None, 5)]
