@@ -104,8 +104,8 @@ def role() -> pl.Expr:
         # One pattern a role: Polars compiles each, and keeps few.
         patterns = (
             rf"(?:{file})\n(?:.*\.)?(?:{function})$"
-            for own, file, function in _ROLES
-            if own == name
+            for known, file, function in _ROLES
+            if known == name
         )
         matches = place.str.contains("|".join(patterns))
         expression = pl.when(matches).then(pl.lit(name)).otherwise(expression)
