@@ -40,10 +40,10 @@ def with_resources(requests: pl.DataFrame, tables: Tables) -> pl.DataFrame:
             .sort("place")
             .drop("place", "ts_ns", strict=False)
         )
-    cores = max(tables.capture.info.cores, 1)
+    cores = tables.capture.info.cores or None  # imported data may not say
     return keyed.with_columns(
         # The metric counts in cores; a request looks at the whole machine.
-        cpu_ratio=(pl.col("cpu_ratio") / cores).clip(0.0, 1.0),
+        cpu_ratio=(pl.col("cpu_ratio") / pl.lit(cores, dtype=pl.Float64)).clip(0.0, 1.0),
         rss_bytes=pl.col("rss_bytes").round().cast(pl.Int64),
     )
 

@@ -19,6 +19,10 @@ def compute(tables: Tables) -> pl.DataFrame:
     parent = waiting_parents_of(tree)
     calling = tree["category"].is_in(_CALLING) & tree["entry_row"].is_not_null()
     row = np.flatnonzero(calling.to_numpy() & (parent >= 0))
+    # A span of the tool that its parent is of is a phase of that call, not another call.
+    tools = tree["tool"]
+    phase = (tools.gather(row) == tools.gather(parent[row])).fill_null(False).to_numpy()
+    row = row[~phase]
     row = row[np.argsort(parent[row], kind="stable")]  # siblings are in order of start already
     above = parent[row]
     calls = tree.select("name", "start_ns", "end_ns", "duration_ns", "entry_row")[row]
