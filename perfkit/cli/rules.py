@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -61,14 +61,14 @@ def show(folder: Path | None, rule_id: str) -> None:
     for line in rule.query_text.splitlines():
         click.echo("  " + line)
     text.heading("Why")
-    text.paragraph(_template(rule.why))
+    text.paragraph(rule.why.plain())
     text.heading("What to do")
-    text.paragraph(f"{_template(rule.fix.summary)} (effort {rule.fix.effort})")
+    text.paragraph(f"{rule.fix.summary.plain()} (effort {rule.fix.effort})")
     for step in rule.fix.steps:
-        text.paragraph(f"- {_template(step)}")
+        text.paragraph(f"- {step.plain()}")
     for setting in rule.fix.settings:
-        text.paragraph(f"- {setting.software}: {setting.name} = {_template(setting.value)}")
-    text.paragraph(f"Then: {_template(rule.fix.metric)}: {_template(rule.fix.expect)}")
+        text.paragraph(f"- {setting.software}: {setting.name} = {setting.value.plain()}")
+    text.paragraph(f"Then: {rule.fix.metric.plain()}: {rule.fix.expect.plain()}")
     text.heading("When it is not a problem")
     for one in rule.false_positives:
         text.paragraph(f"- {one}")
@@ -143,12 +143,7 @@ def _choose(rules: list[Rule], ids: tuple[str, ...]) -> list[Rule]:
     return [by_id[one] for one in ids] if ids else rules
 
 
-def _template(message: Any) -> str:
-    """Return a text of a rule with its slots named, as there is no finding to fill them."""
-    return "".join(part if isinstance(part, str) else f"‹{part[0]}›" for part in message.parts)
-
-
-def _as_data(rule: Rule) -> dict[str, Any]:
+def _as_data(rule: Rule) -> dict[str, object]:
     return {
         "id": rule.id,
         "title": rule.title,

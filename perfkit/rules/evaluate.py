@@ -196,7 +196,8 @@ def _fix(
 ) -> dict[str, Any]:
     fix = rule.fix
     # Where nothing of what the rule knows was seen, its reader knows best which one applies.
-    settings = [one for one in settings if one.software in seen] or settings
+    if any(one.software in seen for one in settings if one.software != software.ALWAYS):
+        settings = [one for one in settings if one.software in seen]
     return {
         "summary": fix.summary.render(texts),
         "effort": fix.effort,

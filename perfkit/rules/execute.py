@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
+from polars.lazyframe.in_process import InProcessQuery
 
 from perfkit.rules import guard
 from perfkit.rules.guard import Expression, Query, Value
 from perfkit.rules.scopes import JoinKey, Stage
 
 _MULTIPLICITY = "rows_of_key"
+
+# Polars aborts the whole process when a background query ends and nobody holds its handle any more.
+_ABANDONED: list[InProcessQuery] = []
 
 
 class TooMuch(Exception):
@@ -70,6 +74,7 @@ def collect(lazy: pl.LazyFrame, limits: Limits) -> pl.DataFrame:
     while (result := running.fetch()) is None:
         if time.monotonic() > end:
             running.cancel()
+            _ABANDONED.append(running)
             raise TooMuch(f"took longer than {limits.seconds:g} s")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.02)

@@ -80,7 +80,8 @@ _AGGREGATE: dict[type[exp.Expr], set[str]] = {
     exp.Count: {"this", "big_int"},
     **dict.fromkeys((exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Median, exp.Stddev), _ONE),
     **dict.fromkeys((exp.First, exp.Last, exp.ArrayAgg), _ONE),
-    exp.Quantile: {"this", "quantile"},
+    exp.Corr: {"this", "expression", "null_on_zero_variance"},
+    exp.Anonymous: {"this", "expressions"},
     exp.Distinct: {"expressions"},
     exp.Window: {"this", "partition_by", "order", "over"},
     exp.RowNumber: set(),
@@ -106,6 +107,9 @@ _STRUCTURE: dict[type[exp.Expr], set[str]] = {
 }
 
 _IN_QUERY = {**_SCALAR, **_AGGREGATE, **_STRUCTURE}
+_ANONYMOUS = frozenset(("QUANTILE_CONT",))
+"""Functions of Polars that sqlglot has no name for."""
+
 _TYPES = frozenset(("DOUBLE", "BIGINT", "BOOLEAN", "TEXT", "VARCHAR"))
 
 
@@ -272,6 +276,11 @@ def _check_nodes(
             check(node, shift)
 
 
+def _check_function(node: exp.Expr, shift: int) -> None:
+    if node.name.upper() not in _ANONYMOUS:
+        raise at(node, f"{describe(node)} is not allowed here", shift=shift)
+
+
 def _check_identifier(node: exp.Expr, shift: int) -> None:
     if not _NAME.match(node.name):
         raise at(node, f"{node.name[:60]!r} is not a plain name", shift=shift)
@@ -312,6 +321,7 @@ def _check_subquery(node: exp.Expr, shift: int) -> None:
 
 
 _CHECKS: dict[type[exp.Expr], Callable[[exp.Expr, int], None]] = {
+    exp.Anonymous: _check_function,
     exp.Identifier: _check_identifier,
     exp.Literal: _check_literal,
     exp.DataType: _check_type,

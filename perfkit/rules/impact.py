@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.analysis import what_if
 from perfkit.analysis.session import Tables
+from perfkit.analysis.what_if import savings
 from perfkit.rules.execute import Limits, add_column, run_query
 from perfkit.rules.guard import Value
 from perfkit.rules.model import IMPACT_COLUMNS, Rule, WhatIf
@@ -136,13 +136,13 @@ def _saving(
         order = np.argsort(parents, kind="stable")
         cuts = np.flatnonzero(np.diff(parents[order])) + 1
         groups = [group for group in np.split(rows[order], cuts) if group.size > 1]
-        saved = what_if.savings(tables, own, parallel=groups).saved_ratio
+        saved = savings(tables, own, parallel=groups).saved_ratio
         return _INDEPENDENT * saved, saved
     marked = _below(tree, rows) if change.subtree else rows
     saved_by_factor = []
     for factor in factors:
         own[marked] = factor
-        saved_by_factor.append(what_if.savings(tables, own).saved_ratio)
+        saved_by_factor.append(savings(tables, own).saved_ratio)
     return min(saved_by_factor), max(saved_by_factor)
 
 

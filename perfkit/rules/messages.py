@@ -1,10 +1,13 @@
-"""Texts of rules: plain text with `{column:spec}`, where a spec says how the value is written."""
+"""Texts of rules: plain text with `{column:spec}`, where a spec says how the value is written.
+
+A part in double brackets, `[[ from {old:size}]]`, is left out when one of its values is missing.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +19,7 @@ MAX_VALUE = 160
 
 _LIST_SHOWN = 4
 _SLOT = re.compile(r"\{([^{}]*)\}")
+_OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):([a-z]+)\Z")
 
 
@@ -73,41 +77,77 @@ SPECS: dict[str, Callable[[Any], str]] = {
 """How a value may be written. Durations are ns, percentages ratios, rates events per second."""
 
 
+Part = str | tuple[str, str]
+"""Text, or the column and spec of a slot."""
+
+
 @dataclass(frozen=True)
 class Message:
     """A text whose slots are filled from the columns of a finding."""
 
-    parts: tuple[str | tuple[str, str], ...]
+    parts: tuple[tuple[bool, tuple[Part, ...]], ...]
+    """Runs of parts, and whether each run is left out when a value in it is missing."""
 
     def render(self, values: Mapping[str, Any]) -> str:
         """Return the text. A value that its spec cannot write is shown as missing."""
-        return "".join(
-            part if isinstance(part, str) else _write(values.get(part[0]), part[1])
-            for part in self.parts
-        )
+        runs = []
+        for optional, parts in self.parts:
+            texts = [_write(part, values) for part in parts]
+            if not (optional and None in texts):
+                runs.append("".join(units.MISSING if one is None else one for one in texts))
+        return "".join(runs)
+
+    def plain(self) -> str:
+        """Return the text with the names of its slots, for readers of the rule."""
+        parts = [part for _, run in self.parts for part in run]
+        return "".join(part if isinstance(part, str) else f"‹{part[0]}›" for part in parts)
 
 
-def _write(value: Any, spec: str) -> str:
+def _write(part: Part, values: Mapping[str, Any]) -> str | None:
+    """Return the text of a part; None when its value is missing."""
+    if isinstance(part, str):
+        return part
+    name, spec = part
+    value = values.get(name)
+    if value is None:
+        return None
     if spec != "text" and (isinstance(value, bool) or not isinstance(value, int | float)):
-        return units.MISSING
+        return None
     if spec == "time" and isinstance(value, float):
-        return units.MISSING
-    return SPECS[spec](value)
+        return None
+    written = SPECS[spec](value)
+    return None if written == units.MISSING else written
 
 
 def parse(source: str, columns: Collection[str]) -> Message:
     """Check a text over `columns`. Raises GuardError with the place inside the text."""
-    parts: list[str | tuple[str, str]] = []
+    runs: list[tuple[bool, tuple[Part, ...]]] = []
     end = 0
-    for match in _SLOT.finditer(source):
-        _no_brace(source, end, match.start())
-        parts.append(source[end : match.start()])
-        parts.append(_slot(source, match, columns))
+    for match in _OPTIONAL.finditer(source):
+        runs.append((False, tuple(_parts(source, end, match.start(), columns))))
+        runs.append((True, tuple(_parts(source, match.start(1), match.end(1), columns))))
         end = match.end()
-    _no_brace(source, end, len(source))
-    parts.append(source[end:])
-    folded = tuple(" ".join(part.split("\n")) if isinstance(part, str) else part for part in parts)
-    return Message(tuple(part for part in folded if part))
+    runs.append((False, tuple(_parts(source, end, len(source), columns))))
+    return Message(tuple(run for run in runs if run[1]))
+
+
+def _parts(source: str, start: int, stop: int, columns: Collection[str]) -> Iterator[Part]:
+    end = start
+    for match in _SLOT.finditer(source, start, stop):
+        yield from _text_between(source, end, match.start())
+        yield _slot(source, match, columns)
+        end = match.end()
+    yield from _text_between(source, end, stop)
+
+
+def _text_between(source: str, start: int, stop: int) -> Iterator[str]:
+    between = source[start:stop]
+    for sign in ("{", "}", "[[", "]]"):
+        if sign in between:
+            offset = start + between.index(sign)
+            raise _error(source, offset, f"a lone {sign!r}: write {{column:spec}} or [[ … ]]")
+    if between:
+        yield " ".join(between.split("\n"))
 
 
 def _slot(source: str, match: re.Match[str], columns: Collection[str]) -> tuple[str, str]:
@@ -120,12 +160,6 @@ def _slot(source: str, match: re.Match[str], columns: Collection[str]) -> tuple[
     if name not in columns:
         raise _error(source, match.start(), *unknown("column", name, columns))
     return name, spec
-
-
-def _no_brace(source: str, start: int, end: int) -> None:
-    for offset in range(start, end):
-        if source[offset] in "{}":
-            raise _error(source, offset, f"a lone {source[offset]!r}: write {{column:spec}}")
 
 
 def _error(source: str, offset: int, message: str, hint: str | None = None) -> GuardError:
