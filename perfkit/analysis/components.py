@@ -11,8 +11,20 @@ from perfkit.analysis.forest import Bools, Ints
 from perfkit.analysis.overlaps import most_at_once
 from perfkit.analysis.percentiles import codes
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.summary import DOCS, ratio_of, request_time, summarise, sums, whole, window_ns
+from perfkit.analysis.summary import (
+    DOCS,
+    ratio_of,
+    request_time,
+    summarise_groups,
+    sums,
+    whole,
+    window_ns,
+)
 
+_READ = (
+    *("row", "subtree", "start_ns", "end_ns", "duration_ns", "status"),
+    *("adjusted_count", "duplicate"),
+)
 _COMPONENT = ("service", "category", "component")
 
 
@@ -40,7 +52,8 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     tree = tables.frame("tree")
     times = tables.frame("span_times")
     inside = tree["entry_row"].is_not_null()
-    spans = tree.filter(inside).with_columns(times.filter(inside).drop("row"))
+    spans = tree.select(*keys, *_READ).filter(inside)
+    spans = spans.with_columns(times.drop("row").filter(inside))
     code, distinct = codes(spans, keys)
     groups = distinct.height
     weight = spans["adjusted_count"].to_numpy()
@@ -53,21 +66,24 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     busy = sums(code, weight * duration * outer, groups)
     window = max(window_ns(tree), 1)
     start, end = spans["start_ns"].to_numpy(), spans["end_ns"].to_numpy()
-    parts = distinct.with_columns(
-        total_ns=whole(busy),
-        self_ns=total("self_ns"),
-        gap_ns=total("gap_ns"),
-        critical_ns=total("critical_ns"),
-        mean_concurrency=pl.Series(busy / window),
-        max_concurrency=pl.Series(most_at_once(code[outer], start[outer], end[outer], groups)),
-    ).with_columns(critical_ratio=ratio_of(pl.col("critical_ns"), request_time(tree)))
     # A second report of a request is no second call; its own time stays where it was spent.
-    counts = summarise(spans.filter(~pl.col("duplicate")), keys)
-    return (
-        parts.join(counts, on=list(keys), how="left", nulls_equal=True, maintain_order="left")
-        .with_columns(pl.col("count", "errors").fill_null(0), pl.col("error_ratio").fill_null(0.0))
-        .select(*keys, *_COLUMNS)
-        .sort("critical_ns", "total_ns", descending=True, maintain_order=True)
+    single = ~spans["duplicate"].to_numpy()
+    counted = spans.select("duration_ns", "status", "adjusted_count").filter(pl.Series(single))
+    counts = summarise_groups(counted, code[single], groups)
+    parts = (
+        distinct.hstack(counts)
+        .with_columns(
+            total_ns=whole(busy),
+            self_ns=total("self_ns"),
+            gap_ns=total("gap_ns"),
+            critical_ns=total("critical_ns"),
+            mean_concurrency=pl.Series(busy / window),
+            max_concurrency=pl.Series(most_at_once(code[outer], start[outer], end[outer], groups)),
+        )
+        .with_columns(critical_ratio=ratio_of(pl.col("critical_ns"), request_time(tree)))
+    )
+    return parts.select(*keys, *_COLUMNS).sort(
+        "critical_ns", "total_ns", descending=True, maintain_order=True
     )
 
 

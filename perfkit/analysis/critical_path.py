@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.overlaps import order_by
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.tree import indices
 
@@ -34,8 +35,9 @@ def compute(tables: Tables) -> pl.DataFrame:
     end = np.concatenate([span_end[spans], span_start[awaited]])
     some = end > start
     row, start, end = row[some], start[some], end[some]
-    pieces = {"entry_row": entry[row], "row": row, "start_ns": start, "end_ns": end}
-    return pl.DataFrame(pieces).sort("entry_row", "start_ns", descending=[False, True])
+    latest_first = order_by(entry[row], -start, len(entry))
+    row, start, end = row[latest_first], start[latest_first], end[latest_first]
+    return pl.DataFrame({"entry_row": entry[row], "row": row, "start_ns": start, "end_ns": end})
 
 
 DERIVED = Derived(

@@ -75,10 +75,14 @@ def _served(
     spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints, eligible: Bools
 ) -> pl.DataFrame | None:
     """Return the server spans of services where several scopes make them; mostly there are none."""
+    eligible &= (spans["kind"] == "server").fill_null(False).to_numpy()
+    rows = np.flatnonzero(eligible)
+    if spans["scope"].gather(rows).n_unique() < 2:
+        return None
     served = (
-        spans.select("service", "instance", "scope", "endpoint", "http_status", "kind")
-        .with_row_index("index")
-        .filter(pl.col("kind") == "server", pl.Series(eligible), pl.col("endpoint").is_not_null())
+        spans.select("service", "instance", "scope", "endpoint", "http_status")[rows]
+        .with_columns(index=pl.Series(rows))
+        .filter(pl.col("endpoint").is_not_null())
     )
     scopes = served.group_by("service").agg(pl.col("scope").n_unique())
     doubled = scopes.filter(pl.col("scope") > 1).select("service")
@@ -87,7 +91,7 @@ def _served(
         return None
     index = served["index"].to_numpy()
     return served.select(
-        pl.col("index").cast(pl.Int64),
+        "index",
         pl.col("service", "scope", "instance").fill_null(""),
         "endpoint",
         # What must be equal, beside service and endpoint.

@@ -42,6 +42,20 @@ def overlapping_earlier(group: Ints, start: Ints, end: Ints) -> Bools:
     return result
 
 
+def order_by(group: Ints, value: Ints, groups: int) -> Ints:
+    """Return the order of (group, value); equal ones in the order in which they come."""
+    lowest = np.full(groups, np.iinfo(np.int64).max)
+    highest = np.full(groups, np.iinfo(np.int64).min)
+    np.minimum.at(lowest, group, value)
+    np.maximum.at(highest, group, value)
+    filled = highest >= lowest
+    length = np.where(filled, highest, 0) - np.where(filled, lowest, 0) + filled
+    if np.sum(length, dtype=np.float64) >= _AXIS_NS:
+        return np.lexsort((value, group))
+    origin = np.cumsum(length) - length - np.where(filled, lowest, 0)
+    return np.argsort(value + origin[group], kind="stable")
+
+
 def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     """Return for each group the largest number of its intervals that are open at one time.
 
@@ -51,9 +65,10 @@ def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     if not len(group):
         return result
     both = np.concatenate([group, group])
-    times = np.concatenate([start, np.maximum(end, start + 1)])
-    step = np.repeat(np.array([1, -1]), len(group))
-    order = np.lexsort((step, times, both))
+    # Ends come first, so that a stable order puts them before the starts of the same moment.
+    times = np.concatenate([np.maximum(end, start + 1), start])
+    step = np.repeat(np.array([-1, 1]), len(group))
+    order = order_by(both, times, groups)
     level = np.cumsum(step[order])  # each group returns to 0 at its end
     first, _ = runs(both[order])
     result[both[order][first]] = np.maximum.reduceat(level, first)

@@ -14,9 +14,10 @@ _HOLDERS_PER_ID = 16
 
 def drop_repeats(spans: pl.DataFrame) -> pl.DataFrame:
     """Keep one of the spans that were delivered twice, the most complete one."""
-    repeated = _key(spans, "span_id").is_duplicated()
-    if not repeated.any():
+    key = _key(spans, "span_id")
+    if key.n_unique() == len(key):
         return spans
+    repeated = key.is_duplicated()
     identity = [*_TRACE, "span_id", "service", "kind", "start_ns"]
     kept = (
         spans.filter(repeated)
@@ -33,10 +34,10 @@ def link(spans: pl.DataFrame) -> tuple[Ints, Bools, Bools]:
     """
     names = spans["parent_id"].is_not_null().to_numpy()
     key = _key(spans, "span_id")
-    shared = _shared_ids(spans, key) if key.n_unique() < len(key) else None
-    parent = _look_up(spans, key)
-    if shared is not None:
-        parent = _choose(spans, parent, shared)
+    unique = key.n_unique() == len(key)
+    parent = _look_up(spans, key, unique=unique)
+    if not unique:
+        parent = _choose(spans, parent, _shared_ids(spans, key))
     missing = names & (parent < 0)
     cut = missing.copy()
     own = parent == np.arange(len(parent))
@@ -89,9 +90,11 @@ def _key(spans: pl.DataFrame, id_column: str) -> pl.Series:
     return spans.select(key=pl.struct(*_TRACE, id_column).hash(seed=0))["key"]
 
 
-def _look_up(spans: pl.DataFrame, key: pl.Series) -> Ints:
+def _look_up(spans: pl.DataFrame, key: pl.Series, *, unique: bool) -> Ints:
     """Find each span's parent by a hash of trace and id, and check what was found."""
-    holders = pl.DataFrame({"key": key}).with_row_index("holder").filter(key.is_first_distinct())
+    holders = pl.DataFrame({"key": key}).with_row_index("holder")
+    if not unique:
+        holders = holders.filter(key.is_first_distinct())
     wanted = pl.DataFrame({"key": _key(spans, "parent_id")})
     found = wanted.join(holders, on="key", how="left", maintain_order="left")
     parent = found["holder"].cast(pl.Int64).fill_null(-1).to_numpy().copy()

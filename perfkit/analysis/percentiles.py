@@ -9,12 +9,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from perfkit.analysis.forest import Ints
+from perfkit.analysis.overlaps import order_by
 
 Floats = NDArray[np.float64]
 
 
 def quantiles(
-    group: Ints, values: Ints | Floats, weight: Floats, groups: int, levels: Sequence[float]
+    group: Ints, values: Ints, weight: Floats, groups: int, levels: Sequence[float]
 ) -> Floats:
     """Return an array of one row a group (0 to `groups` - 1) and one column a level.
 
@@ -22,8 +23,7 @@ def quantiles(
     interpolated linearly (`linear` of NumPy and Polars, type 7 of Hyndman and Fan 1996). Groups
     without values give NaN. Weights are at least 1.
     """
-    keys = pl.DataFrame({"group": group, "value": values})
-    order = keys.select(pl.arg_sort_by("group", "value")).to_series().to_numpy()
+    order = order_by(group, values, groups)
     group, sorted_values = group[order], values[order].astype(np.float64)
     weight = np.maximum(weight[order], 1.0)
     until = np.cumsum(weight)
@@ -48,11 +48,13 @@ def quantiles(
 
 
 def codes(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[Ints, pl.DataFrame]:
-    """Number the distinct keys of a frame: a code for each row, and one row a code."""
-    coded = frame.lazy().select(keys).with_row_index("first")
-    distinct = coded.group_by(keys).agg(pl.col("first").min()).sort("first").drop("first")
-    numbered = distinct.with_row_index("code").collect()
-    code = frame.select(keys).join(
-        numbered, on=list(keys), how="left", nulls_equal=True, maintain_order="left"
-    )["code"]
-    return code.cast(pl.Int64).to_numpy(), numbered.drop("code")
+    """Number the distinct keys of a frame: a code for each row, and one row a code.
+
+    Codes are in order of first appearance. Keys are told apart by a 64-bit hash.
+    """
+    keyed = frame.select(key=pl.struct(keys).hash(seed=0)).with_row_index("first")
+    distinct = keyed.group_by("key").agg(pl.col("first").min()).sort("first")
+    by_key = distinct["key"].arg_sort()
+    place = distinct["key"][by_key].search_sorted(keyed["key"])
+    code = by_key.cast(pl.Int64).to_numpy()[place.to_numpy()]
+    return code, frame.select(keys)[distinct["first"]]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.forest import Bools, Ints, preorder, subtree_maxima
-from perfkit.analysis.overlaps import covered
+from perfkit.analysis.overlaps import covered, order_by
 from perfkit.analysis.request_resources import with_resources
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.tree import indices, parents_of, rows_or_null
@@ -60,7 +60,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     database = top_database_calls(tree)
     spent = (times["self_ns"] + times["gap_ns"]).to_numpy()
     worst = rows_or_null(_worst_below(parent, spent)[rows])
-    own = tree[rows]
+    own = tree.select(*_OF_SPAN, "row", "endpoint", "name", "pid")[rows]
     own_failed = failed[rows]
     result = own.select(
         *_OF_SPAN,
@@ -76,7 +76,9 @@ def compute(tables: Tables) -> pl.DataFrame:
         worst_name=tree["name"].gather(worst),
         worst_self_ns=pl.Series(spent).gather(worst),
         pid="pid",
-    ).with_columns(status=pl.Series(np.where(own_failed, "error", "ok"), dtype=pl.String))
+    ).with_columns(
+        status=pl.when(pl.Series(own_failed)).then(pl.lit("error")).otherwise(pl.lit("ok"))
+    )
     return with_resources(result, tables).select(*COLUMNS)
 
 
@@ -118,14 +120,22 @@ class _Below:
 
 def _worst_below(parent: Ints, spent: Ints) -> Ints:
     """Return the span below each span with the largest own time; -1 where nothing is below."""
-    order = np.argsort(spent, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
+    count = len(parent)
+    rows = np.arange(count)
+    # One number orders spans by time, of equal ones the first row last.
+    packs = count > 0 and int(spent.max()) < (1 << 62) // count
+    order = rows if packs else np.lexsort((-rows, spent))
+    if packs:
+        rank = spent * count + (count - 1 - rows)
+    else:
+        rank = np.empty_like(rows)
+        rank[order] = rows
     best = subtree_maxima(parent, rank)
-    below = np.full(len(parent), -1)
+    below = np.full(count, -1)
     child = np.flatnonzero(parent >= 0)
     np.maximum.at(below, parent[child], best[child])
-    return np.where(below < 0, -1, np.append(order, -1)[below])
+    found = count - 1 - below % count if packs else order[below]
+    return np.where(below < 0, -1, found)
 
 
 def _database_times(tree: pl.DataFrame, entry: Ints, database: Bools, rows: Ints) -> pl.Series:
@@ -144,7 +154,7 @@ def _database_times(tree: pl.DataFrame, entry: Ints, database: Bools, rows: Ints
         calls.append(call)
         above = request[parent[above]]
     owner, every = np.concatenate(owners), np.concatenate(calls)
-    order = np.lexsort((start[every], owner))
+    order = order_by(owner, start[every], tree.height)
     owner, every = owner[order], every[order]
     union = pl.Series(covered(owner, start[every], end[every], tree.height)[rows])
     unfinished = np.isin(entry[rows], entry[call]) & (entry[rows] != rows)

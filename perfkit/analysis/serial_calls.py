@@ -28,7 +28,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     calls = tree.select("name", "start_ns", "end_ns", "duration_ns", "entry_row")[row]
     calls = calls.with_columns(row=pl.Series(row), parent_row=pl.Series(above))
     calls = calls.with_columns(group=_run_ids(calls))
-    groups = (
+    groups: pl.DataFrame = (
         calls.lazy()
         .group_by("group", maintain_order=True)
         .agg(
@@ -43,7 +43,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         .filter(pl.col("calls") > 1)
         .collect()
     )
-    of_entry = tree.select("entry_endpoint", "entry_tool")[groups["entry_row"]]
+    of_entry: pl.DataFrame = tree.select("entry_endpoint", "entry_tool")[groups["entry_row"]]
     return groups.with_columns(
         of_entry,
         parent_name=tree["name"].gather(groups["parent_row"]),

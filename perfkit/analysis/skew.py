@@ -56,8 +56,9 @@ def _other_host(spans: pl.DataFrame, parent: Ints) -> Bools:
     child = np.flatnonzero(parent >= 0)
     result = np.zeros(len(parent), dtype=np.bool_)
     for column in ("service", "instance"):
-        hosts = spans[column]
-        result[child] |= hosts.gather(child).ne_missing(hosts.gather(parent[child])).to_numpy()
+        hosts = spans[column].cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1)
+        code = hosts.to_numpy()
+        result[child] |= code[child] != code[parent[child]]
     return result
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.forest import Ints, all_along_path, along_path, marked_chains
+from perfkit.analysis.forest import Bools, Ints, all_along_path, along_path, marked_chains
 from perfkit.analysis.overlaps import runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.tree import indices, rows_or_null, waiting_parents_of
@@ -55,9 +55,9 @@ def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Int
     """Return children in order of parent and end, the sibling before each, and the last ones."""
     # One number orders children by parent and end: parents are laid end to end on one axis.
     above = parent[child]
-    waiting = np.unique(above)
-    length = np.zeros(len(parent), dtype=np.int64)
-    length[waiting] = end[waiting] - start[waiting] + 1
+    waiting = np.zeros(len(parent), dtype=np.bool_)
+    waiting[above] = True
+    length = np.where(waiting, end - start + 1, 0)
     if np.sum(length, dtype=np.float64) >= _AXIS_NS:
         start, end, length = _as_ranks(start, end, waiting)
     origin = np.cumsum(length) - length - start
@@ -81,13 +81,11 @@ def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Int
     return child, previous, child[best[final_run]]
 
 
-def _as_ranks(start: Ints, end: Ints, waiting: Ints) -> tuple[Ints, Ints, Ints]:
+def _as_ranks(start: Ints, end: Ints, waiting: Bools) -> tuple[Ints, Ints, Ints]:
     """Replace times by their ranks, where lengths add up to more than an integer holds."""
     times = np.unique(np.concatenate([start, end]))
     start, end = np.searchsorted(times, start), np.searchsorted(times, end)
-    length = np.zeros(len(start), dtype=np.int64)
-    length[waiting] = end[waiting] - start[waiting] + 1
-    return start, end, length
+    return start, end, np.where(waiting, end - start + 1, 0)
 
 
 DERIVED = Derived(

@@ -22,13 +22,17 @@ DOCS = {
 
 
 def summarise(spans: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Return one row a key, in order of first appearance: count, errors, and durations.
-
-    `spans` has `keys`, `duration_ns`, `status` and `adjusted_count`. The sum of durations is the
-    column `duration_sum_ns`; counts are of what the spans stand for.
-    """
+    """Return one row a key, in order of first appearance, with what `summarise_groups` says."""
     code, distinct = codes(spans, keys)
-    groups = distinct.height
+    return distinct.hstack(summarise_groups(spans, code, distinct.height))
+
+
+def summarise_groups(spans: pl.DataFrame, code: Ints, groups: int) -> pl.DataFrame:
+    """Return count, errors and durations of each group of spans, 0 to `groups` - 1.
+
+    `spans` has `duration_ns`, `status` and `adjusted_count`. The sum of durations is the column
+    `duration_sum_ns`; counts are of what the spans stand for. Groups may be empty.
+    """
     weight = spans["adjusted_count"].to_numpy()
     duration = spans["duration_ns"].to_numpy()
     failed = (spans["status"] == "error").fill_null(False).to_numpy()
@@ -39,14 +43,16 @@ def summarise(spans: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     np.maximum.at(longest, code, duration)
     marks = quantiles(code, duration, weight, groups, list(LEVELS.values()))
     safe = np.maximum(count, 1.0)
-    return distinct.with_columns(
-        count=pl.Series(np.rint(count).astype(np.int64)),
-        errors=pl.Series(np.rint(errors).astype(np.int64)),
-        error_ratio=pl.Series(errors / safe),
-        duration_sum_ns=whole(total),
-        mean_ns=whole(total / safe),
-        **{name: whole(marks[:, column]) for column, name in enumerate(LEVELS)},
-        max_ns=pl.Series(longest),
+    return pl.DataFrame(
+        {
+            "count": whole(count),
+            "errors": whole(errors),
+            "error_ratio": errors / safe,
+            "duration_sum_ns": whole(total),
+            "mean_ns": whole(total / safe),
+            **{name: whole(marks[:, column]) for column, name in enumerate(LEVELS)},
+            "max_ns": longest,
+        }
     )
 
 
@@ -57,7 +63,7 @@ def sums(code: Ints, values: Floats, groups: int) -> Floats:
 
 def whole(values: Floats) -> pl.Series:
     """Return values as a column of integers."""
-    return pl.Series(np.rint(values).astype(np.int64))
+    return pl.Series(np.rint(np.nan_to_num(values)).astype(np.int64))
 
 
 def ratio_of(part: pl.Expr, total: float) -> pl.Expr:
