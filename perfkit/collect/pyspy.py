@@ -39,7 +39,8 @@ class PySpy:
         self.messages: list[str] = []
         self.stopped_ns: int | None = None
         """Monotonic time when it said that it stopped; it writes right after."""
-        self._ready = threading.Event()
+        self._sampling = False
+        self._told = threading.Event()
         command = [require_py_spy(), "record", "--pid", str(pid), "--output", str(output)]
         command += ["--format", "chrometrace", "--idle", "--threads", "--full-filenames"]
         read_fd, write_fd = os.pipe()
@@ -73,19 +74,19 @@ class PySpy:
         return self._process.poll() is None
 
     @property
-    def ready(self) -> bool:
-        """Whether it has found the interpreter and samples."""
-        return self._ready.is_set()
-
-    @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until it samples; false when it ended or is not ready in time."""
-        self._ready.wait(timeout_s)
-        return self.ready and self.running
+        """Wait until it has found the interpreter and samples, or ended; whether it samples."""
+        self._told.wait(timeout_s)
+        return self._sampling
+
+    @property
+    def settled(self) -> bool:
+        """Whether it samples or has ended, so that waiting has an end."""
+        return self._told.is_set()
 
     def output_text(self) -> str:
         """Return what it printed, for error messages."""
@@ -123,10 +124,11 @@ class PySpy:
             elif totals := _TOTALS.search(line):
                 self.samples, self.errors = int(totals[1]), int(totals[2])
             elif "Sampling process" in line:
-                self._ready.set()
+                self._sampling = True
+                self._told.set()
             elif "Stopped sampling" in line:
                 self.stopped_ns = now_ns
             elif line and len(self.messages) < 50:
                 self.messages.append(line)
         pipe.close()
-        self._ready.set()  # it ended: nobody needs to wait any longer
+        self._told.set()

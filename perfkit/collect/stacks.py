@@ -27,6 +27,7 @@ SEGMENT_S = 30.0
 _READY_TIMEOUT_S = 15.0
 _ATTACH_RETRY_S = 1.0
 _MIN_SEGMENT_S = 4.0
+_CHILDREN_AGE_S = 1.0
 _POLL_S = 0.05
 _MAX_LAG_NS = 10**9
 _MAX_SLOWDOWN = 8
@@ -34,12 +35,11 @@ _MAX_SLOWDOWN = 8
 
 @dataclass
 class _Segment:
-    """A py-spy that samples, its files, and when it began on the monotonic clock."""
+    """A py-spy that samples, and its files."""
 
     spy: PySpy
     files: StackSegment
     meta: StackMeta
-    python: frozenset[int]
     guard: processes.StopGuard
 
 
@@ -68,6 +68,7 @@ class StackRecorder:
         self._on_segment = on_segment
         self._number = 1
         self._slowdown = 1
+        self._has_children = False
         self._current: _Segment | None = None
         self._stop = threading.Event()
         self._abandoned = threading.Event()
@@ -139,27 +140,33 @@ class StackRecorder:
             if not segment.spy.running:
                 self._end(segment)
                 return self._attach_when_possible()
-            if age_s > self._segment_s or (age_s > _MIN_SEGMENT_S and self._outdated(segment)):
+            if age_s > self._segment_s or self._outdated(segment, age_s):
                 return self._replace(segment)
         self._end(segment)
         return None
 
-    def _outdated(self, segment: _Segment) -> bool:
+    def _outdated(self, segment: _Segment, age_s: float) -> bool:
         """Whether the program has changed so much that other settings are needed now."""
         settings = segment.spy.settings
+        if age_s > _CHILDREN_AGE_S and not settings.subprocesses:
+            self._has_children |= bool(set(self._watcher.python) - {self._root})
+            if self._has_children:
+                return True
+        if age_s < _MIN_SEGMENT_S:
+            return False
         if segment.spy.lag_ns > _MAX_LAG_NS and self._slowdown < _MAX_SLOWDOWN:
             self._slowdown *= 2
-            return True
-        if not settings.subprocesses and set(self._watcher.python) - segment.python:
             return True
         return self._choose().rate * 1.5 < settings.rate
 
     def _choose(self) -> Settings:
         python = self._watcher.python
+        # Once there were any, there will be others: a program that starts short-lived ones.
+        self._has_children |= not python or bool(set(python) - {self._root})
         return choose(
             threads=sum(len(processes.threads(pid)) for pid in python),
             cores=len(os.sched_getaffinity(0)),
-            subprocesses=bool(set(python) - {self._root}) or not python,
+            subprocesses=self._has_children,
             rate=self._rate,
             blocking=self._blocking,
             slowdown=self._slowdown,
@@ -175,13 +182,12 @@ class StackRecorder:
         if not overlap:
             self._watcher.switch(files.threads)
         guard = processes.StopGuard(self._watcher.members)
-        python = frozenset(self._watcher.python)
         spy = PySpy(self._root, settings, files.trace, self._keep_open)
         meta = StackMeta(self._root, settings.rate, spy.began.wall_ns, spy.began.monotonic_ns)
         try:
             meta.save(files.meta)
             deadline = time.monotonic() + _READY_TIMEOUT_S
-            while not spy.ready and time.monotonic() < deadline and not self._abandoned.is_set():
+            while not spy.settled and time.monotonic() < deadline and not self._abandoned.is_set():
                 time.sleep(0.01)
             if not spy.wait_ready(0):
                 raise _NotYet(spy.output_text())
@@ -195,14 +201,17 @@ class StackRecorder:
         self._number += 1
         if self.first_ns is None:
             self.first_ns = time.time_ns()
-        self._remember(settings, len(python))
-        return _Segment(spy, files, meta, python, guard)
+        self._remember(settings)
+        return _Segment(spy, files, meta, guard)
 
-    def _remember(self, settings: Settings, processes_count: int) -> None:
+    def _remember(self, settings: Settings) -> None:
         chosen = asdict(settings) | {"reasons": list(settings.reasons)}
         if self.settings and chosen.items() <= self.settings[-1].items():
             return
-        counts = {"threads": self._watcher.thread_count, "processes": processes_count}
+        counts = {
+            "threads": self._watcher.thread_count,
+            "processes": len(self._watcher.python),
+        }
         self.settings.append({"since_ns": time.time_ns(), **counts, **chosen})
 
     def _attach_when_possible(self) -> _Segment | None:

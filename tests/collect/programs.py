@@ -1,0 +1,147 @@
+"""Programs to record, and helpers to look at what was recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from perfkit.capture import Capture
+from perfkit.collect.access import ptrace_scope
+
+# Threads `worker-0` … alternate between `busy` (computes) and `nap` (sleeps) for SECONDS; the main
+# thread starts short-lived threads meanwhile. The truth is written as JSON lines of
+# [thread id, thread name, function, begin, end], in Unix ns.
+PHASES = """
+import json, sys, threading, time
+
+seconds, truth_path, workers = float(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+truth = []
+
+def busy(length):
+    end = time.perf_counter() + length
+    while time.perf_counter() < end:
+        sum(range(200))
+
+def nap(length):
+    time.sleep(length)
+
+def step(function, length):
+    begin = time.time_ns()
+    function(length)
+    name = threading.current_thread().name
+    truth.append((threading.get_native_id(), name, function.__name__, begin, time.time_ns()))
+
+def work(end):
+    while time.monotonic() < end:
+        step(busy, 0.15)
+        step(nap, 0.2)
+
+end = time.monotonic() + seconds
+threads = [threading.Thread(target=work, args=(end,), name=f"worker-{n}") for n in range(workers)]
+for thread in threads:
+    thread.start()
+print("ready", flush=True)
+while time.monotonic() < end:
+    short = threading.Thread(target=step, args=(nap, 0.1), name="short")
+    short.start()
+    short.join()
+    time.sleep(0.2)
+for thread in threads:
+    thread.join()
+with open(truth_path, "w") as file:
+    json.dump(truth, file)
+"""
+
+# A small threaded server: POST /stop ends it, anything else computes for 3 ms and sleeps for 2.
+SERVER = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+def compute():
+    end = time.perf_counter() + 0.003
+    while time.perf_counter() < end:
+        pass
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        compute()
+        time.sleep(0.002)
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+PYTHON = sys.executable
+
+
+def script(directory: Path, text: str) -> str:
+    """Write a program and return its path."""
+    path = directory / "program.py"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the block ends; it has written its first line by then."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.first_line = process.stdout.readline().strip()  # type: ignore[attr-defined]
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def skip_without_ptrace() -> None:
+    """Skip where only descendants of the recorder may be looked into."""
+    if (ptrace_scope() or 0) >= 1 and os.geteuid() != 0:
+        pytest.skip("kernel.yama.ptrace_scope lets us look only into what perfkit starts")
+
+
+def skip_without_own_ptrace() -> None:
+    """Skip where not even a program that perfkit starts may be looked into."""
+    if (ptrace_scope() or 0) >= 2 and os.geteuid() != 0:
+        pytest.skip("kernel.yama.ptrace_scope lets only root look into processes")
+
+
+def functions(capture: Capture) -> pl.DataFrame:
+    """Return samples with `functions`: the names on the stack, root first."""
+    frames = dict(capture.table("frames").select("frame_id", "function").collect().iter_rows())
+    parents = {
+        stack: (parent, frames[frame])
+        for stack, parent, frame in capture.table("stacks")
+        .select("stack_id", "parent_id", "frame_id")
+        .collect()
+        .iter_rows()
+    }
+
+    def path(stack: int | None) -> list[str]:
+        names: list[str] = []
+        while stack is not None:
+            stack, name = parents[stack]
+            names.append(name)
+        return names[::-1]
+
+    samples = capture.table("samples").collect()
+    names = {stack: path(stack) for stack in samples["stack_id"].unique()}
+    return samples.with_columns(
+        functions=pl.Series(
+            [names[stack] for stack in samples["stack_id"]], dtype=pl.List(pl.String)
+        )
+    ).sort("ts_ns")
