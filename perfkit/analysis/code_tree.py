@@ -51,7 +51,7 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 
 def population_samples(tables: Tables) -> pl.LazyFrame:
-    """Return the samples to add up; as captured, without their order, unless requests are filtered."""
+    """Return the samples to add up: as captured, unless requests are filtered."""
     return tables["ordered_samples" if tables.filters.by_request else "samples"]
 
 

@@ -90,10 +90,10 @@ class Changes(NamedTuple):
     @classmethod
     def of(cls, groups: int, group: Ints, time_ns: Ints) -> Changes:
         """Collect the changes of `groups` groups (at least one); equal ones are one."""
-        moments = np.unique(np.append(time_ns, np.iinfo(np.int64).min))
+        moments = _distinct(np.append(time_ns, np.iinfo(np.int64).min))
         begin = np.arange(groups) * len(moments)
         key = group * len(moments) + np.searchsorted(moments, time_ns)
-        return cls(moments, np.unique(np.concatenate([begin, key])))
+        return cls(moments, _distinct(np.concatenate([begin, key])))
 
     def rank(self, time_ns: Ints) -> Ints:
         """Return the position of the last moment that is not after the given times."""
@@ -121,15 +121,28 @@ class Changes(NamedTuple):
         ended[inner] = began[inner + 1]
         return Pieces(source, state, began, ended)
 
-    def open(self, group: Ints, start_ns: Ints, end_ns: Ints, value: Ints | int = 1) -> Ints:
-        """Return for each state the sum of the values of the intervals that are open in it.
+    def sums(self, group: Ints, start: Ints, end: Ints, *values: Ints) -> list[Ints]:
+        """Return for each state how many intervals are open in it, and the sum of each value.
 
-        All starts and ends must be among the changes.
+        Starts and ends are ranks of changes.
         """
-        total = np.zeros(len(self.key), dtype=np.int64)
-        np.add.at(total, self.state(group, self.rank(start_ns)), value)
-        np.add.at(total, self.state(group, self.rank(end_ns)), -1 * np.asarray(value))
-        return np.cumsum(total)
+        opens, closes = self.state(group, start), self.state(group, end)
+        result = []
+        for value in (np.ones(len(group), dtype=np.int64), *values):
+            total = np.zeros(len(self.key), dtype=np.int64)
+            np.add.at(total, opens, value)
+            np.add.at(total, closes, -value)
+            result.append(np.cumsum(total))
+        return result
+
+    def thinned(self, keep: npt.NDArray[np.bool_]) -> Changes:
+        """Return the changes without those that make no difference; begins must be kept."""
+        return Changes(self.moments, self.key[keep])
+
+    def begins(self) -> npt.NDArray[np.bool_]:
+        """Return which states are the first of their group."""
+        first: npt.NDArray[np.bool_] = self.key % len(self.moments) == 0
+        return first
 
     def length_ns(self) -> Ints:
         """Return how long each state lasts; 0 for those before the first and after the last."""
@@ -138,3 +151,11 @@ class Changes(NamedTuple):
         length = np.append(begin[1:] - begin[:-1], 0)[: len(begin)]
         bounded = (rank > 0) & np.append(rank[1:] > rank[:-1], False)[: len(rank)]
         return np.where(bounded, length, 0)
+
+
+def _distinct(values: Ints) -> Ints:
+    """Return the distinct values in order (`numpy.unique` takes several times as long)."""
+    values = np.sort(values)
+    keep = np.ones(len(values), dtype=np.bool_)
+    keep[1:] = values[1:] != values[:-1]
+    return values[keep]

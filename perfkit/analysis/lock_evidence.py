@@ -74,8 +74,9 @@ class Exclusion:
             int(group.max(initial=0)) + 1, np.tile(group, 2), np.concatenate([start, end])
         )
         split = waiting.height
-        waiters = changes.open(group[:split], start[:split], end[:split])
-        holders = changes.open(group[split:], start[split:], end[split:])
+        start, end = changes.rank(start), changes.rank(end)
+        (waiters,) = changes.sums(group[:split], start[:split], end[:split])
+        (holders,) = changes.sums(group[split:], start[split:], end[split:])
         time = changes.length_ns()
         waited = time[waiters > 0].sum()
         held, held_by_one = time[holders > 0].sum(), time[holders == 1].sum()

@@ -6,7 +6,7 @@ import polars as pl
 
 from perfkit.analysis.lock_evidence import Exclusion
 from perfkit.analysis.overlaps import most_at_once
-from perfkit.analysis.samples import all_requests, number_runs
+from perfkit.analysis.samples import all_requests, by_thread, number_runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.waiting import waits
 
@@ -68,13 +68,12 @@ def _rows(tables: Tables, paths: pl.DataFrame) -> pl.DataFrame:
         + pl.col("duration_ns").filter(pl.col("kind").is_null()).sum()
     )
     return (
-        tables["ordered_samples"]
-        .filter(pl.col("duration_ns") > 0, pl.col("path").is_not_null())
-        .select("sample_row", "ts_ns", "duration_ns", "pid", "thread", "path", "state")
+        by_thread(tables["ordered_samples"].filter(pl.col("path").is_not_null()))
+        .select("place", "sample_row", "ts_ns", "duration_ns", "pid", "thread", "path", "state")
         .join(kinds.lazy(), on="path", how="left")
         .join(in_requests, on="sample_row", how="left")
         .with_columns(pl.col("request_ns").fill_null(0), busy_ns=busy.over("thread"))
-        .sort("thread", "ts_ns", "sample_row")
+        .sort("place")
         .collect()
     )
 

@@ -18,7 +18,7 @@ import polars as pl
 from perfkit.analysis.call_paths import CallPaths
 from perfkit.analysis.frame_roles import LOOP_ROLES, PRIMITIVES
 from perfkit.analysis.intervals import Changes
-from perfkit.analysis.samples import all_requests, number_runs
+from perfkit.analysis.samples import all_requests, by_thread, number_runs
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.span_threads import NOWHERE, span_threads
 
@@ -36,12 +36,13 @@ def compute(tables: Tables) -> pl.DataFrame:
         path=pl.int_range(pl.len()),
         waits=pl.col("role").is_in([*PRIMITIVES, "io", "select"]).fill_null(False),
     )
+    samples = tables["ordered_samples"].filter(pl.col("path").is_not_null())
+    loops = samples.join(sites.lazy(), on="path", how="semi").select("thread").unique()
     rows = (
-        tables["ordered_samples"]
-        .filter(pl.col("duration_ns") > 0)
+        by_thread(samples.join(loops, on="thread", how="semi"))
         .join(waiting.lazy(), on="path", how="left")
         .join(sites.lazy(), on="path", how="inner")
-        .sort("thread", "ts_ns", "sample_row")
+        .sort("place")
         .collect()
     )
     # A turn belongs to one thread.

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.intervals import Changes, Intervals, Ints, uncovered, union
+from perfkit.analysis.intervals import Changes, Intervals, uncovered, union
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.span_threads import SpanThreads, span_threads
+from perfkit.analysis.span_threads import NOWHERE, SpanThreads, span_threads
+from perfkit.analysis.tree import rows_or_null
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -25,20 +26,14 @@ def compute(tables: Tables) -> pl.DataFrame:
     start = samples["ts_ns"].to_numpy()
     end = start + samples["duration_ns"].fill_null(0).clip(0).to_numpy()
     pieces = activity.changes.cut(samples["thread"].to_numpy(), start, end)
+    length = pl.Series("duration_ns", pieces.end_ns - pieces.start_ns)
     return (
         activity.state[pieces.state]
         .with_columns(
             sample_row=samples["sample_row"].gather(pieces.source),
-            timed=samples["duration_ns"].is_not_null().gather(pieces.source),
-            start_ns=pieces.start_ns,
-            duration_ns=pieces.end_ns - pieces.start_ns,
+            start_ns=pl.Series(pieces.start_ns),
+            duration_ns=length.set(samples["duration_ns"].is_null().gather(pieces.source), None),
         )
-        .group_by("sample_row", "row", "entry_row", "ambiguous")
-        .agg(
-            duration_ns=pl.when(pl.col("timed").all()).then(pl.col("duration_ns").sum()),
-            start_ns=pl.col("start_ns").min(),
-        )
-        .sort("sample_row", "start_ns")
         .select(list(COLUMNS))
     )
 
@@ -69,32 +64,31 @@ class _Activity:
         children = np.flatnonzero(matched.above >= 0)
         covers = Intervals(matched.above[children], whole.start[children], whole.end[children])
         working = uncovered(whole, covers, ranks)
-        # One interval for all spans of an entry on a thread, so that an entry counts once.
         thread = matched.thread[working.group]
-        entry = np.stack([thread, matched.entry[working.group]])
-        pairs, pair = np.unique(entry, axis=1, return_inverse=True)
-        serving = union(Intervals(pair.reshape(-1), working.start, working.end), ranks)
-        # Where one interval is open, the sum of the numbers of the open ones is its number.
+        rows, row = changes.sums(thread, working.start, working.end, matched.row[working.group])
+        # One interval for all spans of an entry on a thread, so that an entry counts once.
+        entry = matched.entry[working.group]
+        lowest = entry.min(initial=0)
+        span = int(entry.max(initial=0) - lowest) + 1
+        serving = union(working._replace(group=thread * span + (entry - lowest)), ranks)
+        entries, one_entry = changes.sums(
+            serving.group // span, serving.start, serving.end, serving.group % span + lowest
+        )
+        # Where one interval is open, the sum over the open ones is its own number.
+        row = np.where(rows == 1, row, NOWHERE)
+        one_entry = np.where((entries == 1) & (one_entry >= 0), one_entry, NOWHERE)
+        ambiguous = entries > 1
+        differs = changes.begins()
+        for values in (row, one_entry, ambiguous):
+            differs[1:] |= values[1:] != values[:-1]
         state = pl.DataFrame(
             {
-                "rows": _open(changes, thread, working),
-                "row": _open(changes, thread, working, matched.row[working.group]),
-                "entries": _open(changes, pairs[0, serving.group], serving),
-                "entry": _open(changes, pairs[0, serving.group], serving, pairs[1, serving.group]),
+                "row": spans.rows.gather(rows_or_null(row[differs])),
+                "entry_row": spans.rows.gather(rows_or_null(one_entry[differs])),
+                "ambiguous": ambiguous[differs],
             }
         )
-        one = (pl.col("entries") == 1) & (pl.col("entry") >= 0)
-        state = state.select(
-            row=spans.rows.gather(state.select(pl.when(pl.col("rows") == 1).then("row"))["row"]),
-            entry_row=spans.rows.gather(state.select(pl.when(one).then("entry"))["entry"]),
-            ambiguous=pl.col("entries") > 1,
-        )
-        return cls(changes, state)
-
-
-def _open(changes: Changes, thread: Ints, ranks: Intervals, value: Ints | int = 1) -> Ints:
-    moments = changes.moments
-    return changes.open(thread, moments[ranks.start], moments[ranks.end], value)
+        return cls(changes.thinned(differs), state)
 
 
 def code_by_entry(tables: Tables) -> pl.DataFrame:
@@ -124,17 +118,17 @@ def code_by_entry(tables: Tables) -> pl.DataFrame:
 
 
 COLUMNS = {
-    "sample_row": "the sample, as in `ordered_samples`; again for every span that it overlaps",
+    "sample_row": "the sample, as in `ordered_samples`; again for every part that differs",
     "row": "the span, as in `tree`; null when none or more than one was at work on that thread",
     "entry_row": "the entry that the span belongs to; null when it is none, or ambiguous",
     "ambiguous": "several entries were open on the thread, as on an event loop",
-    "start_ns": "when the overlap with the span began",
-    "duration_ns": "length of the overlap; null when the sample has only a time",
+    "start_ns": "when this part of the sample began",
+    "duration_ns": "length of the part; null when the sample has only a time",
 }
 
 DERIVED = Derived(
     "sample_spans",
-    "one sample with a time and one span that was at work on its thread then",
+    "one part of a sample, during which one and the same span was at work on its thread",
     ("ordered_samples", "tree"),
     compute,
     COLUMNS,

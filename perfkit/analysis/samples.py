@@ -58,15 +58,25 @@ def _numbered(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     return frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(name))
 
 
+def by_thread(samples: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the samples with lengths in the order of thread and time, numbered as `place`."""
+    return (
+        samples.filter(pl.col("duration_ns") > 0, pl.col("ts_ns").is_not_null())
+        .sort("thread", "ts_ns", "sample_row")
+        .with_row_index("place")
+    )
+
+
 def number_runs(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:
     """Number, as `run`, the rows that follow one another with equal keys, one of them the thread.
 
-    The rows must be in the order of thread and time.
+    The rows are some of those of `by_thread`, in its order; with others between them, two rows do
+    not follow one another.
     """
     ended = (pl.col("ts_ns") + pl.col("duration_ns")).shift(1)
+    near = (pl.col("ts_ns") - ended <= _MAX_GAP_NS) & (pl.col("place").cast(pl.Int64).diff() <= 1)
     same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in keys)
-    follows = (same & (pl.col("ts_ns") - ended <= _MAX_GAP_NS)).fill_null(False)
-    return rows.with_columns(run=(~follows).cum_sum())
+    return rows.with_columns(run=(~(near & same).fill_null(False)).cum_sum())
 
 
 COLUMNS = {

@@ -84,6 +84,12 @@ def test_short_runs_are_left_out() -> None:
 def test_a_break_between_rows_ends_a_run() -> None:
     table = blocking([row((*CALLBACK, HANDLER), 0, 30), row((*CALLBACK, HANDLER), 35, 65)])
     assert found(table) == [("handle", 30), ("handle", 30)]
+    idle = [
+        row((*CALLBACK, HANDLER), 0, 15),
+        row(SELECT, 15, 16),
+        row((*CALLBACK, HANDLER), 16, 30),
+    ]
+    assert blocking(idle).is_empty()
 
 
 def test_a_loop_that_is_not_python_has_its_callbacks_at_once() -> None:
