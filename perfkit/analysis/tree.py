@@ -162,7 +162,7 @@ def _times(spans: pl.DataFrame) -> tuple[Ints, Ints, Bools]:
             .with_columns(end=pl.Series(end), open=still_open)
             .select(pl.when("open").then(pl.col("end").max().over(trace)).otherwise("end"))
         )
-        end = latest["open"].to_numpy()
+        end = latest["end"].to_numpy()
     return start, end, recorded < 0
 
 
