@@ -119,8 +119,8 @@ def _first(detail: pl.Series, details: int) -> npt.NDArray[np.int64]:
 
 
 def _longest(tree: pl.DataFrame) -> pl.DataFrame:
-    """Keep of each detail the longest spans and all that is above these, in order of start."""
-    order = ["detail", "start_ns", "depth", "row"]
+    """Keep of each detail the longest spans and all that is above these, parents first."""
+    order = ["detail", "row"]
     sizes = tree.group_by("detail").len()
     if (sizes["len"].max() or 0) <= MAX_SPANS:  # type: ignore[operator]
         return tree.sort(order)
@@ -209,7 +209,11 @@ def _code(
         .group_by("detail", "place", "label")
         .agg(pl.col("duration_ns").sum())
         .filter(pl.col("duration_ns") > 0)
-        .sort(["detail", "duration_ns", "label"], descending=[False, True, False])
+        .sort(
+            ["detail", "duration_ns", "label", "place"],
+            descending=[False, True, False, False],
+            nulls_last=True,
+        )
         .group_by("detail", maintain_order=True)
         .head(_FUNCTIONS)
         .collect()

@@ -23,6 +23,12 @@ _CHECKS: tuple[tuple[str, pl.Expr, str, str], ...] = (
         "They count up to the last thing that was seen in their trace: they took at least so long.",
     ),
     (
+        "tree",
+        pl.col("negative"),
+        "{found} of {all} spans ended before they started.",
+        "A clock was set back, or an instrumentation is wrong. They count as of no length.",
+    ),
+    (
         "spans",
         pl.col("parent_inferred"),
         "The parents of {found} of {all} spans were inferred.",

@@ -26,9 +26,10 @@ QUERIES = (
 class _Spans:
     """Collects spans as rows; `hostile` puts a name into all that is text."""
 
-    def __init__(self, hostile: str | None) -> None:
+    def __init__(self, hostile: str | None, traces: int) -> None:
         self.rows: list[dict[str, Any]] = []
         self.hostile = hostile
+        self.traces = traces
 
     def add(self, trace: int, parent: int | None, start: int, length: int, **columns: Any) -> int:
         span_id = len(self.rows) + 1
@@ -49,16 +50,16 @@ class _Spans:
             "pid": PID,
             **columns,
         }
-        if self.hostile is not None:
+        if self.hostile is not None and trace < self.traces:
             row |= {key: self.hostile for key in texts if row.get(key) is not None}
             row["attributes"] = json.dumps({self.hostile: self.hostile})
         self.rows.append(row)
         return span_id
 
 
-def spans(requests: int = 60, hostile: str | None = None) -> list[dict[str, Any]]:
+def spans(requests: int, hostile: str | None, hostile_traces: int) -> list[dict[str, Any]]:
     """Requests on four threads: searches repeat a query, every tenth of them fails."""
-    made = _Spans(hostile)
+    made = _Spans(hostile, hostile_traces)
     for number in range(requests):
         thread = THREADS[number % len(THREADS)]
         begin = (number // len(THREADS)) * 300 * MS + (number % len(THREADS)) * 20 * MS
@@ -124,7 +125,8 @@ def _query(
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {key: [row.get(key) for row in rows] for row in rows for key in row}
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: [row.get(key) for row in rows] for key in keys}
 
 
 def add_samples(writer: CaptureWriter, requests: int, hostile: str | None) -> None:
@@ -192,6 +194,7 @@ def write_capture(
     with_samples: bool = True,
     with_metrics: bool = True,
     hostile: str | None = None,
+    hostile_traces: int = 1 << 30,
 ) -> Path:
     with CaptureWriter(path, command=["perfkit", "record", "--token", "s3cr3t-value"]) as writer:
         writer.info.id = "00112233445566aa"
@@ -199,7 +202,7 @@ def write_capture(
         writer.info.host, writer.info.system, writer.info.cores = "host-a", "Linux", 2
         writer.info.git_commit = None
         if with_spans:
-            writer.append("spans", _columns(spans(requests, hostile)))
+            writer.append("spans", _columns(spans(requests, hostile, hostile_traces)))
             writer.info.sources.append({"name": "otlp", "bodies": 3})
         if with_samples:
             add_samples(writer, requests, hostile)

@@ -47,6 +47,7 @@ def _amounts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Traces", units.number(facts["traces"])),
         ("Spans", units.number(facts["spans"])),
         ("Stack samples", sampled),
+        ("Samples and requests", facts["samples_joined"] or units.MISSING),
         ("Threads", units.number(facts["threads"])),
         ("Processes", units.number(facts["processes"])),
         ("Metric points", units.number(facts["metric_points"])),

@@ -171,12 +171,13 @@ def _thread_name(row: dict[str, Any], several_processes: bool) -> str:
 
 
 def _merged(samples: pl.DataFrame, bucket_ns: int) -> pl.DataFrame:
+    """Add up samples of the same stack, thread, state, request and stretch of time."""
     return (
-        samples.group_by(*_KEYS, bucket=pl.col("rel_ns") // bucket_ns)
+        samples.with_columns(rel_ns=pl.col("rel_ns") // bucket_ns * bucket_ns)
+        .group_by(*_KEYS, "rel_ns")
         .agg(
             pl.when(pl.col("duration_ns").count() > 0).then(pl.col("duration_ns").sum()),
             pl.col("count").sum(),
-            rel_ns=pl.col("bucket").first() * bucket_ns,
         )
         .sort("rel_ns", *_KEYS, nulls_last=True)
     )

@@ -232,11 +232,10 @@ _SERIES = (
 
 
 def _timeline(context: Context, timeline: pl.DataFrame) -> dict[str, Any]:
-    starts = timeline["bucket_ns"].to_list()
-    width = starts[1] - starts[0] if len(starts) > 1 else context.population.duration_ns
+    start_ns, width_ns = timeline.select("bucket_ns", "bucket_width_ns").row(0)
     return {
-        "start_ns": starts[0] - context.population.origin_ns,
-        "bucket_ns": width,
+        "start_ns": start_ns - context.population.origin_ns,
+        "bucket_ns": width_ns,
         "series": [
             {
                 "id": column,
