@@ -1,0 +1,71 @@
+"""`perfkit rules`, as its user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from perfkit.cli.rules import command
+from perfkit.errors import GateFailed, PerfkitError, UsageError
+from tests.rules.rule_text import changed, write
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def test_list_names_every_rule() -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    assert "DATABASE" in result.output
+    assert "db.n-plus-one" in result.output
+    data = json.loads(run("list", "--json").output)
+    assert {"id", "title", "category", "status", "requires", "params"} <= set(data[0])
+
+
+def test_show_explains_one() -> None:
+    result = run("show", "db.n-plus-one")
+    assert result.exit_code == 0
+    for part in (
+        "NUMBERS",
+        "min_time = 50 ms",
+        "QUERY",
+        "WHAT TO DO",
+        "LEARN MORE",
+        "selectinload",
+    ):
+        assert part in result.output
+
+
+def test_an_unknown_rule_is_guessed() -> None:
+    result = run("show", "db.n-plus-on")
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.hint == "did you mean db.n-plus-one?"
+
+
+def test_lint_names_what_is_wrong(tmp_path: Path) -> None:
+    good = write(tmp_path)
+    assert run("lint", str(good)).exit_code == 0
+    bad = write(tmp_path / "bad", changed("mean * 2", "mena * 2"))
+    result = run("lint", str(good), str(bad))
+    assert isinstance(result.exception, PerfkitError)
+    assert "1 of 2 rule files are wrong" in result.exception.message
+    assert f"{bad}:15:10: unknown column mena (did you mean mean?)" in result.output
+
+
+def test_test_runs_the_tests_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert run("test", "--rules", str(tmp_path)).exit_code == 0
+    write(tmp_path, changed("severity: high, says", "severity: low, says"))
+    result = run("test", "test.slow", "--rules", str(tmp_path))
+    assert isinstance(result.exception, GateFailed)
+    assert "test.slow: slow" in result.output
+    assert "expected severity low, got high" in result.output
+
+
+@pytest.mark.parametrize("arguments", [("test", "nothing"), ("show", "nothing")])
+def test_no_such_rule(arguments: tuple[str, ...]) -> None:
+    assert isinstance(run(*arguments).exception, UsageError)
