@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from perfkit.demo.processes import end_on_signals
 from perfkit.demo.requirements import demo_extra
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from perfkit.demo import serving, telemetry
         from perfkit.demo.backend_app import create_app
 
-    serving.end_on_signals()
+    end_on_signals()
     shutdown_telemetry = telemetry.configure("tool-backend")
     try:
         app = create_app()

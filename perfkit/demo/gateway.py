@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from perfkit.demo.problems import PROBLEMS, select
+from perfkit.demo.processes import end_on_signals
 from perfkit.demo.requirements import demo_extra
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from perfkit.demo.app import create_app
         from perfkit.demo.database import DatabaseError
 
-    serving.end_on_signals()
+    end_on_signals()
     with ExitStack() as stack:
         stack.callback(telemetry.configure("tool-gateway"))
         if options.database_url is None:

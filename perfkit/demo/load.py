@@ -130,7 +130,7 @@ class Outcomes:
         self.errors[label] += failed
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts, and the percentiles of the calls that were answered or not."""
+        """Return counts, percentiles and sums of all calls, failed or not, and by label."""
         everything = [each for latencies in self.latencies_ms.values() for each in latencies]
         tools = {
             label: {"requests": len(latencies), "errors": self.errors[label], **_spread(latencies)}
@@ -152,10 +152,11 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _spread(latencies_ms: Sequence[float]) -> dict[str, float | None]:
     if not latencies_ms:
-        return {"p50_ms": None, "p95_ms": None}
+        return {"p50_ms": None, "p95_ms": None, "total_ms": 0}
     return {
         "p50_ms": round(percentile(latencies_ms, 0.50), 1),
         "p95_ms": round(percentile(latencies_ms, 0.95), 1),
+        "total_ms": round(sum(latencies_ms), 1),
     }
 
 

@@ -1,9 +1,10 @@
-"""Starting the demo's services as child processes, and ending them."""
+"""Starting the demo's services as child processes, and ending processes well."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
 START_TIMEOUT_S = 30
 END_TIMEOUT_S = 15
@@ -68,3 +70,18 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the process through its `finally` clauses.
+
+    uvicorn stops serving at either signal, restores our handlers and raises the signal again. The
+    default action would then end the process before the last spans are sent, or leave the child
+    processes behind.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -44,20 +42,6 @@ def write_ready_file(path: Path, port: int) -> None:
     ready = {"url": base_url(port), "port": port, "pid": os.getpid()}
     unfinished.write_text(json.dumps(ready) + "\n")
     unfinished.rename(path)
-
-
-def end_on_signals() -> None:
-    """Let SIGTERM and SIGINT end the process through its `finally` clauses.
-
-    uvicorn stops serving at either signal, restores our handlers and raises the signal again. The
-    default action would then end the process before the last spans are sent.
-    """
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
 
 
 def serve(app: Starlette, port: int, ready_file: Path | None) -> None:

@@ -22,7 +22,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.applications import Starlette
 
+from perfkit.demo import measure
 from perfkit.demo.gateway import main
+from perfkit.demo.problems import PROBLEMS
 from perfkit.demo.processes import ServiceError, running
 from perfkit.demo.serving import serve
 
@@ -198,3 +200,18 @@ def test_a_missing_package_is_told_in_one_line(
     assert ended.returncode == 1
     assert "pip install 'perfkit[demo]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_measuring_tells_what_mending_saves() -> None:
+    def summary(total_ms: float) -> dict[str, Any]:
+        tool = {"p50_ms": total_ms / 2, "p95_ms": total_ms, "total_ms": total_ms}
+        return {"total_ms": 1000, "rss_growth_mib": 7.4, "tools": {"plan-trip": tool}}
+
+    problems = {problem.name: problem for problem in PROBLEMS}
+    assert measure.rows(problems["serial"], summary(400), summary(150)) == [
+        "| serial | plan-trip | 200 / 400 ms | 75 / 150 ms | 25.0% |"
+    ]
+    assert measure.rows(problems["leak"], summary(400), summary(150)) == [
+        "| leak | growth of resident memory | 7 MiB | 7 MiB | |"
+    ]
+    assert measure.resident_mib(os.getpid()) > 1

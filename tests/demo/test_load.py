@@ -65,9 +65,10 @@ def test_summary_counts_by_label() -> None:
         "errors": 1,
         "p50_ms": 3,
         "p95_ms": 100,
+        "total_ms": 110,
         "tools": {
-            "a": {"requests": 4, "errors": 1, "p50_ms": 2, "p95_ms": 4},
-            "b": {"requests": 1, "errors": 0, "p50_ms": 100, "p95_ms": 100},
+            "a": {"requests": 4, "errors": 1, "p50_ms": 2, "p95_ms": 4, "total_ms": 10},
+            "b": {"requests": 1, "errors": 0, "p50_ms": 100, "p95_ms": 100, "total_ms": 100},
         },
     }
     assert Outcomes().summary()["p50_ms"] is None
