@@ -10,6 +10,8 @@ import polars as pl
 from perfkit.analysis.forest import Ints
 from perfkit.analysis.percentiles import Floats, codes, quantiles
 
+_LIMIT = float(2**63 - 2**10)
+
 LEVELS = {"p50_ns": 0.5, "p90_ns": 0.9, "p95_ns": 0.95, "p99_ns": 0.99}
 
 DOCS = {
@@ -62,8 +64,9 @@ def sums(code: Ints, values: Floats, groups: int) -> Floats:
 
 
 def whole(values: Floats) -> pl.Series:
-    """Return values as a column of integers."""
-    return pl.Series(np.rint(np.nan_to_num(values)).astype(np.int64))
+    """Return values as a column of integers, at the limit where they are beyond it."""
+    limited = np.clip(np.nan_to_num(values), -_LIMIT, _LIMIT)
+    return pl.Series(np.rint(limited).astype(np.int64))
 
 
 def ratio_of(part: pl.Expr, total: float) -> pl.Expr:
