@@ -106,7 +106,7 @@ class SegmentCompactor:
         _count(rejected, batch.rejected)
         samples = conform(model.SAMPLES, batch.tables.get("samples", {}))
         offset_ns = meta.wall_ns - meta.monotonic_ns
-        samples = _cut(samples, meta, offset_ns)
+        samples = _name_threads(_cut(samples, meta, offset_ns))
         with contextlib.suppress(FileNotFoundError):
             samples = ThreadStates(segment.threads.read_bytes(), offset_ns).apply(samples)
         stacks, frames = self._stacks.take_new()
@@ -114,6 +114,12 @@ class SegmentCompactor:
         yield "frames", conform(model.FRAMES, frames)
         yield "stacks", conform(model.STACKS, stacks)
         yield "samples", samples
+
+
+def _name_threads(samples: pl.DataFrame) -> pl.DataFrame:
+    """Give a thread its name from the start: py-spy learns it only after its first look."""
+    name = pl.col("thread_name")
+    return samples.with_columns(name.fill_null(name.drop_nulls().first().over("pid", "tid")))
 
 
 def _cut(samples: pl.DataFrame, meta: StackMeta, offset_ns: int) -> pl.DataFrame:

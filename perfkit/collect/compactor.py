@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
     from perfkit.compact import SegmentCompactor
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(10)
+    os.nice(5)
     segments = SegmentCompactor(Path(argv[0]), argv[1])
     for line in sys.stdin:
         segment = json.loads(line)

@@ -161,10 +161,11 @@ class ThreadWatcher:
 
     def _read(self, tid: int, thread: _Thread, now: int) -> bool:
         try:
-            run_ns, wait_ns, _ = os.pread(thread.fd, 80, 0).split()
-        except (OSError, ValueError):  # the thread is gone
+            # The time it ran. What follows, the time it waited for a CPU, is left out: on a machine
+            # with too few of them every thread that wakes up to wait again would seem to run.
+            busy_ns = int(os.pread(thread.fd, 80, 0).split(None, 1)[0])
+        except (OSError, ValueError, IndexError):  # the thread is gone
             return False
-        busy_ns = int(run_ns) + int(wait_ns)
         if busy_ns != thread.busy_ns:
             if thread.written_ns != thread.read_ns:
                 self._log.add(thread.read_ns, tid, thread.busy_ns)  # the end of the pause

@@ -2,9 +2,9 @@
 
 The log is rows of three little-endian int64: time (monotonic ns), subject, value. The value is
 
-* `busy_ns >= 0`: how long thread `subject` has run or waited for a CPU since it began (the first
-  two numbers of /proc/PID/task/TID/schedstat). Points in which nothing changed are left out, so
-  between two points of a thread the time is to be taken as linear;
+* `busy_ns >= 0`: how long thread `subject` has run on a CPU since it began (the first number of
+  /proc/PID/task/TID/schedstat). Points in which nothing changed are left out, so between two points
+  of a thread nothing else is known;
 * `DIED`: thread `subject` was gone;
 * `POLLED`: from now on the threads of process `subject` are watched;
 * `TICK`: a look at all watched threads was taken (`subject` is 0).

@@ -135,7 +135,7 @@ class ThreadStates:
 def _smooth(times: Int, busy: Int, owner: Int) -> Int:
     """Return `busy` such that no thread is busy for longer than the time that passed.
 
-    The kernel counts a wait for a CPU when it is over, and a run at its next tick, so values jump.
+    The kernel brings the number of a running thread up to date only at its ticks, so values jump.
     What is too much for the time since the last look belongs before it:
     busy'(t) = t + max over s >= t of (busy(s) - s), for each thread.
     """

@@ -144,7 +144,7 @@ def test_a_run_over_several_looks_has_sharp_ends() -> None:
 
 def test_time_that_is_counted_late_is_put_where_it_belongs() -> None:
     log = ThreadLogWriter()
-    # The thread waited for a CPU from 20 to 80 ms; the kernel says so only when it got one.
+    # The thread ran from 20 ms on; the kernel says so only at its tick.
     for at_ms, busy_ms in ((0, 0), (20, 0), (40, 0), (60, 0), (80, 0), (100, 80), (120, 80)):
         log.add(at_ms * MS, 1, busy_ms * MS)
     found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 120))))
