@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.span_threads import span_threads
+from perfkit.analysis.span_threads import join_reason
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -99,8 +99,10 @@ def _of_samples(tables: Tables) -> dict[str, Any]:
     )
     row = pl.collect_all([samples, joined])
     facts = row[0].row(0, named=True) | row[1].row(0, named=True)
-    join = span_threads(tables).reason()
-    return facts | {"sampled_pids": set(facts["sampled_pids"]), "samples_joined": join}
+    return facts | {
+        "sampled_pids": set(facts["sampled_pids"]),
+        "samples_joined": join_reason(tables),
+    }
 
 
 _TYPES: dict[str, pl.DataType] = {"services": pl.List(pl.String()), "samples_joined": pl.String()}

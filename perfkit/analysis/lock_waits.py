@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from perfkit.analysis.lock_evidence import Exclusion
+from perfkit.analysis.lock_evidence import confidences
 from perfkit.analysis.overlaps import most_at_once
 from perfkit.analysis.samples import all_requests, by_thread, number_runs
 from perfkit.analysis.session import Derived, Tables
@@ -30,10 +30,14 @@ def compute(tables: Tables) -> pl.DataFrame:
     if tables.filters.by_request:
         return all_requests(tables).frame(DERIVED.name)
     paths = tables.frame("call_paths")
-    rows = _rows(tables, paths)
-    waiting = pl.concat([_named(rows), _bare_locks(rows, paths)], how="diagonal_relaxed")
+    rows = _waiting(tables, paths)
+    samples = tables.frame("ordered_samples")
+    waiting = pl.concat([_named(rows), _bare_locks(rows, samples, paths)], how="diagonal_relaxed")
     if waiting.is_empty():
         return pl.DataFrame(schema={name: _SCHEMA[name] for name in COLUMNS})
+    waiting = waiting.join(_busy(tables, paths), on="thread", how="left").join(
+        _in_requests(tables, waiting["sample_row"]), on="sample_row", how="left"
+    )
     waiting = _placed(waiting, paths)
     places = waiting.group_by(*_PLACE).agg(
         wait_ns=pl.col("duration_ns").sum(),
@@ -54,75 +58,88 @@ def compute(tables: Tables) -> pl.DataFrame:
     )
 
 
-def _rows(tables: Tables, paths: pl.DataFrame) -> pl.DataFrame:
-    """Return the samples with times by thread, how each waits, and how busy its thread was."""
+def _waiting(tables: Tables, paths: pl.DataFrame) -> pl.DataFrame:
+    """Return the samples that wait or may do so, by thread, and how (see `waits`)."""
     kinds = waits(paths).with_columns(path=pl.int_range(pl.len(), dtype=pl.Int64))
-    in_requests = (
-        tables["sample_spans"]
-        .filter(pl.col("entry_row").is_not_null())
-        .group_by("sample_row")
-        .agg(request_ns=pl.col("duration_ns").sum())
-    )
-    busy = (
-        pl.col("duration_ns").filter(pl.col("kind") != "idle").sum()
-        + pl.col("duration_ns").filter(pl.col("kind").is_null()).sum()
+    idle = (pl.col("state") == "idle").fill_null(False)
+    kind = pl.col("kind")
+    # Frames tell more than the state, which may lag behind; where they are mute, it must do.
+    may_wait = (
+        kind.is_in([name for name in _CONFIDENCE if name != "io"])
+        | ((kind == "io") & idle)
+        | ((kind == "call") & (idle | pl.col("state").is_null()))
     )
     return (
-        by_thread(tables["ordered_samples"].filter(pl.col("path").is_not_null()))
+        by_thread(tables["ordered_samples"])
         .select("place", "sample_row", "ts_ns", "duration_ns", "pid", "thread", "path", "state")
+        .join(kinds.lazy().drop_nulls("kind"), on="path", how="inner", maintain_order="left")
+        .filter(may_wait)
+        .collect()
+    )
+
+
+def _busy(tables: Tables, paths: pl.DataFrame) -> pl.DataFrame:
+    """Return for each thread the time in which it had anything to do, as `busy_ns`."""
+    kinds = waits(paths).select("kind", path=pl.int_range(pl.len(), dtype=pl.Int64))
+    busy = (pl.col("kind") != "idle").fill_null(True)
+    return (
+        tables["ordered_samples"]
+        .group_by("thread", "path")
+        .agg(pl.col("duration_ns").sum())
         .join(kinds.lazy(), on="path", how="left")
-        .join(in_requests, on="sample_row", how="left")
-        .with_columns(pl.col("request_ns").fill_null(0), busy_ns=busy.over("thread"))
-        .sort("place")
+        .group_by("thread")
+        .agg(busy_ns=pl.col("duration_ns").filter(busy).sum())
+        .collect(engine="streaming")
+    )
+
+
+def _in_requests(tables: Tables, sample_rows: pl.Series) -> pl.DataFrame:
+    """Return the time of some samples that belongs to a known entry, as `request_ns`."""
+    chosen = sample_rows.unique().to_frame().lazy()
+    return (
+        tables["sample_spans"]
+        .filter(pl.col("entry_row").is_not_null())
+        .join(chosen, on="sample_row", how="semi")
+        .group_by("sample_row")
+        .agg(request_ns=pl.col("duration_ns").sum())
         .collect()
     )
 
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the waits that a frame gives away, whatever the state: it may lag behind."""
-    idle = pl.col("state") == "idle"
-    kinds = list(_CONFIDENCE)
-    chosen = rows.filter(
-        pl.col("kind").is_in([kind for kind in kinds if kind != "io"])
-        | ((pl.col("kind") == "io") & idle)
-    )
-    return number_runs(chosen, "thread", "site", "resource").with_columns(
+    """Return the waits that a frame gives away."""
+    named = rows.filter(pl.col("kind") != "call")
+    return number_runs(named, "thread", "site", "resource").with_columns(
         confidence=pl.col("kind").replace_strict(_CONFIDENCE, return_dtype=pl.Float64)
     )
 
 
-def _bare_locks(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
+def _bare_locks(rows: pl.DataFrame, samples: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
     """Return the waits in code that shows only an idle frame, where it behaves as a lock does."""
-    line = pl.struct("function", "file", "line")
-    place = paths.select(place=line.rank("dense")).to_series()
-    candidates = rows.filter(
-        (pl.col("kind") == "call") & (pl.col("state") == "idle").fill_null(True)
-    )
-    candidates = candidates.with_columns(place=place.gather(candidates["path"]))
-    candidates = number_runs(candidates, "thread", "place")
-    longest = pl.col("duration_ns").sum().over("run").max().over("place")
-    candidates = candidates.filter(longest >= MIN_WAIT_NS)
+    lines = paths.select(pl.struct("function", "file", "line").rank("dense")).to_series()
+    calls = rows.filter(pl.col("kind") == "call")
+    calls = number_runs(calls.with_columns(spot=lines.gather(calls["path"])), "thread", "spot")
+    waiting = pl.col("duration_ns").sum()
     judged = (
-        candidates.group_by("place")
-        .agg(pl.col("duration_ns").sum())
-        .sort("duration_ns", "place", descending=[True, False])["place"]
+        calls.group_by("spot", "run")
+        .agg(waiting)
+        .group_by("spot")
+        .agg(waiting, longest_ns=pl.col("duration_ns").max())
+        .filter(pl.col("longest_ns") >= MIN_WAIT_NS)
+        .sort("duration_ns", "spot", descending=[True, False])
         .head(_MAX_JUDGED)
     )
-    if judged.is_empty():
-        return candidates
-    exclusion = Exclusion(paths, rows)
-    found = {}
-    for number in judged:
-        waiting = candidates.filter(pl.col("place") == number)
-        certain = exclusion.confidence(waiting)
-        if waiting["state"].null_count():
-            certain *= _UNKNOWN_STATE_FACTOR
-        if certain >= MIN_LOCK_CONFIDENCE:
-            found[number] = certain
-    return candidates.filter(pl.col("place").is_in(list(found))).with_columns(
-        confidence=pl.col("place").replace_strict(found, default=None, return_dtype=pl.Float64),
-        kind=pl.lit("lock"),
-    )
+    groups = calls.join(judged.select("spot"), on="spot", how="semi").partition_by("spot")
+    if not groups:
+        return calls.clear()
+    timed = samples.filter(pl.col("duration_ns") > 0, pl.col("path").is_not_null())
+    found = []
+    for group, certain in zip(groups, confidences(paths, timed, groups), strict=True):
+        known = group["state"].is_not_null().all()
+        confidence = certain if known else certain * _UNKNOWN_STATE_FACTOR
+        if confidence >= MIN_LOCK_CONFIDENCE:
+            found.append(group.with_columns(confidence=pl.lit(confidence), kind=pl.lit("lock")))
+    return pl.concat(found) if found else calls.clear()
 
 
 def _placed(waiting: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:

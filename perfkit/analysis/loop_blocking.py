@@ -78,8 +78,10 @@ def blocking_sites(paths: pl.DataFrame) -> pl.DataFrame:
 
 def _cut_where_the_loop_turned(rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """Cut rows at the starts and ends of requests on their thread, and number what is between."""
-    spans = span_threads(tables)
-    requests = spans.spans.filter("request")
+    if rows.is_empty():
+        return rows.with_columns(turn=pl.lit(0, dtype=pl.Int64))
+    spans = span_threads(tables, requests_only=True)
+    requests = spans.spans
     loops = rows["thread"].unique()
     if len(loops) == 1 and requests["service"].n_unique() == 1 and not requests["named"].any():
         # Spans that name no thread: there is one loop, and one service that it can have served.

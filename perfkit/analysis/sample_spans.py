@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.intervals import Changes, Intervals, uncovered, union
+from perfkit.analysis.percentiles import codes
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.span_threads import NOWHERE, SpanThreads, span_threads
 from perfkit.analysis.tree import rows_or_null
@@ -21,6 +22,8 @@ from perfkit.analysis.tree import rows_or_null
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `sample_spans`, in the order of samples."""
     samples = tables.frame("ordered_samples").filter(pl.col("ts_ns").is_not_null())
+    if samples.is_empty():
+        return pl.DataFrame(schema=_SCHEMA)
     spans = span_threads(tables)
     activity = _Activity.of(spans)
     start = samples["ts_ns"].to_numpy()
@@ -93,29 +96,50 @@ class _Activity:
 
 def code_by_entry(tables: Tables) -> pl.DataFrame:
     """Return the table `code_by_entry`, most time first."""
-    samples = tables["ordered_samples"].select("sample_row", "stack_id", "state", "count")
-    tree = tables["tree"].select(
-        pl.col("row").cast(pl.Int64).alias("entry_row"), "entry_endpoint", "entry_tool"
-    )
-    key = ("entry_endpoint", "entry_tool", "stack_id", "ambiguous")
-    duration, state = pl.col("duration_ns"), pl.col("state")
-    return (
-        tables["sample_spans"]
-        .join(samples, on="sample_row", how="inner")
-        .join(tree, on="entry_row", how="left")
-        .group_by(*key, entry=pl.col("entry_row").is_not_null())
+    names = ("entry_endpoint", "entry_tool")
+    tree = tables.frame("tree")
+    kind, kinds = codes(tree, names)
+    parts, samples = tables.frame("sample_spans"), tables.frame("ordered_samples")
+    # Numbers instead of texts, and places instead of joins: there may be many millions of parts.
+    place = parts["sample_row"]
+    duration, running = pl.col("duration_ns"), pl.col("state") == "running"
+    sums = (
+        parts.lazy()
+        .select(
+            "ambiguous",
+            "sample_row",
+            duration,
+            kind=pl.Series(kind, dtype=pl.Int64).gather(parts["entry_row"]),
+            stack_id=samples["stack_id"].gather(place),
+            state=samples["state"].gather(place),
+        )
+        .with_columns(running_ns=pl.when(running).then(duration))
+        .group_by("kind", "ambiguous", "stack_id")
         .agg(
-            duration_ns=pl.when(duration.is_not_null().any()).then(duration.sum()),
-            running_ns=pl.when(duration.is_not_null().any()).then(
-                duration.filter(state == "running").sum()
-            ),
+            pl.col("duration_ns", "running_ns").sum(),
+            timed=duration.count() > 0,
             samples=pl.col("sample_row").n_unique().cast(pl.Int64),
+        )
+        .collect(engine="streaming")
+    )
+    kinds = kinds.with_columns(kind=pl.int_range(pl.len(), dtype=pl.Int64), entry=pl.lit(True))
+    key = (*names, "stack_id", "ambiguous")
+    return (
+        sums.join(kinds, on="kind", how="left")
+        .with_columns(
+            pl.col("entry").fill_null(False),
+            pl.when("timed").then(pl.col("duration_ns", "running_ns")),
         )
         .sort("duration_ns", "samples", *key, descending=[True, True, *[False] * 4])
         .select(list(CODE_COLUMNS))
-        .collect()
     )
 
+
+_SCHEMA: dict[str, pl.DataType] = {
+    **dict.fromkeys(("sample_row", "row", "entry_row"), pl.Int64()),
+    "ambiguous": pl.Boolean(),
+    **dict.fromkeys(("start_ns", "duration_ns"), pl.Int64()),
+}
 
 COLUMNS = {
     "sample_row": "the sample, as in `ordered_samples`; again for every part that differs",

@@ -59,12 +59,9 @@ def _numbered(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def by_thread(samples: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the samples with lengths in the order of thread and time, numbered as `place`."""
-    return (
-        samples.filter(pl.col("duration_ns") > 0, pl.col("ts_ns").is_not_null())
-        .sort("thread", "ts_ns", "sample_row")
-        .with_row_index("place")
-    )
+    """Return ordered samples that have a length by thread, numbered as `place`."""
+    timed = samples.filter(pl.col("duration_ns") > 0, pl.col("ts_ns").is_not_null())
+    return timed.sort("thread", maintain_order=True).with_row_index("place")
 
 
 def number_runs(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:

@@ -73,22 +73,9 @@ class SpanThreads:
             columns["end_ns"].to_numpy(),
         )
 
-    def reason(self) -> str:
-        """Say how spans and samples were joined, or why they could not be."""
-        if not self.threads.height:
-            return "no samples with times"
-        if not self.spans.height:
-            return "no spans"
-        joined = self.spans.filter(pl.col("thread") != NOWHERE)
-        if joined.height:
-            return "by thread" if joined["named"].any() else "by process, which had one thread"
-        if self.spans["named"].any():
-            return "the threads that spans name were not sampled"
-        return "spans do not say on which thread they ran"
 
-
-def span_threads(tables: Tables) -> SpanThreads:
-    """Match spans with sampled threads.
+def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
+    """Match spans, or requests alone, with sampled threads.
 
     By process and thread; by thread alone where a span does not name its process and no two
     sampled processes have such a thread; by process alone where a span does not name its thread and
@@ -125,6 +112,7 @@ def span_threads(tables: Tables) -> SpanThreads:
             start_ns=pl.col("start_ns") - pl.col("skew_ns"),
             end_ns=pl.col("end_ns") - pl.col("skew_ns"),
         )
+        .filter(pl.col("request") if requests_only else True)
         .join(threads.lazy(), on=["pid", "tid"], how="left", maintain_order="left")
         .join(by_process.lazy(), on="pid", how="left", maintain_order="left")
         .join(by_thread.lazy(), on="tid", how="left", maintain_order="left")
@@ -143,6 +131,21 @@ def span_threads(tables: Tables) -> SpanThreads:
         .collect()
     )
     return SpanThreads(threads, spans, rows)
+
+
+def join_reason(tables: Tables) -> str:
+    """Say how samples were laid beside spans, or why they could not be."""
+    tree, parts = tables.frame("tree"), tables.frame("sample_spans")
+    if parts.is_empty():
+        return "no samples with times"
+    if tree.is_empty():
+        return "no spans"
+    named = tree["thread_id"].is_not_null().any()
+    if parts["row"].is_not_null().any() or parts["ambiguous"].any():
+        return "by thread" if named else "by process, which had one thread"
+    if named:
+        return "the threads that spans name were not sampled while the spans were open"
+    return "spans do not say on which thread they ran"
 
 
 def _whole_tree(tables: Tables) -> tuple[pl.DataFrame, pl.Series]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from perfkit.analysis import sample_spans
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
-from perfkit.analysis.span_threads import span_threads
+from perfkit.analysis.span_threads import join_reason
 from tests.analysis.sampled import FRAMES, Sample, Span, span, tables, tree_frame
 
 
@@ -107,8 +107,11 @@ def test_spans_are_laid_beside_samples_on_their_own_hosts_clock() -> None:
     ]
 
 
+NOT_SAMPLED = "the threads that spans name were not sampled while the spans were open"
+
+
 def reason(spans: list[Span], samples: list[Sample]) -> str:
-    return span_threads(joined(spans, samples)).reason()
+    return join_reason(joined(spans, samples))
 
 
 def test_a_span_that_names_no_thread_is_joined_where_its_process_has_only_one() -> None:
@@ -125,14 +128,12 @@ def test_a_span_that_names_no_process_is_joined_where_its_thread_is_unmistakable
     one, two = [sample(0, 5)], [sample(0, 5), sample(0, 5, pid=2)]
     assert answers(unnamed, one) == [(0, 0, 0, False, 5)]
     assert [answer[1] for answer in answers(unnamed, two)] == [None, None]
-    assert reason(unnamed, two) == "the threads that spans name were not sampled"
+    assert reason(unnamed, two) == NOT_SAMPLED
 
 
 def test_reasons() -> None:
     assert reason([span(0, 0, 10)], [sample(0, 5)]) == "by thread"
-    assert reason([span(0, 0, 10, thread_id=77)], [sample(0, 5)]) == (
-        "the threads that spans name were not sampled"
-    )
+    assert reason([span(0, 0, 10, thread_id=77)], [sample(0, 5)]) == NOT_SAMPLED
     assert reason([], [sample(0, 5)]) == "no spans"
     assert reason([span(0, 0, 10)], [Sample(FRAMES[:1], count=3)]) == "no samples with times"
 
