@@ -36,6 +36,8 @@ _METRICS = "observability_metrics"
 _REQUEST = "http.request"
 _SCOPE = "observability"
 _BATCH_SPANS = 20_000
+# The module fails to decode its own message when the schema in it is damaged.
+_DAMAGED = (sqlite3.Error, UnicodeDecodeError)
 
 Row = Mapping[str, Value]
 
@@ -56,7 +58,7 @@ def sniff(head: bytes, path: Path) -> bool:
     try:
         with _open(path) as database:
             return _has(database, _SPANS)
-    except (sqlite3.Error, InputError):
+    except _DAMAGED:
         return True
 
 
@@ -71,8 +73,10 @@ def read(source: Source, writer: CaptureWriter) -> None:
             _read_events(database, writer)
             _read_operations(database, writer, names, services)
             _read_metrics(database, writer, services)
-    except sqlite3.Error as error:
-        raise InputError(f"not a readable SQLite database ({error})") from error
+    except _DAMAGED as error:
+        # SQLite quotes the schema in its messages, line ends and all.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"not a readable SQLite database ({reason})") from error
 
 
 @contextlib.contextmanager

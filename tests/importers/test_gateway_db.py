@@ -140,8 +140,9 @@ def test_tables_of_another_version_are_read_as_far_as_they_go(tmp_path: Path) ->
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE observability_spans (span_id, trace_id, name, start_time)")
         database.execute(
-            "INSERT INTO observability_spans VALUES ('a1', 'b2', 'x', '2026-11-23T06:46:00+01:00'),"
-            " (NULL, 'b2', 'y', '2026-11-23T06:46:00Z'), ('a3', NULL, 'z', 'then'), (X'ff', 1, 2, 3)"
+            "INSERT INTO observability_spans VALUES"
+            " ('a1', 'b2', 'x', '2026-11-23T06:46:00+01:00'), (NULL, 'b2', 'y', '2026-11-23'),"
+            " ('a3', NULL, 'z', 'then'), (X'ff', 1, 2, 3)"
         )
     database.close()
     writer = imported(path)

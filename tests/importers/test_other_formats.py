@@ -117,9 +117,7 @@ def test_spans_without_anything_but_ids_are_traces(tmp_path: Path) -> None:
 def test_psutil_readings() -> None:
     metrics = imported(SAMPLES / "psutil.jsonl").table("metrics")
     assert metrics.height == 4 * 11
-    first = {
-        (row["name"], row["attributes"]): row for row in metrics.to_dicts()[:11]
-    }
+    first = {(row["name"], row["attributes"]): row for row in metrics.to_dicts()[:11]}
     cpu = first["process.cpu.utilization", None]
     assert cpu["value"] == pytest.approx(0.18)
     assert cpu["ts_ns"] == pytest.approx(1_795_416_393_144_431_600, abs=1000)  # it is a float

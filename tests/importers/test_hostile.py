@@ -1,0 +1,138 @@
+"""Whatever is in a file: an import ends well or with one of perfkit's own errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from perfkit.errors import PerfkitError
+from perfkit.importers import IMPORTERS
+from tests.importers.memory import MemoryWriter, imported
+
+FORMATS = [importer.NAME for importer in IMPORTERS]
+
+
+def survives(path: Path, data: bytes, name: str | None) -> MemoryWriter | None:
+    """Import bytes; null when they were refused. Anything but a PerfkitError fails the test."""
+    path.write_bytes(data)
+    try:
+        return imported(path, format=name, started_at_ns=10**18)
+    except PerfkitError as error:
+        refusal = error.message
+    assert "\n" not in refusal
+    assert len(refusal) < 2000
+    return None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_that_are_cut_off(name: str, samples: dict[str, list[Path]], tmp_path: Path) -> None:
+    for sample in samples[name]:
+        data = sample.read_bytes()
+        step = max(1, len(data) // 150)
+        for end in [*range(0, len(data), step), *range(max(0, len(data) - 12), len(data))]:
+            survives(tmp_path / "cut", data[:end], name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_files_with_damage(
+    name: str, samples: dict[str, list[Path]], tmp_path: Path, data: st.DataObject
+) -> None:
+    content = bytearray(data.draw(st.sampled_from(samples[name])).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        kind = data.draw(st.sampled_from(["set", "insert", "delete", "repeat"]))
+        if kind == "set":
+            content[at] = data.draw(st.integers(0, 255))
+        elif kind == "insert":
+            content[at:at] = data.draw(st.binary(min_size=1, max_size=6))
+        elif kind == "delete":
+            del content[at : at + data.draw(st.integers(1, 20))]
+        else:
+            content[at:at] = content[at : at + 200]
+        content = content or bytearray(b"x")
+    survives(tmp_path / "damaged", bytes(content), data.draw(st.sampled_from([name, None])))
+
+
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([2**63, 2**63 - 1, -(2**63), 2**64, 10**30, 1e308, 0, -1, 10**25]),
+)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    NUMBERS,
+    NUMBERS.map(str),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.sampled_from(["NaN", "Infinity", "\x00", "\ud7ff", "A" * 300, "0x1F", "9" * 5000]),
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, value: object) -> object:
+    """Draw a JSON value like the given one, with some leaves and branches replaced."""
+    if draw(st.integers(0, 14)) == 0:
+        return draw(st.one_of(LEAVES, st.lists(LEAVES, max_size=2), st.just({}), st.just([])))
+    if isinstance(value, dict):
+        return {key: draw(changed(item)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [draw(changed(item)) for item in value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FORMATS if "json" in n or n in ("pyspy-chrometrace", "request-records")]
+)
+@given(data=st.data())
+def test_json_of_wrong_types_and_huge_numbers(
+    name: str, samples: dict[str, list[Path]], tmp_path: Path, data: st.DataObject
+) -> None:
+    text = data.draw(st.sampled_from(samples[name])).read_text()
+    try:
+        documents = [json.loads(text)]
+    except ValueError:
+        documents = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(documents[0], list):
+        documents = [documents[0][:12]]
+    lines = [json.dumps(data.draw(changed(document))) for document in documents]
+    survives(tmp_path / "changed", "\n".join(lines).encode(), name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(content=st.binary(max_size=300))
+@example(content=b"\x0a" * 300)
+@example(content=b"[" * 100_000)
+@example(content=b'{"a":' * 100_000)
+@example(content=b'{"resourceSpans":' + b"[" * 100_000)
+@example(
+    content=b'{"data":[{"spans":[{"spanID":"1","traceID":"1","tags":[{"key":"k","value":'
+    + b"[" * 50_000
+)
+@example(content=b"SQLite format 3\0" + bytes(300))
+@example(content=b"\x1f\x8b" + bytes(100))
+@example(content=b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")
+@example(content=b"\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01")
+@example(content=b";" * 1000 + b" 1")
+@example(content=b"a;b " + b"9" * 1000)
+@example(content="a;\u0660 \u0661".encode())
+def test_anything_at_all(name: str, content: bytes, tmp_path: Path) -> None:
+    survives(tmp_path / "anything", content, name)
+    survives(tmp_path / "anything", content, None)
+
+
+def test_deep_values_within_a_good_document(tmp_path: Path) -> None:
+    deep = '{"arrayValue":{"values":[' * 3000 + "{}" + "]}}" * 3000
+    document = (
+        '{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"01","spanId":"02",'
+        '"startTimeUnixNano":1,"attributes":[{"key":"deep","value":%s}]}]}]}]}'
+    )
+    assert survives(tmp_path / "deep", (document % deep).encode(), None) is None
+    tag = '{"traceID":"1","spanID":"1","startTime":1,"tags":[{"key":"k","value":%s}]}'
+    nested = tag % ("[" * 3000 + "]" * 3000)
+    document = '{"traceID":"1","spans":[%s]}'
+    assert survives(tmp_path / "deep", (document % nested).encode(), None) is None
