@@ -180,4 +180,4 @@ def test_a_deep_chain_and_a_wide_family() -> None:
     assert after(chain, {count - 1: 0.0}) == 3 * count - 2 - (count + 2)
     wide = [S(1, 0, 10 * count)]
     wide += [S(number, 10 * number, 10 * number + 5, 1) for number in range(2, count)]
-    assert after(wide, {number: 0.0 for number in range(2, count)}) == 10 * count - 5 * (count - 2)
+    assert after(wide, dict.fromkeys(range(2, count), 0.0)) == 10 * count - 5 * (count - 2)

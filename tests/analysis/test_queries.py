@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from perfkit.analysis.session import Tables
+from tests.analysis.build import S, analyse, traces
+
+Row = dict[str, Any]
+
+
+def database_calls(tables: Tables) -> list[Row]:
+    """List the calls of entries that are not inside another call."""
+    rows = tables.frame("tree").to_dicts()
+    return [
+        row
+        for row in rows
+        if row["category"] == "database"
+        and row["entry_row"] is not None
+        and (row["parent_row"] is None or rows[row["parent_row"]]["category"] != "database")
+    ]
+
+
+@given(traces(damaged=True))
+def test_queries_equal_the_slow_sums(spans: list[S]) -> None:
+    tables = analyse(spans)
+    calls = database_calls(tables)
+    critical = tables.frame("span_times")["critical_ns"].to_list()
+    queries = tables.frame("queries").to_dicts()
+    assert {row["example"] for row in queries} == {row["db_statement"] for row in calls}
+    for query in queries:
+        own = [row for row in calls if row["db_statement"] == query["example"]]
+        weights = [row["adjusted_count"] for row in own]
+        per_parent = [
+            sum(row["parent_row"] == one["parent_row"] for row in own)
+            for one in own
+            if one["parent_row"] is not None
+        ]
+        failed = [row["adjusted_count"] for row in own if row["status"] == "error"]
+        assert query["calls"] == sum(weights)
+        assert query["total_ns"] == sum(row["duration_ns"] * row["adjusted_count"] for row in own)
+        assert query["error_ratio"] == pytest.approx(sum(failed) / sum(weights))
+        assert query["requests"] == len({row["entry_row"] for row in own})
+        assert query["max_repeats"] == max(per_parent, default=1)
+        assert query["critical_ns"] == sum(
+            critical[row["row"]] * row["adjusted_count"] for row in own
+        )
+        assert set(query["endpoints"]) == {row["entry_endpoint"] for row in own}
+
+
+@given(traces(damaged=True))
+def test_repeats_equal_the_slow_sums(spans: list[S]) -> None:
+    tables = analyse(spans)
+    groups: dict[tuple[int, str], list[Row]] = {}
+    siblings: dict[int, list[Row]] = {}
+    for row in database_calls(tables):
+        if row["parent_row"] is not None:
+            groups.setdefault((row["parent_row"], row["db_statement"]), []).append(row)
+            siblings.setdefault(row["parent_row"], []).append(row)
+    expected = {}
+    for (parent, statement), calls in groups.items():
+        if len(calls) > 1:
+            moments = {at for one in calls for at in range(one["start_ns"], one["end_ns"])}
+            total = sum(one["duration_ns"] for one in calls)
+            place = siblings[parent].index(calls[0])
+            expected[parent, calls[0]["row"]] = {
+                "calls": len(calls),
+                "distinct_statements": len({one["db_statement"] for one in calls}),
+                "union_ns": len(moments),
+                "total_ns": total,
+                "sequential": len(moments) == total,
+                "source_row": siblings[parent][place - 1]["row"] if place else None,
+                "entry_row": calls[0]["entry_row"],
+            }
+            assert statement
+    found = tables.frame("query_repeats").to_dicts()
+    assert {
+        (row["parent_row"], row["first_row"]): {
+            name: row[name] for name in next(iter(expected.values()))
+        }
+        for row in found
+    } == expected
+
+
+def test_variance_rows_and_callers() -> None:
+    second = 10**9
+    common = {"kind": "client", "db_system": "postgresql", "service": "b"}
+    spans = [S(1, 0, 100 * second, kind="server", endpoint="GET /a", name="top", service="b")]
+    for number, length in ((2, 1), (3, 3)):
+        statement = f"SELECT * FROM t WHERE id = {number}"
+        start, end = number * 10 * second, (number * 10 + length) * second
+        spans.append(S(number, start, end, 1, db_statement=statement, db_rows=number, **common))
+    (query,) = analyse(spans).frame("queries").to_dicts()
+    assert query["statement"] == "SELECT * FROM t WHERE id = ?"
+    assert query["db_system"] == "postgresql"
+    assert query["service"] == "b"
+    assert query["rows"] == 5
+    assert query["callers"] == ["top"]
+    assert query["variance_to_mean"] == pytest.approx(0.5)
+    assert query["share_ratio"] == pytest.approx(0.04)
+
+
+def test_a_call_of_a_lower_driver_is_not_counted_again() -> None:
+    common = {"kind": "client", "db_system": "postgresql", "db_statement": "SELECT 1"}
+    spans = [S(1, 0, 100), S(2, 10, 20, 1, **common), S(3, 11, 19, 2, **common)]
+    tables = analyse(spans)
+    assert tables.frame("queries")["calls"].to_list() == [1]
+    assert tables.frame("requests")["db_count"].to_list() == [1]
+
+
+def test_ids_are_the_same_in_every_capture() -> None:
+    common = {"kind": "client", "db_system": "redis"}
+    one = analyse([S(1, 0, 9), S(2, 1, 2, 1, db_statement="GET a", **common)])
+    other = analyse([S(7, 5, 9), S(8, 6, 7, 7, db_statement="GET b", **common)])
+    (query_id,) = one.frame("queries")["query_id"]
+    assert other.frame("queries")["query_id"].to_list() == [query_id]
+    assert len(query_id) == 16
+
+
+def test_the_name_stands_for_a_statement_that_was_not_recorded() -> None:
+    spans = [S(1, 0, 9), S(2, 1, 2, 1, kind="client", db_system="sqlite", name="connect")]
+    assert analyse(spans).frame("queries")["statement"].to_list() == ["connect"]
+
+
+@pytest.mark.parametrize("name", ["queries", "query_calls", "query_repeats"])
+def test_no_spans_give_all_columns(name: str) -> None:
+    common = {"kind": "client", "db_system": "redis", "db_statement": "GET a"}
+    some = analyse([S(1, 0, 9), S(2, 1, 2, 1, **common), S(3, 3, 4, 1, **common)]).frame(name)
+    assert some.height
+    assert analyse([]).frame(name).schema == some.schema
