@@ -89,7 +89,7 @@
   /** Makes `.tabs` work: the panels are those that `aria-controls` names. */
   function wireTabs(list, onshow = () => {}) {
     const all = [...list.querySelectorAll("[role=tab]")];
-    const show = (tab) => {
+    const mark = (tab) => {
       for (const other of all) {
         const chosen = other === tab;
         other.setAttribute("aria-selected", String(chosen));
@@ -97,8 +97,12 @@
         const panel = document.getElementById(other.getAttribute("aria-controls"));
         if (panel) panel.hidden = !chosen;
       }
+    };
+    const show = (tab) => {
+      mark(tab);
       onshow(all.indexOf(tab));
     };
+    mark(all.find((tab) => tab.getAttribute("aria-selected") === "true") ?? all[0]);
     all.forEach((tab, i) => {
       tab.addEventListener("click", () => show(tab));
       tab.addEventListener("keydown", (event) => {

@@ -29,7 +29,10 @@
 
     build() {
       const { options, source } = this;
-      this.path = el("nav", { class: "flame-path", "aria-label": "Zoomed to" });
+      this.path = el("nav", {
+        class: "flame-path",
+        "aria-label": `Zoomed to, in ${options.whole}`,
+      });
       this.found = el("span", { class: "muted", "aria-live": "polite" });
       this.input = el("input", {
         class: "input",
@@ -273,7 +276,8 @@
         crumbs.push(el("span", { class: "crumb", text }));
       }
       this.path.replaceChildren(...crumbs);
-      this.path.scrollLeft = this.path.scrollWidth;
+      // Later: asking for the width now would lay the page out before the bars are drawn.
+      requestAnimationFrame(() => (this.path.scrollLeft = this.path.scrollWidth));
     }
 
     // ---- looks ----

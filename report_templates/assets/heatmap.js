@@ -5,15 +5,15 @@
   const { el } = pk.dom;
   // From little to much, by lightness alone, so that it reads without seeing colours.
   const SCALES = {
-    light: ["#eef2f5", "#cfe0ee", "#a3c6e0", "#6ea6cf", "#3c83b8", "#1b5f96", "#0a3d6b"],
+    light: ["#e4ebf1", "#cadcec", "#a3c6e0", "#6ea6cf", "#3c83b8", "#1b5f96", "#0a3d6b"],
     dark: ["#20262b", "#233a4e", "#285273", "#326f9b", "#4e92c2", "#82b8dc", "#cfe6f5"],
   };
 
   /**
    * `panel`: {title, unit, rows, bucket_ns, start_ns, columns, values (row-major), max?, note?,
-   * log?}; `marks` as for the timeline. Returns {update(values)}.
+   * log?}. Returns {update(values)}.
    */
-  function create(element, panel, marks = []) {
+  function create(element, panel) {
     const scale = el("span", { class: "scale" });
     const plot = el("div", { role: "img", "aria-label": `Heatmap: ${panel.title}` });
     const box = el("div", { class: "timechart" }, plot);
@@ -31,7 +31,7 @@
     let width = 0;
     const rowHeight = panel.rows.length > 24 ? 12 : panel.rows.length > 4 ? 18 : 26;
     const area = panel.rows.length * rowHeight;
-    const cover = pk.timeAxis.cover(box, (time, event) => tip(panel, values, marks, time, event));
+    const cover = pk.timeAxis.cover(box, (time, event) => tip(panel, values, time, event));
     const most = () => (panel.max ?? greatest(values)) || 1;
 
     function draw(newWidth) {
@@ -43,9 +43,6 @@
         ...pk.timeAxis.layout(width, area + 26),
         xaxis: { ...pk.timeAxis.axis(width), showgrid: false },
         yaxis: names(panel.rows, width, rowHeight),
-        shapes: marks
-          .map(pk.timeline.shape)
-          .map((shape) => ({ ...shape, layer: "above", fillcolor: "rgba(0,0,0,0)" })),
       };
       return Plotly.react(plot, [trace(panel, values, most(), steps)], layout, {
         staticPlot: true,
@@ -92,7 +89,7 @@
   function names(rows, width, rowHeight) {
     const every = Math.ceil(13 / rowHeight);
     const at = rows.map((_, i) => i).filter((i) => i % every === 0);
-    const room = width < 560 ? 7 : 12;
+    const room = width < 560 ? 7 : 17;
     return {
       range: [rows.length - 0.5, -0.5],
       fixedrange: true,
@@ -100,6 +97,8 @@
       ticktext: at.map((i) => pk.format.plotly(rows[i], room)),
       showgrid: false,
       zeroline: false,
+      ticks: "",
+      ticklabelstandoff: 6,
     };
   }
 
@@ -109,12 +108,11 @@
     return [
       text(0),
       el("span", { class: "scale-steps", "aria-hidden": "true" }, ...cells),
-      text(most),
-      panel.log ? "logarithmic" : "",
+      panel.log ? `${text(most)}, logarithmic` : text(most),
     ];
   }
 
-  function tip(panel, values, marks, time, event) {
+  function tip(panel, values, time, event) {
     const column = Math.floor((time - panel.start_ns) / panel.bucket_ns);
     const box = event.currentTarget.getBoundingClientRect();
     const row = Math.floor(((event.clientY - box.top) / box.height) * panel.rows.length);
@@ -122,10 +120,7 @@
     const known = column >= 0 && column < panel.columns;
     const value = known ? values[row * panel.columns + column] : NaN;
     const name = pk.format.text(panel.rows[row], 200);
-    return [
-      pk.timeline.heading(time),
-      [[name, pk.format.value(value, panel.unit)], ...pk.timeline.marked(marks, time)],
-    ];
+    return [pk.timeline.heading(time), [[name, pk.format.value(value, panel.unit)]]];
   }
 
   function greatest(values) {

@@ -4,7 +4,7 @@
   const pk = (window.perfkit ??= {});
   const { el } = pk.dom;
   const AMBIGUOUS = -2;
-  const STATES = [["running", "Running", 1], ["idle", "Waiting", 2], ["unknown", "Not known", 0]];
+  const STATES = [["running", "Running", 1], ["unknown", "Perhaps running", 0], ["idle", "Waiting", 2]];
 
   /**
    * Own time of each stack. A time range cuts samples at its ends; with a choice of requests a sample
@@ -58,7 +58,9 @@
     const remark = el("p", { class: "note", "aria-live": "polite" });
     const states = byState(samples);
     const known = STATES.filter(([, , code]) => states[code] > 0);
-    const chosen = { thread: -1, state: states[1] > 0 ? 1 : -1 };
+    // What works is what is asked for first; where nobody knows, what is not seen to wait.
+    const [first] = known.length > 1 ? known : [["all", "All", -1]];
+    const chosen = { thread: -1, state: first[2] };
     const slot = root.querySelector("[data-slot=flame]");
     const controls = root.querySelector("[data-slot=controls]");
     const view = pk.flame.create(slot, tree, {
@@ -70,9 +72,8 @@
 
     if (known.length > 1) {
       const choices = [...known.map(([key, text]) => [key, text]), ["all", "All"]];
-      const first = states[1] > 0 ? "running" : "all";
       controls.append(
-        pk.dom.choice("State of the thread", choices, first, (key) => {
+        pk.dom.choice("State of the thread", choices, first[0], (key) => {
           chosen.state = STATES.find(([name]) => name === key)?.[2] ?? -1;
           update();
         }),

@@ -63,14 +63,15 @@
   pk.section("heatmaps", (root, data) => {
     const slot = root.querySelector("[data-slot=panels]");
     const requests = pk.data.slow_requests?.requests;
+    pk.timeline.lanes(slot, data.marks);
     let latency = null;
     let map = null;
     if (requests?.start_ns.length) {
       latency = latencyPanel(requests);
       latency.panel.values = latency.count();
-      map = pk.heatmap.create(slot, latency.panel, data.marks);
+      map = pk.heatmap.create(slot, latency.panel);
     }
-    for (const panel of data.panels) pk.heatmap.create(slot, panel, data.marks);
+    for (const panel of data.panels) pk.heatmap.create(slot, panel);
     let first = true;
     return {
       update() {

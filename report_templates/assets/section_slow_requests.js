@@ -257,6 +257,7 @@
       ticktext: at.map((value) => pk.format.plotly(pk.format.duration(value))),
       gridcolor: pk.theme.colour("--line"),
       zeroline: false,
+      ticklabelstandoff: 6,
     };
   }
 

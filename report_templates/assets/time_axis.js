@@ -4,7 +4,7 @@
 {
   const pk = (window.perfkit ??= {});
   const { el } = pk.dom;
-  const MARGIN = { l: 92, r: 14 };
+  const MARGIN = { l: 112, r: 14 };
   const NARROW = { l: 58, r: 6 };
   const LEAST_DRAG = 4;
   const areas = new Set();
@@ -114,6 +114,7 @@
     area.addEventListener("pointerleave", () => (crosshair(null), pk.dom.hideTip()));
     show(self, pk.filter.state);
     return {
+      area,
       /** Puts the area over the plot of a chart of this size. */
       place(width, top, height) {
         const { l, r } = margins(width);

@@ -5,6 +5,8 @@
   const { el } = pk.dom;
   const HEIGHT = 92;
   const LINES = ["--line-1", "--line-2", "--line-3", "--line-4"];
+  const LANE = 7;
+  const MAX_LANES = 8;
   const SEVERITIES = ["high", "medium", "low", "info"];
 
   /** `data`: {start_ns, bucket_ns, series: [{id, title, unit, values, group}], marks}. */
@@ -16,6 +18,7 @@
     }
     const stack = el("div", { class: "chart-stack" });
     element.append(stack);
+    lanes(stack, data.marks);
     [...groups.values()].forEach((series, i) => chart(stack, data, series, i === groups.size - 1));
   }
 
@@ -49,11 +52,11 @@
   function draw(plot, data, series, width, height, last) {
     const traces = series.map(({ values }, k) => ({
       type: "scatter",
-      mode: lonely(values) ? "markers" : "lines",
+      mode: lonely(values) ? "lines+markers" : "lines",
       x: Float64Array.from(values, (_, i) => data.start_ns + (i + 0.5) * data.bucket_ns),
       y: values,
       line: { color: pk.theme.colour(LINES[k]), width: 1.5 },
-      marker: { color: pk.theme.colour(LINES[k]), size: 5 },
+      marker: { color: pk.theme.colour(LINES[k]), size: 4 },
       connectgaps: false,
       hoverinfo: "skip",
     }));
@@ -62,7 +65,6 @@
       ...pk.timeAxis.layout(width, height),
       xaxis: pk.timeAxis.axis(width, { labels: last }),
       yaxis: amounts(top, series[0].unit),
-      shapes: (data.marks ?? []).map(shape),
     };
     layout.margin.b = last ? 20 : 3;
     return Plotly.react(plot, traces, layout, { staticPlot: true });
@@ -84,6 +86,7 @@
       ticktext: at.map((value) => pk.format.plotly(said(value, unit))),
       gridcolor: pk.theme.colour("--line"),
       zeroline: false,
+      ticklabelstandoff: 6,
     };
   }
 
@@ -103,21 +106,51 @@
     return false;
   }
 
-  /** A finding or spike, as a band behind the lines. */
-  function shape({ from_ns: from, to_ns: to, severity }) {
-    const name = SEVERITIES.includes(severity) ? severity : "info";
-    return {
-      type: "rect",
-      yref: "paper",
-      x0: from,
-      x1: Math.max(to, from + pk.data.page.duration_ns / 400),
-      y0: 0,
-      y1: 1,
-      line: { color: pk.theme.colour(`--${name}`), width: 1.5 },
-      fillcolor: pk.theme.colour(`--${name}-soft`),
-      layer: "below",
-    };
+  /** Findings and spikes over time, as bars in as few lanes as they need. */
+  function lanes(parent, marks) {
+    if (!marks?.length) return;
+    const ends = [];
+    const bars = [...marks]
+      .sort((x, y) => x.from_ns - y.from_ns)
+      .map((mark) => {
+        const free = ends.findIndex((end) => end < mark.from_ns);
+        const lane = free >= 0 ? free : Math.min(ends.length, MAX_LANES - 1);
+        ends[lane] = Math.max(ends[lane] ?? 0, shownEnd(mark));
+        return bar(mark, lane);
+      });
+    const box = el("div", { class: "timechart", role: "img", "aria-label": spoken(marks) });
+    const height = ends.length * LANE;
+    box.style.height = `${height + 6}px`;
+    parent.append(
+      el("figure", {}, el("div", { class: "chart-title" }, el("h3", { text: "Findings" })), box),
+    );
+    const cover = pk.timeAxis.cover(box, (time, event) => {
+      const lane = Math.floor((event.clientY - box.getBoundingClientRect().top) / LANE);
+      const under = bars.filter((each) => each.lane === lane).map(({ mark }) => mark);
+      return [heading(time), marked(under, time)];
+    });
+    cover.area.prepend(...bars.map(({ element }) => element));
+    pk.timeAxis.keepDrawn(box, (width) => cover.place(width, 0, height));
   }
+
+  /** What is too short to be seen is drawn a little longer. */
+  const shownEnd = ({ from_ns: from, to_ns: to }) =>
+    Math.max(to, from + pk.data.page.duration_ns / 250);
+
+  function bar(mark, lane) {
+    const whole = pk.data.page.duration_ns;
+    const name = SEVERITIES.includes(mark.severity) ? mark.severity : "info";
+    const style = {
+      left: `${(100 * mark.from_ns) / whole}%`,
+      width: `${(100 * (shownEnd(mark) - mark.from_ns)) / whole}%`,
+      top: `${lane * LANE}px`,
+      background: `var(--${name})`,
+    };
+    return { mark, lane, element: el("div", { class: "lane-bar", style }) };
+  }
+
+  const spoken = (marks) =>
+    `Findings over time: ${marks.map(({ label }) => pk.format.text(label, 100)).join("; ")}`;
 
   function tip(data, series, time) {
     const i = Math.floor((time - data.start_ns) / data.bucket_ns);
@@ -125,20 +158,17 @@
       pk.format.text(title, 100),
       said(values[i], unit),
     ]);
-    return [heading(time), [...rows, ...marked(data.marks, time)]];
+    return [heading(time), rows];
   }
 
   const heading = (time) => `${pk.format.duration(time)} · ${pk.format.clock(time)}`;
 
   const marked = (marks, time) =>
-    (marks ?? [])
-      .filter(
-        ({ from_ns: from, to_ns: to }) =>
-          from <= time && time <= Math.max(to, from + pk.data.page.duration_ns / 400),
-      )
+    marks
+      .filter((mark) => mark.from_ns <= time && time <= shownEnd(mark))
       .map(({ severity, label }) => [severity, pk.format.text(label, 200)]);
 
   const described = (series) => `Over time: ${series.map(({ title }) => title).join(", ")}`;
 
-  pk.timeline = { create, shape, heading, marked };
+  pk.timeline = { create, lanes, heading };
 }

@@ -129,17 +129,10 @@
           style: { left: `${scale.at(from)}%`, width: `${scale.at(to) - scale.at(from)}%` },
         }),
       );
-      // Beside the bar where there is room, before it where the bar ends at the edge.
-      const place =
-        right < 84
-          ? { left: `${right}%` }
-          : left > 14
-            ? { right: `${100 - left}%` }
-            : { left: `${left}%` };
       const time = el("span", {
         class: "waterfall-time",
         text: pk.format.duration(spans.duration(i)),
-        style: place,
+        style: beside(left, right),
       });
       return [bar, ...marks, time];
     }
@@ -176,6 +169,13 @@
     return { draw: render };
   }
 
+  /** Where the words stand: after the bar, before one that ends at the edge, or on a long one. */
+  function beside(left, right) {
+    if (right < 84) return { left: `${right}%` };
+    if (left > 14) return { right: `${100 - left}%` };
+    return { left: `${left}%`, color: pk.flame.hues().text };
+  }
+
   /** The time axis: from the first start to the last end, as per cent. */
   function extent(spans) {
     let from = Infinity;
@@ -191,7 +191,10 @@
   function axis(scale) {
     const marks = pk.timeAxis.ticks(scale.from, scale.to, 5).filter((time) => scale.at(time) < 96);
     const labels = marks.map((time) =>
-      el("span", { text: pk.format.duration(time), style: { left: `${scale.at(time)}%` } }),
+      el("span", {
+        text: time === 0 ? "0" : pk.format.duration(time),
+        style: { left: `${scale.at(time)}%` },
+      }),
     );
     return el("div", { class: "waterfall-axis", "aria-hidden": "true" }, ...labels);
   }
