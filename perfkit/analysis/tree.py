@@ -169,6 +169,9 @@ def _times(spans: pl.DataFrame) -> tuple[Ints, Ints, Bools]:
 def _requests(spans: pl.DataFrame, parent: Ints, missing: Bools, duplicate: Bools) -> Bools:
     """Return which spans are requests: server and consumer spans, and roots.
 
+    A server span right inside its own service, with no call in between, is a layer of the request
+    around it and not another one: so MCP's `tools/call` within `POST /mcp`.
+
     A span inside a service whose parent never arrived (often because the capture began or ended in
     the middle of its request) is part of a request that we do not know, not a request; unless
     there is nothing better in the whole capture.
@@ -177,8 +180,21 @@ def _requests(spans: pl.DataFrame, parent: Ints, missing: Bools, duplicate: Bool
     root = (parent < 0) & ~duplicate
     inside = missing & (kinds != "unspecified").to_numpy()
     serving = kinds.is_in(["server", "consumer"]).to_numpy() & ~duplicate
-    requests: Bools = serving | (root & ~inside)
+    requests: Bools = (serving & ~_layers(spans, parent, kinds)) | (root & ~inside)
     return requests if requests.any() else root
+
+
+def _layers(spans: pl.DataFrame, parent: Ints, kinds: pl.Series) -> Bools:
+    """Return the spans whose parent is of the same replica and does not call out."""
+    result = np.zeros(len(parent), dtype=np.bool_)
+    child = np.flatnonzero(parent >= 0)
+    above = parent[child]
+    same = np.ones(len(child), dtype=np.bool_)
+    for name in ("service", "instance", "pid"):
+        same &= spans[name].gather(child).eq_missing(spans[name].gather(above)).to_numpy()
+    calls = kinds.is_in(["client", "producer"]).to_numpy()
+    result[child] = same & ~calls[above]
+    return result
 
 
 def _depth_first(parent: Ints, start: Ints) -> tuple[Ints, Ints]:

@@ -73,7 +73,11 @@ def test_requests_and_entries(spans: list[S]) -> None:
         if row["duplicate"]:
             return False
         if row["kind"] in ("server", "consumer"):
-            return True
+            if row["parent_row"] is None:
+                return True
+            parent = rows[row["parent_row"]]
+            within = all(row[name] == parent[name] for name in ("service", "instance", "pid"))
+            return parent["kind"] in ("client", "producer") or not within
         key = (row["trace_lo"], row["span_id"])
         return row["parent_row"] is None and key not in missing
 
@@ -332,3 +336,16 @@ def up(parents: list[int | None], row: int) -> list[int]:
     while (above := parents[rows[-1]]) is not None:
         rows.append(above)
     return rows
+
+
+def test_a_server_span_inside_its_own_service_is_a_layer_not_a_request() -> None:
+    # As MCP does over HTTP: POST /mcp [server] > tools/call [server] > GET [client] > GET [server]
+    spans = [
+        S(1, 0, 100, None, kind="server", service="gateway"),
+        S(2, 10, 80, 1, kind="server", service="gateway"),
+        S(3, 20, 60, 2, kind="client", service="gateway"),
+        S(4, 30, 40, 3, kind="server", service="gateway"),
+    ]
+    tree = analyse(spans).frame("tree")
+    assert tree["request_row"].to_list() == [0, 0, 0, 3]
+    assert tree["entry_row"].to_list() == [0, 0, 0, 0]
