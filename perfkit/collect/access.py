@@ -5,12 +5,15 @@ Used before recording and to explain py-spy's errors; `checks.py` asks the same 
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import pwd
 import re
 import shutil
 import socket
 import sysconfig
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +24,7 @@ _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 _CAP_SYS_PTRACE = 1 << 19
 CAPABILITY = "SYS_PTRACE"
 
+AS_ROOT = 'run as root: sudo env "PATH=$PATH" perfkit record …'
 KUBERNETES_FIX = (
     "add to the container that runs perfkit: "
     'securityContext: {capabilities: {add: ["SYS_PTRACE"]}}; '
@@ -82,11 +86,25 @@ def may_attach(pid: int) -> bool:
     Opening /proc/PID/mem asks the kernel the same question (PTRACE_MODE_ATTACH, Yama included) that
     py-spy's `process_vm_readv` and `ptrace` will ask, and touches nothing.
     """
+    if is_filtered():
+        return False
     try:
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY))
     except OSError:
         return False
     return True
+
+
+@cache
+def is_filtered() -> bool:
+    """Whether a seccomp filter, as old container runtimes have one, forbids `process_vm_readv`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "process_vm_readv"):
+        return False
+    # Reading nothing from ourselves is always allowed, except by a filter.
+    ctypes.set_errno(0)
+    libc.process_vm_readv(os.getpid(), None, 0, None, 0, 0)
+    return ctypes.get_errno() == errno.EPERM
 
 
 def no_permission(pid: int) -> RecordError:
@@ -97,33 +115,31 @@ def no_permission(pid: int) -> RecordError:
 
 
 def _why_refused(pid: int) -> tuple[str, str]:
-    inside = container()
     scope = ptrace_scope()
+    if is_filtered():
+        return "a seccomp filter forbids process_vm_readv", container_fix()
+    if scope == 3:
+        return "kernel.yama.ptrace_scope is 3", scope_fix(3)
     if has_ptrace_capability():
-        if scope == 3:
-            return "kernel.yama.ptrace_scope is 3", scope_fix(3)
-        return "a security policy (seccomp, SELinux, AppArmor) forbids it", (
-            KUBERNETES_FIX if inside == "kubernetes" else "see the audit log: sudo dmesg | tail"
-        )
+        return "a security policy (SELinux, AppArmor) forbids it", "see: sudo dmesg | tail"
     try:
         owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         owner = os.geteuid()
-    if inside:
-        fix = KUBERNETES_FIX if inside == "kubernetes" else DOCKER_FIX
-        return f"this container lacks the capability {CAPABILITY}", fix
     if owner != os.geteuid():
-        return (
-            f"it belongs to user {_user(owner)}, and you are {_user(os.geteuid())}",
-            'run as root: sudo env "PATH=$PATH" perfkit record …'
-            + (f", or as that user: sudo -u {_user(owner)} …" if owner else ""),
-        )
+        fix = AS_ROOT + (f", or as that user: sudo -u {_user(owner)} …" if owner else "")
+        fix += f"; in the container {container_fix()}" if container() else ""
+        return f"it belongs to user {_user(owner)}, and you are {_user(os.geteuid())}", fix
     if scope:
         return f"kernel.yama.ptrace_scope is {scope}", scope_fix(scope)
-    return (
-        "it has raised privileges or is not dumpable",
-        'run as root: sudo env "PATH=$PATH" perfkit record …',
-    )
+    if container():
+        return f"this container lacks the capability {CAPABILITY}", container_fix()
+    return "it has raised privileges or is not dumpable", AS_ROOT
+
+
+def container_fix() -> str:
+    """Say what gives a container the right to look into processes."""
+    return KUBERNETES_FIX if container() == "kubernetes" else DOCKER_FIX
 
 
 def scope_fix(scope: int) -> str:
@@ -131,11 +147,10 @@ def scope_fix(scope: int) -> str:
     if scope == 1:
         return (
             "start the program through perfkit: perfkit record -- CMD, "
-            "or allow it until the next boot: sudo sysctl kernel.yama.ptrace_scope=0, "
-            'or run as root: sudo env "PATH=$PATH" perfkit record …'
+            f"or allow it until the next boot: sudo sysctl kernel.yama.ptrace_scope=0, or {AS_ROOT}"
         )
     if scope == 2:
-        return 'run as root: sudo env "PATH=$PATH" perfkit record …'
+        return AS_ROOT
     return "set kernel.yama.ptrace_scope=0 in /etc/sysctl.d/ and boot again: 3 cannot be undone"
 
 

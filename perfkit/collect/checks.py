@@ -13,12 +13,10 @@ from typing import Literal
 
 from perfkit.collect import processes
 from perfkit.collect.access import (
-    CAPABILITY,
-    DOCKER_FIX,
-    KUBERNETES_FIX,
-    container,
+    container_fix,
     explain,
     has_ptrace_capability,
+    is_filtered,
     may_attach,
     no_permission,
     ptrace_scope,
@@ -58,11 +56,9 @@ def machine_checks() -> list[Check]:
     else:
         detail = f"kernel.yama.ptrace_scope is {scope}"
         checks.append(Check("ptrace", "failed", detail, scope_fix(scope)))
-    inside = container()
-    if inside and not capable:
-        fix = KUBERNETES_FIX if inside == "kubernetes" else DOCKER_FIX
-        detail = f"in a {inside} container without the capability {CAPABILITY}"
-        checks.append(Check("container", "warning", detail, fix))
+    if is_filtered():
+        detail = "a seccomp filter forbids process_vm_readv"
+        checks.append(Check("seccomp", "failed", detail, container_fix()))
     return checks
 
 

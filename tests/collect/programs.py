@@ -17,8 +17,8 @@ from perfkit.capture import Capture
 from perfkit.collect.access import ptrace_scope
 
 # Threads `worker-0` … alternate between `busy` (computes) and `nap` (sleeps) for SECONDS; the main
-# thread starts short-lived threads meanwhile. The truth is written as JSON lines of
-# [thread id, thread name, function, begin, end], in Unix ns.
+# thread starts short-lived threads meanwhile. The truth is written as JSON rows of
+# [thread id, thread name, function, begin, end, CPU time], in Unix ns and ns.
 PHASES = """
 import json, sys, threading, time
 
@@ -34,10 +34,11 @@ def nap(length):
     time.sleep(length)
 
 def step(function, length):
-    begin = time.time_ns()
+    begin, cpu = time.time_ns(), time.thread_time_ns()
     function(length)
-    name = threading.current_thread().name
-    truth.append((threading.get_native_id(), name, function.__name__, begin, time.time_ns()))
+    who = threading.get_native_id(), threading.current_thread().name
+    end, cpu = time.time_ns(), time.thread_time_ns() - cpu
+    truth.append((*who, function.__name__, begin, end, cpu))
 
 def work(end):
     while time.monotonic() < end:

@@ -101,8 +101,8 @@ def powerless(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Pretend to be nobody special outside of any container, on a kernel without Yama."""
     monkeypatch.setattr(access, "has_ptrace_capability", lambda: False)
     monkeypatch.setattr(checks, "has_ptrace_capability", lambda: False)
+    monkeypatch.setattr(access, "container", lambda: None)
     for module in (access, checks):
-        monkeypatch.setattr(module, "container", lambda: None)
         monkeypatch.setattr(module, "ptrace_scope", lambda: None)
     return monkeypatch
 
@@ -133,13 +133,17 @@ def test_another_user_is_named(powerless: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("kind", "fix"), [("kubernetes", 'add: ["SYS_PTRACE"]'), ("docker", "--cap-add SYS_PTRACE")]
 )
+@pytest.mark.parametrize("filtered", [True, False])
 def test_containers_get_the_snippet_that_mends_them(
-    powerless: pytest.MonkeyPatch, python: int, kind: str, fix: str
+    powerless: pytest.MonkeyPatch, python: int, kind: str, fix: str, filtered: bool
 ) -> None:
+    powerless.setattr(access, "container", lambda: kind)
     for module in (access, checks):
-        powerless.setattr(module, "container", lambda: kind)
-    one_line(no_permission(python), "SYS_PTRACE", fix)
-    assert any(fix in (check.fix or "") for check in checks.machine_checks())
+        powerless.setattr(module, "is_filtered", lambda: filtered)
+    one_line(no_permission(python), "seccomp" if filtered else "SYS_PTRACE", fix)
+    failed = [check for check in checks.machine_checks() if check.state == "failed"]
+    assert [fix in (check.fix or "") for check in failed] == ([True] if filtered else [])
+    assert not (filtered and access.may_attach(python))
 
 
 def test_a_process_has_one_recorder(python: int, other: int) -> None:

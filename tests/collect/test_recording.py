@@ -45,34 +45,30 @@ def record(options: Options) -> Summary:
     return recording.stop(recording.wait())
 
 
-def agreement(
-    samples: pl.DataFrame, truth: list[tuple[int, str, str, int, int]]
-) -> dict[str, float]:
-    """Compare by the millisecond: shares of time in which function and state are right."""
+Truth = list[tuple[int, str, str, int, int, int]]
+
+
+def agreement(samples: pl.DataFrame, truth: Truth) -> float:
+    """Return the share of milliseconds in which the right function was seen on the workers."""
     begin = samples["ts_ns"].min()
     end = (samples["ts_ns"] + samples["duration_ns"]).max()
     assert isinstance(begin, int)
     assert isinstance(end, int)
     codes = {"busy": 1, "nap": 2}
-    right = covered = state_right = state_known = 0
+    right = covered = 0
     for tid in {row[0] for row in truth if row[1].startswith("worker")}:
         real = np.zeros((end - begin) // MS + 1, np.int8)
-        seen, state = np.zeros_like(real), np.zeros_like(real)
-        for _, _, function, start, stop in (row for row in truth if row[0] == tid):
+        seen = np.zeros_like(real)
+        for _, _, function, start, stop, _ in (row for row in truth if row[0] == tid):
             real[max(start - begin, 0) // MS : max(stop - begin, 0) // MS] = codes[function]
         for row in samples.filter(tid=tid).iter_rows(named=True):
-            part = slice(
-                (row["ts_ns"] - begin) // MS, (row["ts_ns"] + row["duration_ns"] - begin) // MS
-            )
-            seen[part] = next((codes[name] for name in row["functions"] if name in codes), 3)
-            state[part] = {"running": 1, "idle": 2, None: 0}[row["state"]]
+            first = (row["ts_ns"] - begin) // MS
+            last = (row["ts_ns"] + row["duration_ns"] - begin) // MS
+            seen[first:last] = next((codes[name] for name in row["functions"] if name in codes), 3)
         both = (real > 0) & (seen > 0)
         covered += int(both.sum())
         right += int((real == seen)[both].sum())
-        known = both & (state > 0)
-        state_known += int(known.sum())
-        state_right += int((real == state)[known].sum())
-    return {"function": right / covered, "state": state_right / state_known}
+    return right / covered
 
 
 def test_a_started_program_with_known_phases(tmp_path: Path, path: Path) -> None:
@@ -85,17 +81,25 @@ def test_a_started_program_with_known_phases(tmp_path: Path, path: Path) -> None
     capture = Capture.open(path)
     assert capture.finished
     samples = functions(capture)
-    truth = [tuple(row) for row in json.loads(truth_path.read_text())]
-    # On an idle machine both are 0.97 to 0.99; a busy one delays program and sampler alike.
-    assert agreement(samples, truth)["function"] > 0.8
-    assert agreement(samples, truth)["state"] > 0.8
+    truth: Truth = [tuple(row) for row in json.loads(truth_path.read_text())]
+    # 0.96 to 0.99 on an idle machine; a busy one delays program and sampler alike.
+    assert agreement(samples, truth) > 0.7
+    # Running is the time on a CPU, whatever the machine does besides.
+    window = samples["ts_ns"].min(), samples["ts_ns"].max()
+    worker = samples.filter(thread_name="worker-0")
+    running_ns = worker.filter(state="running")["duration_ns"].sum()
+    cpu_ns = sum(row[5] for row in truth if row[1] == "worker-0" and window[0] <= row[3])
+    assert running_ns == pytest.approx(cpu_ns, rel=0.35)
+    idle = worker.filter(pl.col("functions").list.last() == "nap").group_by("state")
+    lengths = dict(idle.agg(pl.col("duration_ns").sum()).iter_rows())
+    assert lengths.get("running", 0) < 0.3 * lengths["idle"]
     assert set(samples["thread_name"]) >= {"MainThread", "worker-0", "short"}
     assert samples["tid"].n_unique() > 4
     # py-spy does not always know the name of a thread that it saw in its first instant.
     names = dict(samples.select("tid", "thread_name").drop_nulls().iter_rows())
     assert all(names[tid] == name for tid, name, *_ in truth if tid in names)
     # Threads that ended are not reported afterwards.
-    for tid, name, _, _, end in truth:
+    for tid, name, _, _, end, _ in truth:
         if name == "short" and tid in names:
             last = samples.filter(tid=tid).select(pl.col("ts_ns") + pl.col("duration_ns")).max()
             assert last.item() < end + 200 * MS
