@@ -90,15 +90,19 @@ class Source:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield (line number from 1, line without its end), blank lines left out."""
         number = 0
-        rest = b""
+        pieces: list[bytes] = []  # of a line that goes on; joined once, however long it gets
         for chunk in self.chunks():
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
+            first, *others = chunk.split(b"\n")
+            pieces.append(first)
+            for following in others:
                 number += 1
+                line = b"".join(pieces)
                 if line.strip():
                     yield number, line.rstrip(b"\r")
-        if rest.strip():
-            yield number + 1, rest.rstrip(b"\r")
+                pieces = [following]
+        line = b"".join(pieces)
+        if line.strip():
+            yield number + 1, line.rstrip(b"\r")
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
