@@ -7,7 +7,7 @@ import polars as pl
 
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.forest import Bools
-from perfkit.analysis.predicate import parse_predicate
+from perfkit.analysis.predicate import holding
 from perfkit.analysis.session import Tables
 
 
@@ -24,9 +24,7 @@ def passing(tables: Tables, filters: Filters) -> Bools:
         involved = inside.filter(condition).select(row="entry_row").unique().collect()
         entries = entries.join(involved, on="row", how="semi")
     if filters.where is not None:
-        predicate = parse_predicate(filters.where)
-        query = f"SELECT request_row FROM self WHERE {predicate}"  # noqa: S608 - parsed and rewritten
-        chosen = tables["requests"].filter("entry").sql(query).collect()
+        chosen = holding(tables.frame("requests").filter("entry"), filters.where)
         entries = entries.join(chosen, left_on="row", right_on="request_row", how="semi")
     keep = np.zeros(tree.height + 1, dtype=np.bool_)
     keep[entries["row"].to_numpy()] = True

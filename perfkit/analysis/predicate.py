@@ -5,6 +5,7 @@ What is executed is the SQL that sqlglot writes from the checked tree, never the
 
 from __future__ import annotations
 
+import polars as pl
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -26,6 +27,19 @@ _PREDICATES = (
     *(exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE),
     *(exp.Between, exp.In, exp.Is, exp.Like, exp.ILike, exp.Column, exp.Boolean),
 )
+
+
+def holding(requests: pl.DataFrame, text: str) -> pl.DataFrame:
+    """Return the requests for which the predicate holds. Raises UsageError."""
+    predicate = parse_predicate(text)
+    try:
+        holds = requests.sql(f"SELECT ({predicate}) AS holds FROM self")["holds"]  # noqa: S608
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--where {text!r}: {reason}", hint=_HINT) from error
+    if holds.dtype != pl.Boolean:
+        raise UsageError(f"--where {text!r}: not true or false for a request", hint=_HINT)
+    return requests.filter(holds)
 
 
 def parse_predicate(text: str) -> str:

@@ -179,21 +179,19 @@ def _requests(spans: pl.DataFrame, parent: Ints, missing: Bools, duplicate: Bool
     kinds = spans["kind"].fill_null("unspecified")
     root = (parent < 0) & ~duplicate
     inside = missing & (kinds != "unspecified").to_numpy()
-    serving = kinds.is_in(["server", "consumer"]).to_numpy() & ~duplicate
-    requests: Bools = (serving & ~_layers(spans, parent, kinds)) | (root & ~inside)
+    requests: Bools = (_serving(spans, parent, kinds) & ~duplicate) | (root & ~inside)
     return requests if requests.any() else root
 
 
-def _layers(spans: pl.DataFrame, parent: Ints, kinds: pl.Series) -> Bools:
-    """Return the spans whose parent is of the same replica and does not call out."""
-    result = np.zeros(len(parent), dtype=np.bool_)
-    child = np.flatnonzero(parent >= 0)
+def _serving(spans: pl.DataFrame, parent: Ints, kinds: pl.Series) -> Bools:
+    """Return the server and consumer spans that are no layer of a request around them."""
+    result: Bools = kinds.is_in(["server", "consumer"]).to_numpy().copy()
+    child = np.flatnonzero(result & (parent >= 0))
     above = parent[child]
-    same = np.ones(len(child), dtype=np.bool_)
+    layer = ~kinds.gather(above).is_in(["client", "producer"]).to_numpy()
     for name in ("service", "instance", "pid"):
-        same &= spans[name].gather(child).eq_missing(spans[name].gather(above)).to_numpy()
-    calls = kinds.is_in(["client", "producer"]).to_numpy()
-    result[child] = same & ~calls[above]
+        layer &= spans[name].gather(child).eq_missing(spans[name].gather(above)).to_numpy()
+    result[child] = ~layer
     return result
 
 
