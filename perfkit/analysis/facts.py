@@ -19,20 +19,31 @@ def compute(tables: Tables) -> pl.DataFrame:
         .collect()
         .row(0)
     )
-    starts = [facts.pop("spans_start_ns"), facts.pop("samples_start_ns"), first_ns]
-    ends = [facts.pop("spans_end_ns"), facts.pop("samples_end_ns"), last_ns]
-    start_ns = min((start for start in starts if start is not None), default=None)
-    end_ns = max((end for end in ends if end is not None), default=None)
+    ranges = [
+        (facts.pop("spans_start_ns"), facts.pop("spans_end_ns")),
+        (facts.pop("samples_start_ns"), facts.pop("samples_end_ns")),
+        (first_ns, last_ns),
+    ]
+    known = sorted((start, end) for start, end in ranges if start is not None)
     facts |= {
-        "start_ns": start_ns,
-        "end_ns": end_ns,
-        "duration_ns": 0 if start_ns is None or end_ns is None else end_ns - start_ns,
+        "start_ns": known[0][0] if known else None,
+        "end_ns": max((end for _, end in known), default=None),
+        "duration_ns": _covered(known),
         "metric_points": points,
         "cores": cores(tables),
         "processes": len(facts.pop("sampled_pids") | facts.pop("span_pids")),
     }
     schema = {name: _TYPES.get(name, pl.Int64()) for name in COLUMNS}
     return pl.DataFrame([facts], schema=schema)
+
+
+def _covered(ranges: list[tuple[int, int]]) -> int:
+    """Return how much time sorted ranges cover together."""
+    total, reached = 0, ranges[0][0] if ranges else 0
+    for start, end in ranges:
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def cores(tables: Tables) -> int | None:
@@ -110,7 +121,8 @@ _TYPES: dict[str, pl.DataType] = {"services": pl.List(pl.String()), "samples_joi
 COLUMNS = {
     "start_ns": "first time in the capture; null when it has none",
     "end_ns": "last time in it",
-    "duration_ns": "time between the two",
+    "duration_ns": "time that spans, samples or metrics cover; less than between the two where files "
+    "of different times were imported together",
     "spans": "spans",
     "traces": "traces",
     "requests": "requests, as many as the spans stand for",

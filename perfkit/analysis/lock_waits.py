@@ -64,11 +64,8 @@ def _waiting(tables: Tables, paths: pl.DataFrame) -> pl.DataFrame:
     idle = (pl.col("state") == "idle").fill_null(False)
     kind = pl.col("kind")
     # Frames tell more than the state, which may lag behind; where they are mute, it must do.
-    may_wait = (
-        kind.is_in([name for name in _CONFIDENCE if name != "io"])
-        | ((kind == "io") & idle)
-        | ((kind == "call") & (idle | pl.col("state").is_null()))
-    )
+    unknown = (kind == "call") & pl.col("state").is_null()
+    may_wait = (kind != "idle") & (pl.col("certain") | idle | unknown)
     return (
         by_thread(tables["ordered_samples"])
         .select("place", "sample_row", "ts_ns", "duration_ns", "pid", "thread", "path", "state")

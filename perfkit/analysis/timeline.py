@@ -15,13 +15,13 @@ _LEVELS = {"p50_ns": 0.5, "p95_ns": 0.95}
 
 
 def compute(tables: Tables) -> pl.DataFrame:
-    """Return the table `timeline`: every bucket from the capture's first to its last moment."""
-    facts = tables.frame("facts").row(0, named=True)
-    if facts["start_ns"] is None:
+    """Return the table `timeline`: every bucket from the first moment to the last."""
+    start_ns, end_ns = _range(tables)
+    if start_ns is None or end_ns is None:
         return pl.DataFrame(schema={name: _TYPES.get(name, pl.Int64()) for name in COLUMNS})
-    width_ns = bucket_width_ns(facts["start_ns"], facts["end_ns"])
-    first = facts["start_ns"] // width_ns
-    count = facts["end_ns"] // width_ns - first + 1
+    width_ns = bucket_width_ns(start_ns, end_ns)
+    first = start_ns // width_ns
+    count = end_ns // width_ns - first + 1
     bucket = (pl.col("ts_ns") // width_ns - first).alias("bucket")
     buckets = pl.DataFrame({"bucket": np.arange(count)})
     return (
@@ -35,6 +35,15 @@ def compute(tables: Tables) -> pl.DataFrame:
         .sort("bucket")
         .select(pl.col(name).cast(_TYPES.get(name, pl.Int64())) for name in COLUMNS)
     )
+
+
+def _range(tables: Tables) -> tuple[int | None, int | None]:
+    """Return the first and the last moment of entries and metrics, which is what is shown."""
+    entries = tables["requests"].filter("entry").select("start_ns", "end_ns")
+    metrics = tables["metrics"].select(start_ns="ts_ns", end_ns="ts_ns")
+    both = pl.concat([entries, metrics]).select(pl.col("start_ns").min(), pl.col("end_ns").max())
+    start_ns, end_ns = both.collect().row(0)
+    return start_ns, end_ns
 
 
 def bucket_width_ns(start_ns: int, end_ns: int) -> int:
@@ -128,7 +137,7 @@ COLUMNS = {
 DERIVED = Derived(
     "timeline",
     "one time bucket of the capture",
-    ("facts", "requests", "metrics"),
+    ("requests", "metrics"),
     compute,
     COLUMNS,
 )

@@ -44,7 +44,7 @@ def test_facts_of_everything_at_once() -> None:
     assert only(made) == {
         "start_ns": 2,
         "end_ns": 60,
-        "duration_ns": 58,
+        "duration_ns": 55,
         "spans": 3,
         "traces": 2,
         "requests": 5,
@@ -76,6 +76,20 @@ def test_facts_of_nothing() -> None:
 def test_counts_without_times_have_no_sampled_time() -> None:
     found = only(tables([Sample(FRAMES[:1], count=7)]))
     assert (found["samples"], found["sampled_ns"], found["start_ns"]) == (7, None, None)
+
+
+def test_files_of_different_times_do_not_make_a_long_capture() -> None:
+    found = only(
+        tables(
+            [Sample(FRAMES[:1], 1000, 20)],
+            spans=[request(1, 10, 40)],
+            metrics=[
+                {"name": "m", "ts_ns": 30, "value": 1.0, "kind": "gauge"},
+                {"name": "m", "ts_ns": 50, "value": 1.0, "kind": "gauge"},
+            ],
+        )
+    )
+    assert (found["start_ns"], found["end_ns"], found["duration_ns"]) == (10, 1020, 60)
 
 
 def test_cores_of_an_imported_capture_are_those_with_metrics() -> None:
