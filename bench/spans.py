@@ -62,12 +62,11 @@ def analyse(capture: str) -> int:
 
 def report(capture: str, output: str) -> int:
     """Make the full report: analysis, rules and page."""
+    from perfkit.analysis.session import Tables
+    from perfkit.capture import Capture
     from perfkit.report.render import render
     from perfkit.rules.evaluate import run
     from perfkit.rules.load import load_rules
-
-    from perfkit.analysis.session import Tables
-    from perfkit.capture import Capture
 
     tables = Tables(Capture.open(Path(capture)))
     html = render(tables, run(load_rules(), tables), title="bench")

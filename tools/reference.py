@@ -24,7 +24,7 @@ def tables_page() -> str:
         "# The tables",
         "",
         "Generated from the code (`make reference`). A capture is a directory of Parquet files,",
-        "one folder a table, which DuckDB, pandas, Spark and Polars open without perfkit. Times are",
+        "one folder a table; DuckDB, pandas, Spark and Polars open it without perfkit. Times are",
         "integer nanoseconds since the Unix epoch; ids are signed 64-bit integers, written as",
         "hexadecimal at every edge.",
         "",

@@ -14,11 +14,14 @@ from perfkit.cli import text
 from perfkit.cli.options import filter_options, make_filters, open_tables
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from perfkit.analysis.session import Tables
     from perfkit.rules.model import Finding, Outcome
 
 _SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": None}
 _TOP = 10
+_MOST_IN_JSON = 100
 
 
 @click.command(
@@ -71,22 +74,18 @@ def _show_head(tables: Tables) -> None:
 
 
 def _show_findings(outcomes: list[Outcome]) -> None:
-    findings = [finding for outcome in outcomes for finding in outcome.findings]
-    findings.sort(key=_rank)
+    from perfkit.rules.evaluate import findings
+
+    found = findings(outcomes)
     text.heading("What to do first")
-    if not findings:
+    if not found:
         looked = sum(outcome.state == "quiet" for outcome in outcomes)
         click.echo(f"Nothing found: {looked} rules looked and stayed quiet.")
         return
-    for number, finding in enumerate(findings[:_TOP], 1):
+    for number, finding in enumerate(found[:_TOP], 1):
         _show_finding(number, finding)
-    if len(findings) > _TOP:
-        click.echo(f"   … and {len(findings) - _TOP} more in the report")
-
-
-def _rank(finding: Finding) -> tuple[int, float]:
-    order = list(_SEVERITY_COLOURS)
-    return (order.index(finding.severity), -finding.priority)
+    if len(found) > _TOP:
+        click.echo(f"   … and {len(found) - _TOP} more in the report")
 
 
 def _show_finding(number: int, finding: Finding) -> None:
@@ -164,15 +163,26 @@ _ORDER = {
 
 
 def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) -> None:
-    frame = tables.frame(name)
-    if frame.is_empty():
+    top = _largest_first(tables, name).head(_TOP)
+    if top.is_empty():
         return
-    top = frame.sort(_ORDER[name], descending=True, nulls_last=True).head(_TOP)
+    if "service" in top.columns and len(_facts(tables)["services"] or []) > 1:
+        columns = [*columns, ("service", "service", "text")]
     text.heading(title)
     text.table(
         [heading for heading, _, _ in columns],
         [[_cell(row[column], how) for _, column, how in columns] for row in top.to_dicts()],
     )
+
+
+def _largest_first(tables: Tables, name: str) -> pl.DataFrame:
+    """Return a table, the largest share first."""
+    frame = tables.frame(name)
+    column = _ORDER[name]
+    if name == "functions" and not frame[column].sum():
+        # Nobody recorded whether threads ran: what is left is wall time, or plain counts.
+        column = "self_ns" if frame["self_ns"].sum() else "samples"
+    return frame.sort(column, descending=True, nulls_last=True)
 
 
 def _cell(value: Any, how: str) -> str:
@@ -205,24 +215,22 @@ def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
 def _as_data(tables: Tables, outcomes: list[Outcome]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    findings = sorted((f for outcome in outcomes for f in outcome.findings), key=_rank)
-    return _jsonable(
-        {
-            "capture": str(tables.capture.path),
-            "facts": _facts(tables),
-            "findings": [asdict(finding) for finding in findings],
-            "rules": {outcome.rule.id: outcome.state for outcome in outcomes},
-            **{
-                name: tables.frame(name).sort(_ORDER[name], descending=True).head(100).to_dicts()
-                for _, name, _ in _TABLES
-            },
-            "health": {
-                "finished": tables.capture.finished,
-                "lost": [asdict(loss) for loss in tables.capture.info.lost],
-                "notes": tables.capture.info.notes,
-            },
-        }
-    )
+    from perfkit.rules.evaluate import findings
+
+    data: dict[str, Any] = {
+        "capture": str(tables.capture.path),
+        "facts": _facts(tables),
+        "findings": [asdict(finding) for finding in findings(outcomes)],
+        "rules": {outcome.rule.id: outcome.state for outcome in outcomes},
+        "health": {
+            "finished": tables.capture.finished,
+            "lost": [asdict(loss) for loss in tables.capture.info.lost],
+            "notes": tables.capture.info.notes,
+        },
+    }
+    for _, name, _ in _TABLES:
+        data[name] = _largest_first(tables, name).head(_MOST_IN_JSON).to_dicts()
+    return {key: _jsonable(value) for key, value in data.items()}
 
 
 def _jsonable(value: Any) -> Any:
