@@ -74,7 +74,7 @@
       this.sandwich = new pk.flame.Sandwich(el("div", { class: "flame-sandwich" }), options);
       this.tabs = pk.dom.tabs("Views of the flame graph", [
         ["Flame graph", graph, () => this.stage.draw()],
-        [source.file ? "Top functions" : "Top spans", this.top.element],
+        [source.file ? "Top functions" : "Top spans", this.top.element, () => this.showTop()],
         ["Callers and callees", this.sandwich.element, () => this.showSandwich(this.chosen)],
       ]);
       this.element.replaceChildren(this.tabs, graph, this.top.element, this.sandwich.element);
@@ -163,7 +163,7 @@
       this.paintLegend();
       this.remark();
       this.showPath();
-      this.top.show(this.tree, this.values);
+      if (!this.top.element.hidden) this.showTop();
       if (!this.sandwich.element.hidden) this.showSandwich(this.chosen);
       return drawn;
     }
@@ -330,6 +330,10 @@
       }
       if (this.options.note) parts.push(this.options.note);
       this.note.textContent = parts.join(" ");
+    }
+
+    showTop() {
+      this.top.show(this.tree, this.values);
     }
 
     showSandwich(node) {
