@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.analysis import loop_blocking
+from perfkit.analysis.session import Tables
+from perfkit.capture import Capture, CaptureWriter
+from perfkit.importers import import_files
 from perfkit.stacks import Frame
 from tests.analysis.sampled import Sample, Span, span, tables, tree_frame
 
@@ -166,3 +170,17 @@ def test_runs_equal_a_walk_by_milliseconds(
     table = blocking(samples, spans)
     assert sorted(found(table)) == sorted(kept)
     assert table["duration_ns"].is_sorted(descending=True)
+
+
+def test_stacks_of_a_real_gateway(shared_data: Path, tmp_path: Path) -> None:
+    """It builds TLS contexts on a uvloop event loop; py-spy saw one take most of a second."""
+    capture = tmp_path / "gateway.perfkit"
+    with CaptureWriter(capture, command=[]) as writer:
+        import_files([shared_data / "contextforge" / "pyspy-chrometrace.json"], writer)
+    table = Tables(Capture.open(capture)).frame("loop_blocking")
+    longest = table.row(0, named=True)
+    assert longest["leaf_function"] == "create_default_context"
+    assert longest["function"].endswith("get_httpx_client_factory")
+    assert longest["duration_ns"] == longest["unknown_ns"] == 653_708_000
+    by_leaf = table.group_by("leaf_function").agg(pl.col("duration_ns").sum())
+    assert by_leaf.sort("duration_ns")["leaf_function"][-1] == "create_default_context"
