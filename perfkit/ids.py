@@ -21,7 +21,7 @@ def span_id_from_bytes(raw: bytes) -> int | None:
     """Return a span id; null when it is empty or all zero, as OpenTelemetry defines "no id"."""
     if len(raw) == 8:
         return _HALF.unpack(raw)[0] or None
-    return int.from_bytes(raw[-8:], "big", signed=True) or None if raw else None
+    return _HALF.unpack(raw[-8:].rjust(8, b"\0"))[0] or None
 
 
 def trace_id_from_bytes(raw: bytes) -> tuple[int, int]:
