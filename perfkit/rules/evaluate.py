@@ -21,6 +21,7 @@ MAX_FINDINGS = 20
 
 _ENDPOINTS = ("endpoint", "entry_endpoint", "endpoints")
 _TOOLS = ("tool", "entry_tool", "tools")
+_SOURCES = ("spans", "samples", "metrics")
 _NOT_EVIDENCE = frozenset(("confidence", "impact_low_ratio", "impact_high_ratio"))
 
 
@@ -65,7 +66,8 @@ class _Capture:
         """Return what the rule needs and the capture lacks, as a reason; None when all is here."""
         for table, columns in rule.requires.items():
             if not self._has(table):
-                root = next((one for one in sorted(_recorded(table)) if not self._has(one)), table)
+                roots = [one for one in _SOURCES if one in _recorded(table)]
+                root = next((one for one in roots if not self._has(one)), table)
                 return f"the capture holds no {root.replace('_', ' ')}"
             for column in columns:
                 if not self._has(table, column):
