@@ -71,9 +71,9 @@
       this.element.replaceChildren();
     }
 
-    show(k) {
+    /** Shows detail `k`, which is of row `request`. */
+    show(k, request) {
       const { details, requests } = this;
-      const request = details.request[k];
       const spans = spansOf(details, k);
       const box = el("div", { class: "waterfall-box" });
       const parts = [this.head(k, request), box];
@@ -261,13 +261,41 @@
     };
   }
 
+  /**
+   * Of very many requests the page has bins: then the list is of those with details, one row each.
+   * What the filter looks at is their bin's, as everywhere in the page; the duration is their own.
+   */
+  function binnedDetails({ requests, details }) {
+    const bin = details.request;
+    const of = (column) => Array.from(bin, (request) => column[request]);
+    const duration = Array.from(bin, (_, k) => rootDuration(details, k));
+    const { strings, start_ns, endpoint, tool, service, status } = requests;
+    return {
+      strings,
+      start_ns: of(start_ns),
+      duration_ns: duration,
+      endpoint: of(endpoint),
+      tool: of(tool),
+      service: of(service),
+      status: of(status),
+    };
+  }
+
+  function rootDuration({ first, spans }, k) {
+    for (let i = first[k]; i < first[k + 1]; i++) {
+      if (spans.parent[i] < 0) return spans.duration_ns[i];
+    }
+    return NaN;
+  }
+
   pk.section("slow_requests", (root, data) => {
     const { details } = data;
-    // Of very many requests the page has bins only; then those with details are a list of their own.
-    const requests = data.listed ?? data.requests;
+    const requests = data.coarse ? binnedDetails(data) : data.requests;
+    const detailOf = data.coarse
+      ? new Map(Array.from(details.request, (_, k) => [k, k]))
+      : new Map(Array.from(details.request, (request, k) => [request, k]));
     const slot = root.querySelector("[data-slot=list]");
     const detail = new Detail(root.querySelector("[data-slot=detail]"), requests, details);
-    const detailOf = new Map(Array.from(details.request, (request, k) => [request, k]));
     const text = (column) => (i) =>
       column[at(i)] >= 0 ? pk.format.text(requests.strings[column[at(i)]], 300) : "";
     let rows = [];
@@ -332,7 +360,7 @@
         const said =
           "This report carries the spans of the slowest requests only. The capture has those of all: perfkit report with --since, --until or --endpoint makes a report of fewer.";
         detail.element.append(el("p", { class: "empty", text: said }));
-      } else detail.show(k);
+      } else detail.show(k, request);
     }
 
     pk.theme.on(() => detail.waterfall?.draw());

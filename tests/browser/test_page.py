@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.browser import synthetic
@@ -102,6 +103,32 @@ def test_a_slow_request_opens(open_page: Any, data: Any) -> None:
     again.get_by_role("button", name="Duration").click()
     again.locator("#slow_requests tbody tr[data-row]").first.click()
     assert "slowest requests only" in again.locator("[data-slot=detail]").inner_text()
+
+
+def test_of_binned_requests_the_list_is_of_those_with_details(open_page: Any) -> None:
+    data = synthetic.build(requests=50, span_nodes=10, code_nodes=10, samples=10)
+    section = data.sections["slow_requests"]
+    requests = section["requests"] | {"weight": np.full(50, 20_000.0)}
+    details = section["details"] | {"request": np.arange(30) % 7}
+    section |= {"coarse": True, "requests": requests, "details": details}
+    page = open_page(data)
+    table = page.locator("#slow_requests table").first
+    assert table.get_attribute("aria-rowcount") == "31"
+    roots = details["spans"]["duration_ns"][details["first"][:-1]]
+    first = page.evaluate("(n) => perfkit.format.duration(n)", int(roots.max()))
+    row = table.locator("tr[data-row]").first
+    assert row.locator("td").first.inner_text() == first
+    row.click()
+    shown = page.locator("[data-slot=detail]").inner_text()
+    assert first in shown
+    bin_ = int(details["request"][int(roots.argmax())])
+    assert requests["strings"][requests["endpoint"][bin_]] in shown
+    page.evaluate("perfkit.filter.set({ status: 'error' })")
+    failed = sum(int(requests["status"][bin_]) for bin_ in details["request"])
+    page.wait_for_function(
+        "(n) => document.querySelector('#slow_requests table').getAttribute('aria-rowcount') == n",
+        arg=str(failed + 1),
+    )
 
 
 def test_a_long_table_shows_the_rows_in_sight_and_sorts_all(open_page: Any) -> None:
