@@ -8,6 +8,8 @@ from typing import Any
 from perfkit.report.templates import heading
 
 _NUMBERS = (int, float)
+_LONG = 30
+"""Characters beyond which a text is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ def guess(rows: list[dict[str, Any]]) -> list[Column]:
         values = [row.get(key) for row in rows if row.get(key) is not None]
         if not values or key == "row" or key.endswith("_row"):
             continue
-        numeric = all(isinstance(value, _NUMBERS) for value in values)
-        columns.append(Column(key, heading(key), "number" if numeric else "text"))
+        if all(isinstance(value, _NUMBERS) and not isinstance(value, bool) for value in values):
+            columns.append(Column(key, heading(key)))
+        else:
+            long = any(len(str(value)) > _LONG for value in values)
+            columns.append(Column(key, heading(key), "text", "wrap" if long else "nowrap"))
     return columns

@@ -21,8 +21,14 @@ _SUFFIXES = (
     ("_bytes", units.size),
     ("_ratio", units.percent),
     ("_per_s", units.rate),
+    ("_s", lambda seconds: units.duration(seconds * 1e9)),
 )
 _MAX_LIST = 5
+_LONG_AGO_NS = 10**17
+"""Nanoseconds beyond which a time is a moment since 1970 and not a length: three years."""
+
+_NAMES = ("pid", "tid", "port", "id")
+"""What is a number and yet a name: no thousands are separated."""
 
 
 @cache
@@ -69,17 +75,23 @@ def value(content: Any, name: str) -> str:
     if isinstance(content, bool):
         return "yes" if content else "no"
     if isinstance(content, int | float):
+        if name in _NAMES:
+            return str(content)
+        if name.endswith("_ns") and content > _LONG_AGO_NS:
+            return units.timestamp(int(content))
         for suffix, write in _SUFFIXES:
-            if name.endswith(suffix):
+            if name.endswith(suffix) or name == suffix[1:]:
                 return write(content)
         return units.number(content)
     if isinstance(content, list | tuple):
-        shown = ", ".join(str(item) for item in content[:_MAX_LIST])
+        shown = ", ".join(value(item, name) for item in content[:_MAX_LIST])
         return (
             shown if len(content) <= _MAX_LIST else f"{shown} and {len(content) - _MAX_LIST} more"
         )
     if isinstance(content, dict):
-        return json.dumps(content, ensure_ascii=False, default=str)
+        return ", ".join(
+            f"{heading(str(key))} {value(item, str(key))}" for key, item in content.items()
+        )
     return str(content)
 
 

@@ -26,10 +26,9 @@ QUERIES = (
 class _Spans:
     """Collects spans as rows; `hostile` puts a name into all that is text."""
 
-    def __init__(self, hostile: str | None, traces: int) -> None:
+    def __init__(self, hostile: str | None) -> None:
         self.rows: list[dict[str, Any]] = []
         self.hostile = hostile
-        self.traces = traces
 
     def add(self, trace: int, parent: int | None, start: int, length: int, **columns: Any) -> int:
         span_id = len(self.rows) + 1
@@ -50,16 +49,16 @@ class _Spans:
             "pid": PID,
             **columns,
         }
-        if self.hostile is not None and trace < self.traces:
+        if self.hostile is not None:
             row |= {key: self.hostile for key in texts if row.get(key) is not None}
             row["attributes"] = json.dumps({self.hostile: self.hostile})
         self.rows.append(row)
         return span_id
 
 
-def spans(requests: int, hostile: str | None, hostile_traces: int) -> list[dict[str, Any]]:
+def spans(requests: int, hostile: str | None) -> list[dict[str, Any]]:
     """Requests on four threads: searches repeat a query, every tenth of them fails."""
-    made = _Spans(hostile, hostile_traces)
+    made = _Spans(hostile)
     for number in range(requests):
         thread = THREADS[number % len(THREADS)]
         begin = (number // len(THREADS)) * 300 * MS + (number % len(THREADS)) * 20 * MS
@@ -194,7 +193,6 @@ def write_capture(
     with_samples: bool = True,
     with_metrics: bool = True,
     hostile: str | None = None,
-    hostile_traces: int = 1 << 30,
 ) -> Path:
     with CaptureWriter(path, command=["perfkit", "record", "--token", "s3cr3t-value"]) as writer:
         writer.info.id = "00112233445566aa"
@@ -202,7 +200,7 @@ def write_capture(
         writer.info.host, writer.info.system, writer.info.cores = "host-a", "Linux", 2
         writer.info.git_commit = None
         if with_spans:
-            writer.append("spans", _columns(spans(requests, hostile, hostile_traces)))
+            writer.append("spans", _columns(spans(requests, hostile)))
             writer.info.sources.append({"name": "otlp", "bodies": 3})
         if with_samples:
             add_samples(writer, requests, hostile)

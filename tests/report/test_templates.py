@@ -26,7 +26,9 @@ from perfkit.report.templates import attribute, environment, heading, link, valu
         (float("nan"), "p95_ns", "–"),
         (["a", "b"], "callers", "a, b"),
         (list("abcdefg"), "callers", "a, b, c, d, e and 2 more"),
-        ({"rate": 100}, "settings", '{"rate": 100}'),
+        ({"rate": 100, "wait_ns": 5}, "settings", "rate 100, wait 5 ns"),
+        (1_795_416_395_000_000_000, "since_ns", "2026-11-23 06:46:35.000Z"),
+        (9805, "pid", "9805"),
         ("text", "name", "text"),
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 from perfkit import units
 from perfkit.report import weaknesses
+from perfkit.report.columns import Column, guess
 from perfkit.report.context import Context
+from perfkit.report.templates import heading, value
 from perfkit.report.text import clean_all
 
 TITLE = "Capture health"
@@ -26,7 +29,7 @@ def build(context: Context) -> dict[str, Any]:
         "finished": context.tables.capture.finished,
         "amounts": _amounts(context.facts),
         "warnings": weaknesses.find(context.tables),
-        "sources": [_source(source) for source in info["sources"]],
+        "sources": _sources(info["sources"]),
         "outcomes": by_state,
         "filters": describe_filters(context),
     }
@@ -41,7 +44,7 @@ def _amounts(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "Time",
-            f"{units.timestamp(facts['start_ns'])} and {units.duration(facts['duration_ns'])}",
+            f"{units.timestamp(facts['start_ns'])} for {units.duration(facts['duration_ns'])}",
         ),
         ("Requests", units.number(facts["entries"])),
         ("Traces", units.number(facts["traces"])),
@@ -55,11 +58,46 @@ def _amounts(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _source(source: dict[str, Any]) -> dict[str, Any]:
-    rest = {
-        key: value for key, value in source.items() if key != "name" and value not in (None, [])
+def _sources(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sources with their settings; files that were read in the same way are one."""
+    merged: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        values = {key: item for key, item in source.items() if item not in (None, [], {}, "")}
+        if isinstance(values.get("command"), list):
+            values["command"] = " ".join(map(str, values["command"]))
+        name, file = str(values.pop("name", "source")), values.pop("file", None)
+        key = json.dumps([name, values], sort_keys=True, default=str)
+        tables = [
+            _table(name, values.pop(name)) for name in list(values) if _is_table(values[name])
+        ]
+        made = {"name": name, "settings": values, "tables": tables, "files": []}
+        found = merged.setdefault(key, made)
+        if file is not None:
+            found["files"].append(file)
+    return list(merged.values())
+
+
+def _is_table(item: Any) -> bool:
+    return isinstance(item, list) and all(isinstance(row, dict) for row in item)
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    columns = guess(rows)
+    return {
+        "name": heading(name),
+        "columns": columns,
+        "rows": [_filled(columns, row) for row in rows],
     }
-    return {"name": source.get("name", "source"), "values": rest}
+
+
+def _filled(columns: list[Column], row: dict[str, Any]) -> dict[str, Any]:
+    texts = {column.key for column in columns if column.kind == "text"}
+    return {
+        column.key: value(row.get(column.key), column.key)
+        if column.key in texts
+        else row.get(column.key)
+        for column in columns
+    }
 
 
 def describe_filters(context: Context) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from perfkit.analysis.frame_roles import IDLE_LEAVES
 from perfkit.report.columns import Column
 from perfkit.report.context import Context
 from perfkit.report.pack import Delta
@@ -24,7 +25,8 @@ EXACT_SAMPLES = 1_000_000
 """Up to so many samples the page gets each; above, they are merged by stack and time."""
 
 _COARSE_BUCKETS = 2000
-_STATES = {"running": 1, "idle": 2}
+_UNKNOWN, _RUNNING, _IDLE = 0, 1, 2
+_STATES = {"running": _RUNNING, "idle": _IDLE}
 _AMBIGUOUS = -2
 _TOP_FUNCTIONS = 30
 _KEYS = ("stack", "thread", "state", "entry")
@@ -124,10 +126,15 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
             how="left",
         )
     )
+    # Where no state was recorded, an innermost frame that cannot but wait was waiting.
+    waits = context.tables["call_paths"].select(
+        "stack_id", waits=pl.col("role").is_in(IDLE_LEAVES).fill_null(False)
+    )
     samples = (
         context.tables["ordered_samples"]
         .join(pieces, on="sample_row", how="left")
         .join(tree.lazy().select("stack_id", stack="node_id"), on="stack_id")
+        .join(waits, on="stack_id", how="left")
         .with_columns(
             duration_ns=pl.coalesce("piece_ns", "duration_ns"),
             ts_ns=pl.coalesce("piece_start_ns", "ts_ns"),
@@ -152,7 +159,10 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
         "thread",
         "duration_ns",
         pl.col("count").fill_null(1),
-        pl.col("state").replace_strict(_STATES, default=0, return_dtype=pl.Int8),
+        pl.when(pl.col("state").is_null() & pl.col("waits"))
+        .then(_IDLE)
+        .otherwise(pl.col("state").replace_strict(_STATES, default=_UNKNOWN, return_dtype=pl.Int8))
+        .alias("state"),
         pl.when(pl.col("ambiguous"))
         .then(_AMBIGUOUS)
         .otherwise(pl.col("page_row").cast(pl.Int64).fill_null(-1))

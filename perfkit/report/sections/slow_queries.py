@@ -24,14 +24,14 @@ _REPEATS = 5
 (Sentry's count for N+1 queries)."""
 
 _COLUMNS = (
-    Column("share_ratio", "Share of request time", "share"),
+    Column("share_ratio", "Share", "share", hint="Its time by all request time"),
     Column("total_ns", "Total"),
     Column("calls", "Calls"),
     Column("mean_ns", "Mean"),
     Column("p95_ns", "p95"),
     Column("p99_ns", "p99"),
     Column("max_ns", "Max"),
-    Column("max_repeats", "Most in one parent"),
+    Column("max_repeats", "Repeats", hint="Most calls by one piece of code in one request"),
     Column("error_ratio", "Errors"),
 )
 

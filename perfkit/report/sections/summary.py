@@ -18,6 +18,9 @@ NEEDS: tuple[str, ...] = ()
 EMPTY: dict[str, str] = {}
 
 _FIRST = 3
+_WORTH_SAYING = 0.02
+"""Ours: a saving below this share of the request time is no headline."""
+
 _NOT_RECORDED = "not in this capture"
 
 
@@ -47,10 +50,11 @@ def _verdict(context: Context) -> str:
     serious = sum(finding.severity == "high" for finding in findings)
     text = f"{_plural(len(findings), 'problem')} found"
     text += f", {serious} of them serious." if serious else ", none of them serious."
-    best = findings[0]
-    if best.impact_high_ratio:
-        gain = units.percent_range(best.impact_low_ratio or 0.0, best.impact_high_ratio)
-        text += f" Mending the first would take away about {gain} of all request time."
+    best = max(findings, key=lambda finding: finding.impact_high_ratio or 0.0)
+    low, high = best.impact_low_ratio or 0.0, best.impact_high_ratio or 0.0
+    if high >= _WORTH_SAYING:
+        one = "Mending the first" if best is findings[0] else f"“{best.title}”"
+        text += f" {one} would save {units.percent_range(low, high)} of all request time."
     return text
 
 
@@ -74,10 +78,8 @@ def _story(context: Context) -> list[str]:
             sentences.append(f"{text}; most request time, {share}, goes to {most['endpoint']}.")
     if operations.height:
         top = operations.sort("critical_ns", descending=True, nulls_last=True).row(0, named=True)
-        sentences.append(
-            f"Requests wait longest for {_operation(top)}: "
-            f"{units.percent(top['critical_ratio'])} of request time."
-        )
+        share = units.percent(top["critical_ratio"])
+        sentences.append(f"The largest part of that time, {share}, is {_spent_in(top)}.")
     elif context.tables.has_rows("functions"):
         functions = context.tables.frame("functions")
         order = [name for name in ("running_self_ns", "samples") if functions[name].count()]
@@ -89,10 +91,13 @@ def _story(context: Context) -> list[str]:
     return sentences
 
 
-def _operation(row: dict[str, Any]) -> str:
-    """Name an operation and where it is, unless the one says the other."""
-    name, component = row["name"] or "an operation", row["component"]
-    return f"{name} in {component}" if component and component not in name else name
+def _spent_in(row: dict[str, Any]) -> str:
+    """Say in words what an operation's own time is."""
+    name, component = row["name"] or "a span without a name", row["component"]
+    if row["category"] in ("server", "internal"):
+        return f"the own work of {name} in {component}"
+    where = f" ({component})" if component and component not in name else ""
+    return f"spent in {name}{where}"
 
 
 def _step(finding: Finding) -> dict[str, Any]:
