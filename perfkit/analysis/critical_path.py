@@ -35,7 +35,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     end = np.concatenate([span_end[spans], span_start[awaited]])
     some = end > start
     row, start, end = row[some], start[some], end[some]
-    latest_first = order_by(entry[row], -start, len(entry))
+    latest_first = order_by(entry[row], -start, len(entry), stable=False)
     row, start, end = row[latest_first], start[latest_first], end[latest_first]
     return pl.DataFrame({"entry_row": entry[row], "row": row, "start_ns": start, "end_ns": end})
 

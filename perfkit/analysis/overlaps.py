@@ -42,18 +42,27 @@ def overlapping_earlier(group: Ints, start: Ints, end: Ints) -> Bools:
     return result
 
 
-def order_by(group: Ints, value: Ints, groups: int) -> Ints:
-    """Return the order of (group, value); equal ones in the order in which they come."""
+def order_by(group: Ints, value: Ints, groups: int, *, stable: bool = True) -> Ints:
+    """Return the order of (group, value); if stable, equal ones in the order in which they come."""
+    axis = _on_one_axis(group, value, groups)
+    if axis is None:
+        return np.lexsort((value, group))
+    return np.argsort(axis, kind="stable" if stable else None)
+
+
+def _on_one_axis(group: Ints, value: Ints, groups: int) -> Ints | None:
+    """Return one number for group and value, in their order; null where none is large enough."""
     lowest = np.full(groups, np.iinfo(np.int64).max)
     highest = np.full(groups, np.iinfo(np.int64).min)
     np.minimum.at(lowest, group, value)
     np.maximum.at(highest, group, value)
     filled = highest >= lowest
     length = np.where(filled, highest, 0) - np.where(filled, lowest, 0) + filled
-    if np.sum(length, dtype=np.float64) >= _AXIS_NS:
-        return np.lexsort((value, group))
+    if np.sum(length, dtype=np.float64) >= _AXIS_NS / 2:
+        return None
     origin = np.cumsum(length) - length - np.where(filled, lowest, 0)
-    return np.argsort(value + origin[group], kind="stable")
+    axis: Ints = value + origin[group]
+    return axis
 
 
 def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
@@ -64,14 +73,21 @@ def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     result = np.zeros(groups, dtype=np.int64)
     if not len(group):
         return result
+    count = len(group)
     both = np.concatenate([group, group])
-    # Ends come first, so that a stable order puts them before the starts of the same moment.
-    times = np.concatenate([np.maximum(end, start + 1), start])
-    step = np.repeat(np.array([-1, 1]), len(group))
-    order = order_by(both, times, groups)
-    level = np.cumsum(step[order])  # each group returns to 0 at its end
-    first, _ = runs(both[order])
-    result[both[order][first]] = np.maximum.reduceat(level, first)
+    times = np.concatenate([start, np.maximum(end, start + 1)])
+    # Even numbers are ends and odd ones starts: at one moment ends come first.
+    axis = _on_one_axis(both, times, groups)
+    if axis is None:
+        axis = np.empty(2 * count, dtype=np.int64)
+        axis[np.lexsort((np.arange(2 * count) < count, times, both))] = np.arange(2 * count)
+    axis *= 2
+    axis[:count] += 1
+    step = (np.sort(axis) & 1) * 2 - 1
+    level = np.cumsum(step)  # each group returns to 0 at its end
+    size = 2 * np.bincount(group, minlength=groups)
+    filled = np.flatnonzero(size)
+    result[filled] = np.maximum.reduceat(level, (np.cumsum(size) - size)[filled])
     return result
 
 

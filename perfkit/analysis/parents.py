@@ -92,20 +92,25 @@ def _key(spans: pl.DataFrame, id_column: str) -> pl.Series:
 
 def _look_up(spans: pl.DataFrame, key: pl.Series, *, unique: bool) -> Ints:
     """Find each span's parent by a hash of trace and id, and check what was found."""
-    holders = pl.DataFrame({"key": key}).with_row_index("holder")
+    parent = np.full(spans.height, -1)
+    children = np.flatnonzero(spans["parent_id"].is_not_null().to_numpy())
+    holders = np.arange(spans.height)
     if not unique:
-        holders = holders.filter(key.is_first_distinct())
-    wanted = pl.DataFrame({"key": _key(spans, "parent_id")})
-    found = wanted.join(holders, on="key", how="left", maintain_order="left")
-    parent = found["holder"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
-    parent[spans["parent_id"].is_null().to_numpy()] = -1
-    children = np.flatnonzero(parent >= 0)
-    above = parent[children]
+        holders = np.flatnonzero(key.is_first_distinct().to_numpy())
+    if not children.size:
+        return parent
+    keys = key.to_numpy()
+    holders = holders[np.argsort(keys[holders])]
+    wanted = _key(spans, "parent_id").to_numpy()[children]
+    by_key = np.argsort(wanted)  # a sorted search is a local one
+    place = np.searchsorted(keys[holders], wanted[by_key])
+    above = np.empty(len(children), dtype=np.int64)
+    above[by_key] = holders[np.minimum(place, len(holders) - 1)]
+    found = np.ones(len(children), dtype=np.bool_)
     for column, column_above in (*zip(_TRACE, _TRACE, strict=True), ("parent_id", "span_id")):
         ids, ids_above = (spans[name].fill_null(0).to_numpy() for name in (column, column_above))
-        wrong = ids[children] != ids_above[above]
-        if wrong.any():  # two ids of one hash: not a parent that anybody named
-            parent[children[wrong]] = -1
+        found &= ids[children] == ids_above[above]
+    parent[children[found]] = above[found]
     return parent
 
 

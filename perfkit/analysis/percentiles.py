@@ -23,7 +23,7 @@ def quantiles(
     interpolated linearly (`linear` of NumPy and Polars, type 7 of Hyndman and Fan 1996). Groups
     without values give NaN. Weights are at least 1.
     """
-    order = order_by(group, values, groups)
+    order = order_by(group, values, groups, stable=False)
     group, sorted_values = group[order], values[order].astype(np.float64)
     weight = np.maximum(weight[order], 1.0)
     until = np.cumsum(weight)

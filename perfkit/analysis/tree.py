@@ -62,6 +62,8 @@ _TAKEN = (
 )
 _READ = (*_TAKEN, "parent_id", "start_ns", "duration_ns", "http_method")
 
+_CATEGORIES = ("internal", "client", "tool", "messaging", "server", "database")
+
 _LAST_NS = 1 << 62
 """Times are cut to the years 1970 to 2116, so that a damaged one cannot make sums overflow."""
 
@@ -220,33 +222,36 @@ def _permuted(values: Ints, position: Ints) -> Ints:
 
 def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
     """Add what kind of time a span is, and where its time belongs."""
-    kind = pl.col("kind").fill_null("unspecified")
-    serving = kind.is_in(["server", "consumer"])
+    kind = tree["kind"].fill_null("unspecified")
+    serves = kind.is_in(["server", "consumer"])
+    category = pl.Series(np.full(tree.height, _CATEGORIES.index("internal")))
+    # The last that applies wins.
+    for name, applies in (
+        ("client", kind == "client"),
+        ("tool", tree["tool"].is_not_null()),
+        ("messaging", kind.is_in(["producer", "consumer"])),
+        ("server", kind == "server"),
+        ("database", tree["db_system"].is_not_null() & ~serves),
+    ):
+        category = category.set(applies, _CATEGORIES.index(name))
+    peer = tree["peer"]
+    if callees := _callees(tree):
+        peer = peer.replace(callees)
     tree = tree.with_columns(
-        service=pl.col("service").fill_null("unknown"),
-        adjusted_count=pl.col("adjusted_count").fill_null(1.0).fill_nan(1.0).clip(1.0, 1e9),
-        category=pl.when(pl.col("db_system").is_not_null() & ~serving)
-        .then(pl.lit("database"))
-        .when(kind == "server")
-        .then(pl.lit("server"))
-        .when(kind.is_in(["producer", "consumer"]))
-        .then(pl.lit("messaging"))
-        .when(pl.col("tool").is_not_null())
-        .then(pl.lit("tool"))
-        .when(kind == "client")
-        .then(pl.lit("client"))
-        .otherwise(pl.lit("internal")),
+        pl.col("service").fill_null("unknown"),
+        pl.col("adjusted_count").fill_null(1.0).fill_nan(1.0).clip(1.0, 1e9),
+        category=pl.Series(_CATEGORIES).gather(category),
+        callee=peer,
     )
-    callee = pl.coalesce(pl.col("peer").replace(_callees(tree)), "peer")
-    category = pl.col("category")
+    own = serves | (tree["category"] == "internal")
     return tree.with_columns(
-        component=pl.when(serving | (category == "internal"))
+        component=pl.when(own)
         .then("service")
-        .when(category == "tool")
+        .when(tree["category"] == "tool")
         .then("tool")
-        .when(category == "database")
+        .when(tree["category"] == "database")
         .then(pl.coalesce("peer", "db_system"))
-        .otherwise(pl.coalesce(callee, pl.lit("unknown")))
+        .otherwise(pl.coalesce("callee", pl.lit("unknown")))
     )
 
 
