@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ class _With(Mapping[str, pl.LazyFrame]):
     def __getitem__(self, name: str) -> pl.LazyFrame:
         return self._findings.lazy() if name == "findings" else self._tables[name]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[str]:
         yield "findings"
         yield from self._tables
 
@@ -139,11 +139,33 @@ def _saving(
         saved = savings(tables, own, parallel=groups).saved_ratio
         return _INDEPENDENT * saved, saved
     marked = _below(tree, rows) if change.subtree else rows
-    saved_by_factor = []
-    for factor in factors:
-        own[marked] = factor
-        saved_by_factor.append(savings(tables, own).saved_ratio)
-    return min(saved_by_factor), max(saved_by_factor)
+    best, worst = factors
+    own[marked] = worst
+    low = savings(tables, own).saved_ratio
+    own[marked] = best
+    if change.between:
+        _scale_between(tables, rows, best, own)
+    high = savings(tables, own).saved_ratio
+    return min(low, high), max(low, high)
+
+
+def _scale_between(tables: Tables, rows: Rows, factor: float, own: npt.NDArray[np.float64]) -> None:
+    """Let the parents' own time between the first and the last of their rows shrink as well."""
+    tree = tables.frame("tree")
+    groups = (
+        tree[rows]
+        .filter(pl.col("parent_row").is_not_null())
+        .group_by("parent_row")
+        .agg(
+            extent=pl.col("end_ns").max() - pl.col("start_ns").min(),
+            inside=pl.col("duration_ns").sum(),
+        )
+    )
+    parents = groups["parent_row"].to_numpy()
+    own_ns = tables.frame("span_times")["self_ns"].gather(parents).cast(pl.Float64).to_numpy()
+    between = np.maximum(0.0, (groups["extent"] - groups["inside"]).to_numpy())
+    share = np.divide(between, own_ns, out=np.zeros(len(parents)), where=own_ns > 0)
+    own[parents] = 1.0 - np.minimum(1.0, share) * (1.0 - factor)
 
 
 def _below(tree: pl.DataFrame, rows: Rows) -> Rows:

@@ -43,6 +43,7 @@ _REQUIRED = (
     *("headline", "message", "why", "fix", "false_positives", "references", "tests"),
 )
 _OPTIONAL = ("params", "what_if", "risk")
+_WHAT_IF = ("factor_low", "factor_high", "subtree", "between", "parallel")
 
 Columns = dict[str, tuple[str, ...]]
 
@@ -155,7 +156,7 @@ def _check_order(query: Query, node: Node) -> None:
 
 
 def _what_if(node: Node, columns: Collection[str], params: Mapping[str, Param]) -> WhatIf:
-    top = Map(node, "what_if", ("rows",), ("factor_low", "factor_high", "subtree", "parallel"))
+    top = Map(node, "what_if", ("rows",), _WHAT_IF)
     parallel = top.flag("parallel")
     factors = [
         fields.expression(top[name], columns, params) if name in top else None
@@ -167,7 +168,14 @@ def _what_if(node: Node, columns: Collection[str], params: Mapping[str, Param]) 
     rows = fields.query(top["rows"], tables, params)
     if set(rows.columns) != {"finding", "row"}:
         raise top["rows"].place.error("the query of what_if must give the columns finding and row")
-    return WhatIf(rows, factors[0], factors[1], top.flag("subtree"), parallel)
+    return WhatIf(
+        rows=rows,
+        factor_low=factors[0],
+        factor_high=factors[1],
+        subtree=top.flag("subtree"),
+        between=top.flag("between"),
+        parallel=parallel,
+    )
 
 
 def _check_special(top: Map, columns: Collection[str], what_if: WhatIf | None) -> None:

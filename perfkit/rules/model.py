@@ -39,8 +39,9 @@ class WhatIf:
     """Which spans a fix changes, and what stays of their own time.
 
     `rows` gives the columns `finding` and `row` (of the table `tree`). Exactly one of the two ways:
-    the factors scale own times (with `subtree`, of everything below the rows too); or the rows of
-    one parent run side by side (`parallel`).
+    the factors scale own times (with `subtree`, of everything below the rows too; with `between`,
+    at best also of the parent between its rows); or the rows of one parent run side by side
+    (`parallel`).
     """
 
     rows: Query
@@ -48,6 +49,7 @@ class WhatIf:
     """What stays at best: gives the high end of the saving."""
     factor_high: Expression | None
     subtree: bool
+    between: bool
     parallel: bool
 
 

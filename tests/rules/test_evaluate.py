@@ -237,6 +237,23 @@ def test_subtree_takes_what_is_below_along(tmp_path: Path) -> None:
     assert second.impact_high_ratio == pytest.approx(0.8)
 
 
+def test_between_takes_the_work_of_a_loop_along(tmp_path: Path) -> None:
+    text = changed(
+        'risk: "{twice:duration}"\n',
+        WHAT_IF + "  factor_low: 0.0\n  factor_high: 0.0\n  between: true\n",
+    ).replace(
+        "JOIN tree AS t ON t.name = f.name",
+        "JOIN tree AS p ON p.name = f.name JOIN tree AS t ON t.parent_row = p.row",
+    )
+    # 10 ms before, three queries of 10 ms with 20 ms of work after each but the last, 20 ms after.
+    one = spans((1, None, 0, 100), (2, 1, 10, 10), (3, 1, 40, 10), (4, 1, 70, 10))
+    tables = FixedTables({**rows(("s1", 12e6)), "spans": one})
+    (found,) = outcome(load_rule(write(tmp_path, text)), tables).findings
+    assert found.impact_low_ratio == pytest.approx(0.3)
+    # Own time is 70 ms, 40 ms of it between the queries. It shrinks as a whole, to 30 ms.
+    assert found.impact_high_ratio == pytest.approx(0.7)
+
+
 def test_side_by_side_the_longest_counts(tmp_path: Path) -> None:
     text = changed('risk: "{twice:duration}"\n', WHAT_IF + "  parallel: true\n").replace(
         "JOIN tree AS t ON t.name = f.name",
