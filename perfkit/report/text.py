@@ -15,6 +15,9 @@ MASK = "[masked]"
 LIMIT = 20_000
 """Characters of one text that a report carries; the capture has the rest."""
 
+_BEYOND = 2_000
+_MEMBERS = 100
+
 _BASE64 = r"(?=[A-Za-z0-9+/_.~-]*\d|[A-Za-z0-9+/_.~-]{32})[A-Za-z0-9+/_.~-]"
 """A character that begins base64 or hex: a digit follows, or it is long. Words are not masked."""
 
@@ -121,8 +124,8 @@ def _written_out(match: re.Match[str]) -> str:
 def clean(text: str) -> str:
     """Mask, make visible and cut one text from outside."""
     full = len(text)
-    # Only so much is looked at: a secret that the cut tears apart is still masked from its start.
-    text = visible(mask(text[: 2 * LIMIT]))
+    # So much is looked at that a secret which the cut tears apart is still masked from its start.
+    text = visible(mask(text[: LIMIT + _BEYOND]))
     if full <= LIMIT and len(text) <= 2 * LIMIT:
         return text
     return f"{text[:LIMIT]} … (cut: {LIMIT:,} of {full:,} characters; the capture has all of it)"
@@ -149,10 +152,11 @@ def clean_all(value: Any) -> Any:
 
 
 def _clean_item(key: str, item: Any) -> Any:
-    if isinstance(item, str) and item:
-        secret = _ALWAYS_KEY.search(key) or (_IF_LONG_KEY.search(key) and _LONG_BASE64.search(item))
-        if secret:
-            return MASK
+    name = key[:_BEYOND]
+    if isinstance(item, str | int | float) and item and _ALWAYS_KEY.search(name):
+        return MASK
+    if isinstance(item, str) and _IF_LONG_KEY.search(name) and _LONG_BASE64.search(item[:LIMIT]):
+        return MASK
     return clean_all(item)
 
 
@@ -167,7 +171,9 @@ def clean_json(text: str) -> Clean:
         content = clean(text)
     whole = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     if len(whole) > 2 * LIMIT and isinstance(content, dict):
-        short = {key[:200]: _shortened(item) for key, item in list(content.items())[:100]}
+        short = {key[:200]: _shortened(item) for key, item in list(content.items())[:_MEMBERS]}
+        if len(content) > _MEMBERS:
+            short["…"] = f"{len(content) - _MEMBERS:,} more attributes; the capture has them"
         whole = json.dumps(short, ensure_ascii=False, separators=(",", ":"))
     return Clean(whole)
 

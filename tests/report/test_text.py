@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.report.text import LIMIT, MASK, SECRETS, clean, clean_all, mask, visible
+from perfkit.report.text import (
+    LIMIT,
+    MASK,
+    SECRETS,
+    clean,
+    clean_all,
+    clean_json,
+    mask,
+    visible,
+)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +113,51 @@ def test_data_is_cleaned_at_every_depth() -> None:
     cleaned = clean_all(data)
     assert cleaned == {"a\\x00": [f"Bearer {MASK}", {"b": "\\u202e"}], "n": 1, "none": None}
     json.dumps(cleaned)
+
+
+@pytest.mark.parametrize(
+    ("item", "cleaned"),
+    [
+        ({"password": "two words"}, {"password": MASK}),
+        ({"db.pwd": 1234}, {"db.pwd": MASK}),
+        (
+            {"password": None, "passwords.enabled": False},
+            {"password": None, "passwords.enabled": False},
+        ),
+        ({"x-api-key": "0123456789abcdef"}, {"x-api-key": MASK}),
+        ({"max_tokens": "4096"}, {"max_tokens": "4096"}),
+        ({"headers": {"cookie": "session=0123456789ab"}}, {"headers": {"cookie": MASK}}),
+    ],
+)
+def test_keys_tell_secrets(item: object, cleaned: object) -> None:
+    assert clean_all(item) == cleaned
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.one_of(st.text(max_size=30), st.integers(), st.lists(st.text(max_size=5))),
+        max_size=5,
+    )
+)
+def test_json_stays_json(item: dict[str, object]) -> None:
+    text = clean_json(json.dumps(item))
+    assert json.loads(text) == clean_all(item)
+    assert clean_all(text) is text
+
+
+def test_quoted_secrets_do_not_break_json() -> None:
+    text = clean_json(json.dumps({"body": 'pwd="abc\\" and more'}))
+    assert "abc" not in text
+    json.loads(text)
+
+
+def test_what_is_no_json_becomes_a_string() -> None:
+    assert json.loads(clean_json("{torn")) == "{torn"
+
+
+def test_many_or_long_attributes_are_cut_and_counted() -> None:
+    many = json.loads(clean_json(json.dumps({f"key{i}": "v" * 1000 for i in range(500)})))
+    assert len(many) == 101
+    assert many["…"].startswith("400 more")
+    assert many["key0"].endswith("(1,000 characters)")
