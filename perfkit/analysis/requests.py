@@ -55,7 +55,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     entry = indices(tree["entry_row"])
     # Cut at entries, so that what a request does not wait for is not counted as its own.
     parent = np.where(entry == np.arange(tree.height), -1, parents_of(tree))
-    below = _Below(parent, rows)
+    below = _Below(parent, tree, rows)
     failed = (tree["status"] == "error").fill_null(False).to_numpy()
     database = top_database_calls(tree)
     spent = (times["self_ns"] + times["gap_ns"]).to_numpy()
@@ -95,10 +95,13 @@ def top_database_calls(tree: pl.DataFrame) -> Bools:
 class _Below:
     """Sums over everything that belongs to a request, by its place in depth-first order."""
 
-    def __init__(self, parent: Ints, rows: Ints) -> None:
-        self.position, sizes = preorder(parent)
-        self.order = np.empty_like(self.position)
-        self.order[self.position] = np.arange(len(parent))
+    def __init__(self, parent: Ints, tree: pl.DataFrame, rows: Ints) -> None:
+        self.position, sizes = np.arange(tree.height), tree["subtree"].to_numpy()
+        self.order = self.position
+        if (parent != parents_of(tree)).any():  # some entry is below another one
+            self.position, sizes = preorder(parent)
+            self.order = np.empty_like(self.position)
+            self.order[self.position] = np.arange(tree.height)
         self.rows = rows
         self.sizes = sizes[rows]
 
