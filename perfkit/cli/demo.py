@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,8 +21,10 @@ from perfkit.cli.options import Duration
 from perfkit.cli.progress import Progress
 from perfkit.errors import PerfkitError, UsageError
 
+if TYPE_CHECKING:
+    from perfkit.collect.record import Options
+
 _START_TIMEOUT_NS = 60 * 10**9
-_RATE = 20
 
 
 @click.command(epilog="Example: perfkit demo -o demo-report.html --mend index,cache")
@@ -130,9 +133,10 @@ def _record(capture: Path, duration_ns: int, switches: list[str], seed: int) -> 
                     output=capture,
                     command=tuple(gateway),
                     otlp=("127.0.0.1", port),
-                    env=often,
+                    # What is called here is on this machine: never through a proxy.
+                    env=often | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
                 )
-                _Demo(options, ready_file, duration_ns, seed).run()
+                _Demo(options, ready_file, backend.process, duration_ns, seed).run()
         except ServiceError as error:
             raise PerfkitError(str(error)) from error
 
@@ -146,12 +150,19 @@ def _free_port() -> int:
 class _Demo:
     """The recording and the load: the load begins when the gateway serves; its end ends both."""
 
-    def __init__(self, options: object, ready_file: Path, duration_ns: int, seed: int) -> None:
-        from perfkit.collect.record import Options, Recording
+    def __init__(
+        self,
+        options: Options,
+        ready_file: Path,
+        backend: subprocess.Popen[bytes],
+        duration_ns: int,
+        seed: int,
+    ) -> None:
+        from perfkit.collect.record import Recording
 
-        assert isinstance(options, Options)
         self._recording = Recording(options)
         self._ready_file = ready_file
+        self._backend = backend
         self._duration_s = duration_ns / 1e9
         self._seed = seed
         self._load: subprocess.Popen[bytes] | None = None
@@ -159,6 +170,8 @@ class _Demo:
 
     def run(self) -> None:
         """Record until the load is over."""
+        from perfkit.demo.processes import end
+
         self._recording.start()
         reason: str = "interrupted"
         try:
@@ -167,6 +180,8 @@ class _Demo:
         finally:
             if self._load is not None and self._load.poll() is None:
                 self._load.terminate()
+            # Before the receiver goes, so that the last spans of the service behind arrive too.
+            end(self._backend)
             self._recording.stop()
         if self._load is None or self._load.wait() != 0:
             raise PerfkitError(
@@ -190,6 +205,5 @@ class _Demo:
         self._progress.clear()
         click.echo(f"recording it for {self._duration_s:g} s under load", err=True)
         load = [sys.executable, "-m", "perfkit.demo.load", "--url", url]
-        load += ["--duration", f"{self._duration_s:g}", "--rate", str(_RATE)]
-        load += ["--seed", str(self._seed)]
+        load += ["--duration", f"{self._duration_s:g}", "--seed", str(self._seed)]
         self._load = subprocess.Popen(load, stdout=subprocess.DEVNULL)
