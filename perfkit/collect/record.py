@@ -58,7 +58,7 @@ class Status:
 
     elapsed_ns: int
     received: Mapping[str, int]
-    """What came over OTLP: `spans`, `metrics`, `requests`, `bytes`."""
+    """What came over OTLP: `spans`, `metrics`, `requests`, `bytes`; empty without a receiver."""
     refused: int
     """OTLP requests that were refused."""
     threads: int
@@ -205,11 +205,11 @@ class Recording:
         active = stacks.active if stacks else None
         return Status(
             elapsed_ns=time.monotonic_ns() - self._began_ns,
-            received=dict(receiver.received) if receiver else {},
+            received={"spans": 0, **receiver.received} if receiver else {},
             refused=sum(receiver.refused.values()) if receiver else 0,
             threads=self._watcher.thread_count if self._watcher else 0,
             rate=active.rate if active else None,
-            max_lag_ns=stacks.max_lag_ns if stacks else 0,
+            max_lag_ns=stacks.lag_ns if stacks else 0,
             lost=sum(count for what, count, _ in stacks.lost if what == "segments of stacks")
             if stacks
             else 0,
@@ -323,7 +323,7 @@ class Recording:
             "segments": stacks.segments,
             "stacks_read": stacks.samples,
             "failed_reads": stacks.errors,
-            "max_lag_ns": stacks.max_lag_ns,
+            "max_lag_ns": stacks.lag_ns,
         }
         info.sources.append(source)
         for what, count, why in stacks.lost:

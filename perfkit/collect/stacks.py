@@ -76,7 +76,7 @@ class StackRecorder:
         self.segments = 0
         self.samples = 0
         self.errors = 0
-        self.max_lag_ns = 0
+        self._past_lag_ns = 0
         self.first_ns: int | None = None
         self.settings: list[dict[str, Any]] = []
         """The settings used, each with the time since when and the number of threads then."""
@@ -90,6 +90,12 @@ class StackRecorder:
         """The settings of the py-spy that is sampling now."""
         current = self._current
         return current.spy.settings if current else None
+
+    @property
+    def lag_ns(self) -> int:
+        """How far py-spy was behind its plan at worst."""
+        current = self._current
+        return max(self._past_lag_ns, current.spy.lag_ns if current else 0)
 
     def attach(self) -> None:
         """Attach to a running process. Raises RecordError, at once, when that is impossible."""
@@ -154,7 +160,8 @@ class StackRecorder:
                 return True
         if age_s < _MIN_SEGMENT_S:
             return False
-        if segment.spy.lag_ns > _MAX_LAG_NS and self._slowdown < _MAX_SLOWDOWN:
+        lags = self._rate is None and segment.spy.lag_ns > _MAX_LAG_NS
+        if lags and self._slowdown < _MAX_SLOWDOWN:
             self._slowdown *= 2
             return True
         return self._choose().rate * 1.5 < settings.rate
@@ -285,7 +292,7 @@ class StackRecorder:
         self.segments += 1
         self.samples += spy.samples
         self.errors += spy.errors
-        self.max_lag_ns = max(self.max_lag_ns, spy.lag_ns)
+        self._past_lag_ns = max(self._past_lag_ns, spy.lag_ns)
         if written:
             segment.meta = replace(segment.meta, stopped_monotonic_ns=spy.stopped_ns)
             with contextlib.suppress(OSError):
