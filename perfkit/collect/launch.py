@@ -18,6 +18,7 @@ starter knows the moment in which CMD began. Standard library only, run with `-I
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -43,8 +44,8 @@ def main(argv: list[str]) -> int:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     try:
         os.execvp(command[0], command)  # noqa: S606 - the user's own command
-    except OSError as error:
-        os.write(report_fd, str(error.errno).encode())
+    except (OSError, ValueError) as error:  # ValueError: an empty name
+        os.write(report_fd, str(getattr(error, "errno", errno.ENOENT)).encode())
         return 127
     return 0
 

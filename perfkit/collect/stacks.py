@@ -209,6 +209,7 @@ class StackRecorder:
         if self.first_ns is None:
             self.first_ns = time.time_ns()
         self._remember(settings)
+        self._warn_of_refused_processes()
         return _Segment(spy, files, meta, guard)
 
     def _remember(self, settings: Settings) -> None:
@@ -220,6 +221,15 @@ class StackRecorder:
             "processes": len(self._watcher.python),
         }
         self.settings.append({"since_ns": time.time_ns(), **counts, **chosen})
+
+    def _warn_of_refused_processes(self) -> None:
+        """Say that some processes are not seen: under Yama those that the command forks itself."""
+        python = self._watcher.python
+        refused = [pid for pid in python if processes.exists(pid) and not access.may_attach(pid)]
+        if refused:
+            error = access.no_permission(refused[0])
+            count = f"{len(refused)} of {len(python)}"
+            self.problem = f"no stacks of {count} processes: {error.message}; {error.hint}"
 
     def _attach_when_possible(self) -> _Segment | None:
         """Attach to a program that starts, or after py-spy ended; null when there is no use."""

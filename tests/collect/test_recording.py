@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import polars as pl
 import pytest
 
 from perfkit.capture import Capture
-from perfkit.collect import stacks
+from perfkit.collect import processes, stacks
 from perfkit.collect.record import Options, Recording, Summary
 from perfkit.errors import CaptureError, RecordError, UsageError
 from tests.collect.programs import (
@@ -387,3 +388,43 @@ def test_the_second_interrupt_gives_up_the_segment(
     capture = Capture.open(path)
     assert capture.has("metrics")
     assert not capture.has("samples")
+
+
+@pytest.mark.real
+def test_a_blocking_py_spy_that_is_killed_leaves_the_program_running(
+    tmp_path: Path, path: Path
+) -> None:
+    skip_without_ptrace()
+    with running(PYTHON, script(tmp_path, SERVER)) as program:
+        recording = Recording(Options(path, pid=program.pid, blocking=True, rate=200))
+        recording.start()
+        first = recording._stacks._current if recording._stacks else None
+        assert first is not None
+        first.spy.kill()
+
+        def until_another_samples() -> None:
+            current = recording._stacks._current if recording._stacks else None
+            if current is not None and current is not first:
+                recording.interrupt()
+
+        summary = recording.stop(recording.wait(until_another_samples))
+        deadline = time.monotonic() + 10
+        while processes.state(program.pid) in ("T", "t") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert processes.state(program.pid) in ("R", "S")
+    assert any("py-spy ended without writing" in loss.why for loss in summary.info.lost)
+    assert Capture.open(path).has("samples")
+
+
+def test_processes_that_may_not_be_seen_are_named(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_own_ptrace()
+    refused: list[int] = []
+    monkeypatch.setattr(stacks.access, "may_attach", lambda pid: bool(refused.append(pid)))
+    code = "import time; time.sleep(1.5)"
+    recording = Recording(Options(path, command=(PYTHON, "-c", code)))
+    recording.start()
+    summary = recording.stop(recording.wait())
+    assert refused
+    assert any("no stacks of 1 of 1 processes" in note for note in summary.info.notes)
