@@ -36,3 +36,12 @@ def guess(rows: list[dict[str, Any]]) -> list[Column]:
             long = any(len(str(value)) > _LONG for value in values)
             columns.append(Column(key, heading(key), "text", "wrap" if long else "nowrap"))
     return columns
+
+
+def plain(value: Any) -> Any:
+    """Return a value of any kind as what a cell can hold: a number, text, or null."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(plain(one)) for one in value)
+    return value if value is None or isinstance(value, (*_NUMBERS, str)) else str(value)

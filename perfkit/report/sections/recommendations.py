@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perfkit.report.columns import guess
+from perfkit.report.columns import guess, plain
 from perfkit.report.context import Context
 from perfkit.rules.model import Finding
 
@@ -27,7 +27,10 @@ def build(context: Context) -> dict[str, Any]:
 
 
 def _card(finding: Finding) -> dict[str, Any]:
-    rows = finding.evidence[:_EVIDENCE_ROWS]
+    rows = [
+        {key: plain(value) for key, value in row.items()}
+        for row in finding.evidence[:_EVIDENCE_ROWS]
+    ]
     return {
         "finding": finding,
         "columns": guess(rows),
