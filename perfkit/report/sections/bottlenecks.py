@@ -146,18 +146,21 @@ def _rows_of_nodes(
         {name: [row[name] for row in rows] for name in key},
         schema=dict.fromkeys(key, pl.String),
     ).with_row_index("shown")
-    found = (
+    nodes = (
         context.tables["span_tree_rows"]
-        .join(context.tables["tree"].select("row", *key), on="row")
-        .join(numbered, on=key, how="left", nulls_equal=True)
+        .join(context.tables["tree"].select("row", *key, hash=pl.struct(key).hash()), on="row")
         .group_by("node_id")
-        .agg(pl.col("shown").cast(pl.Int32).fill_null(-1).unique())
+        .agg(pl.col(key).first(), one=pl.col("hash").min() == pl.col("hash").max())
+    )
+    found = (
+        nodes.join(numbered, on=key, how="left", nulls_equal=True)
+        .select("node_id", "one", pl.col("shown").cast(pl.Int32).fill_null(-1))
         .collect()
     )
-    if (found["shown"].list.len() > 1).any():
+    if not found["one"].all():
         return None
     of_node = np.full(context.tables.frame("span_tree").height, -1, dtype=np.int32)
-    of_node[found["node_id"].to_numpy()] = found["shown"].list.first().to_numpy()
+    of_node[found["node_id"].to_numpy()] = found["shown"].to_numpy()
     return of_node
 
 
