@@ -212,9 +212,8 @@ def check_query(text: str, tables: Mapping[str, Collection[str]], params: Collec
         known[name] = stages[-1].columns
     if len(stages) > MAX_STAGES:
         raise GuardError(f"more than {MAX_STAGES} common table expressions")
-    main = root.copy()
-    main.set("with_", None)
-    stages.append(stage("", main, known))
+    root.set("with_", None)
+    stages.append(stage("", root, known))
     named = {one.name for one in stages}
     read = [table.name for one in stages for table in one.select.find_all(exp.Table)]
     return Query(tuple(stages), tuple(dict.fromkeys(name for name in read if name not in named)))

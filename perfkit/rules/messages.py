@@ -116,7 +116,7 @@ def _write(part: Part, values: Mapping[str, Any]) -> str | None:
     if spec == "time" and isinstance(value, float):
         return None
     written = SPECS[spec](value)
-    return None if written == units.MISSING else written
+    return written if written not in ("", units.MISSING) else None
 
 
 def parse(source: str, columns: Collection[str]) -> Message:

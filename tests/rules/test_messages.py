@@ -26,7 +26,7 @@ def render(source: str, **values: object) -> str:
         ("text", ["a", "b", "c"], "a, b and c"),
         ("text", ["a", None], "a"),
         ("text", list("abcdef"), "a, b, c, d and 2 more"),
-        ("text", [], ""),
+        ("text", [], "–"),
         ("number", 12.345, "12.3"),
         ("number", 1234567, "1,234,567"),
         ("integer", 9.7, "10"),
@@ -48,6 +48,13 @@ def test_specs(spec: str, value: object, expected: str) -> None:
     assert render(f"{{value:{spec}}}", value=value) == expected
 
 
+def test_an_optional_part_needs_its_values() -> None:
+    source = "pool[[ from {value:number}]] to 9[[, say]]."
+    assert render(source, value=3) == "pool from 3 to 9, say."
+    assert render(source, value=None) == "pool to 9, say."
+    assert render("{name:text}[[ ({value:duration})]]", name="[[x]]", value=math.nan) == "[[x]]"
+
+
 def test_a_value_is_never_a_template() -> None:
     assert render("{name:text}", name="{value:number} {0} %s", value=3) == "{value:number} {0} %s"
 
@@ -66,9 +73,13 @@ def test_long_values_are_cut_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["{", "}", "{}", "{name}", "{name:}", "{name:upper}", "{nam:text}", "{{name:text}}",
-               "{name:text:x}", "{name.x:text}", "{name[0]:text}", "{ name:text }", "{0:text}"]
-)  # fmt: skip
+    "source",
+    [
+        *("{", "}", "{}", "{name}", "{name:}", "{name:upper}", "{nam:text}", "{{name:text}}"),
+        *("{name:text:x}", "{name.x:text}", "{name[0]:text}", "{ name:text }", "{0:text}"),
+        *("[[ a", "a ]]", "[[ {name} ]]"),
+    ],
+)
 def test_bad_slots_are_refused(source: str) -> None:
     with pytest.raises(GuardError):
         parse(source, COLUMNS)
