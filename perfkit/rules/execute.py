@@ -84,12 +84,17 @@ def collect(lazy: pl.LazyFrame, limits: Limits) -> pl.DataFrame:
 def _check_joins(stage: Stage, frames: Mapping[str, pl.LazyFrame], limits: Limits) -> None:
     """Refuse joins that multiply rows without bound, before they run.
 
-    The first join is counted exactly: the sum over keys of rows left times rows right. Each further
-    one multiplies by the most rows that share one key on its side.
+    Where all pairs would be few enough, nothing is counted. Else the first join is counted exactly:
+    the sum over keys of rows left times rows right. Each further one multiplies by the most rows
+    that share one key on its side.
     """
-    rows = 0
+    rows = _height(frames[next(iter(stage.sources.values()))], limits) if stage.joins else 0
     for number, keys in enumerate(stage.joins):
         joined = frames[stage.sources[keys[0].joined]]
+        pairs = rows * max(1, _height(joined, limits))
+        if pairs <= limits.joined_rows:
+            rows = pairs
+            continue
         right = _per_key(joined, [key.joined_column for key in keys])
         left_alias = {key.source for key in keys}
         if number == 0 and len(left_alias) == 1:
@@ -103,6 +108,10 @@ def _check_joins(stage: Stage, frames: Mapping[str, pl.LazyFrame], limits: Limit
                 f"joining {keys[0].joined} would make about {rows:,} rows: the columns compared "
                 f"do not tell rows apart"
             )
+
+
+def _height(frame: pl.LazyFrame, limits: Limits) -> int:
+    return int(collect(frame.select(pl.len()), limits).item())
 
 
 def _per_key(frame: pl.LazyFrame, columns: list[str]) -> pl.LazyFrame:
