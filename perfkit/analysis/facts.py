@@ -121,8 +121,8 @@ _TYPES: dict[str, pl.DataType] = {"services": pl.List(pl.String()), "samples_joi
 COLUMNS = {
     "start_ns": "first time in the capture; null when it has none",
     "end_ns": "last time in it",
-    "duration_ns": "time that spans, samples or metrics cover; less than between the two where files "
-    "of different times were imported together",
+    "duration_ns": "time that spans, samples or metrics cover; less than between the two where "
+    "files of different times were imported together",
     "spans": "spans",
     "traces": "traces",
     "requests": "requests, as many as the spans stand for",
