@@ -15,30 +15,27 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 
 class Compactor:
-    """Client of the worker process. Segments that it does not get to stay in the journal."""
+    """Client of the worker process. Segments that it does not get to stay in the journal.
+
+    The worker starts with the first segment: loading Polars takes a second of CPU, which a short
+    recording spends after its end instead of beside the program that it watches.
+    """
 
     def __init__(self, capture: Path, writer_id: str, keep_open: Sequence[int]) -> None:
-        """Start the worker. `keep_open` are file descriptors that it inherits."""
+        """`keep_open` are file descriptors that the worker inherits."""
         self.rows: dict[str, int] = {}
         self.rejected: dict[str, int] = {}
         self.errors: list[str] = []
+        self._arguments = (str(capture), writer_id)
+        self._keep_open = tuple(keep_open)
         self._pending: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "perfkit.collect.compactor", str(capture), writer_id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=keep_open,
-            start_new_session=True,  # ^C on the terminal is for the recorder alone
-            text=True,
-            # One thread: the cores belong to the program that is being recorded.
-            env={**os.environ, "POLARS_MAX_THREADS": "1"},
-        )
-        self._reader = threading.Thread(target=self._read, name="compaction", daemon=True)
-        self._reader.start()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
 
     def submit(self, segment: Path) -> None:
         """Have a segment compacted; returns at once."""
@@ -48,12 +45,31 @@ class Compactor:
             length = 0
         with self._lock:
             self._pending[str(segment)] = length
-            assert self._process.stdin is not None
             try:
-                self._process.stdin.write(json.dumps(str(segment)) + "\n")
-                self._process.stdin.flush()
+                pipe = self._worker().stdin
+                assert pipe is not None
+                pipe.write(json.dumps(str(segment)) + "\n")
+                pipe.flush()
             except OSError:
                 self.errors.append("the compaction worker ended unexpectedly")
+
+    def _worker(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "perfkit.collect.compactor", *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=self._keep_open,
+                start_new_session=True,  # ^C on the terminal is for the recorder alone
+                text=True,
+                # One thread: the cores belong to the program that is being recorded.
+                env={**os.environ, "POLARS_MAX_THREADS": "1"},
+            )
+            self._reader = threading.Thread(
+                target=self._read, args=(self._process,), name="compaction", daemon=True
+            )
+            self._reader.start()
+        return self._process
 
     def backlog_bytes(self) -> int:
         """Return the size of what waits to be compacted."""
@@ -62,6 +78,8 @@ class Compactor:
 
     def close(self) -> None:
         """Wait until everything is compacted and end the worker."""
+        if self._process is None or self._reader is None:
+            return
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
@@ -69,23 +87,29 @@ class Compactor:
             self.errors.append("the compaction worker ended unexpectedly")
         self._process.wait()
         self._reader.join()
+        if self._pending and not self.errors:
+            self.errors.append("the compaction worker ended unexpectedly")
 
     def abandon(self) -> None:
         """End the worker at once; the journal keeps what it has not finished."""
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
         self.close()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            result = json.loads(line)
-            with self._lock:
-                self._pending.pop(result["segment"], None)
-                for total, part in ((self.rows, "rows"), (self.rejected, "rejected")):
-                    for name, count in result[part].items():
-                        total[name] = total.get(name, 0) + count
-                if result["error"]:
-                    self.errors.append(result["error"])
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as answers:
+            for line in answers:
+                self._take(json.loads(line))
+
+    def _take(self, result: dict[str, Any]) -> None:
+        with self._lock:
+            self._pending.pop(result["segment"], None)
+            for total, part in ((self.rows, "rows"), (self.rejected, "rejected")):
+                for name, count in result[part].items():
+                    total[name] = total.get(name, 0) + count
+            if result["error"]:
+                self.errors.append(result["error"])
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,66 @@
+"""The compaction worker: what it is given becomes parts, and what it cannot do stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perfkit.capture import Capture, CaptureWriter
+from perfkit.collect.compactor import Compactor
+from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    target = tmp_path / "x.perfkit"
+    with CaptureWriter(target):
+        pass
+    return target
+
+
+def segment(path: Path, count: int = 3) -> Path:
+    journal = Journal(path / JOURNAL_DIR)
+    for number in range(count):
+        body = json.dumps({"ts_ns": [number], "name": ["load"], "value": [1.0]}).encode()
+        journal.append(Record(Kind.METRICS_ROWS, False, body))
+    journal.append(Record(Kind.METRICS_ROWS, False, b"damaged"))
+    journal.close()
+    return journal.current
+
+
+def test_segments_are_compacted_elsewhere(path: Path) -> None:
+    compactor = Compactor(path, "me", [])
+    for count in (3, 4):
+        compactor.submit(segment(path, count))
+    compactor.close()
+    assert compactor.rows == {"metrics": 7}
+    assert sum(compactor.rejected.values()) == 2
+    assert compactor.errors == []
+    assert compactor.backlog_bytes() == 0
+    assert Capture.open(path).table("metrics").collect().height == 7
+
+
+def test_without_work_there_is_no_worker(path: Path) -> None:
+    compactor = Compactor(path, "me", [])
+    compactor.close()
+    assert compactor.rows == {}
+    Compactor(path, "me", []).abandon()
+
+
+def test_what_a_killed_worker_leaves_is_compacted_at_opening(path: Path) -> None:
+    compactor = Compactor(path, "me", [])
+    compactor.submit(segment(path))
+    compactor.abandon()
+    assert compactor.errors or compactor.rows
+    assert Capture.open(path).table("metrics").collect().height == 3
+
+
+def test_a_segment_that_is_gone_is_an_error_and_not_the_end(path: Path) -> None:
+    compactor = Compactor(path, "me", [])
+    compactor.submit(path / JOURNAL_DIR / "otlp-000099.journal")
+    compactor.submit(segment(path))
+    compactor.close()
+    assert compactor.errors == ["No such file or directory"]
+    assert compactor.rows == {"metrics": 3}
