@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.forest import Bools, Ints
+from perfkit.analysis.overlaps import runs
 from perfkit.analysis.percentiles import Floats, quantiles
 from perfkit.analysis.session import Tables
 from perfkit.analysis.tree import indices
@@ -60,18 +61,20 @@ def replay(
     """Return `entry_row`, `before_ns` and `after_ns` of every entry.
 
     `factors` has one number a row of `tree`, by which the span's own time is multiplied: 0 takes
-    it away, 1 leaves it. Each array in `parallel` names calls under one span, by row, that begin
-    together instead of one after the other; own work of the parent between them stays.
+    it away, 1 leaves it. Each array in `parallel` names calls, by row, that begin together instead
+    of one after the other, where they are under one span; own work of that span between them stays.
+    A row is in one array at most.
     """
     tree = tables.frame("tree")
     entry = indices(tree["entry_row"])
     entries = np.flatnonzero(entry == np.arange(tree.height))
     before = tree["duration_ns"].to_numpy()[entries]
     after = before.copy()
-    groups = [np.sort(group) for group in parallel or () if len(group) > 1]
+    groups = [np.asarray(group, dtype=np.int64) for group in parallel or () if len(group) > 1]
     touched = np.zeros(tree.height + 1, dtype=np.bool_)
     touched[entry[np.flatnonzero(factors != 1.0)]] = True
-    touched[[entry[group[0]] for group in groups]] = True
+    for group in groups:
+        touched[entry[group]] = True
     touched[-1] = False  # spans of no entry
     if touched.any():
         length = _Replay(tables, np.flatnonzero(touched[entry]), factors, groups).run()
@@ -96,8 +99,9 @@ class _Replay:
         ready = np.where(self.before >= 0, end[self.before], start[self.parent])
         self.lag = (start - ready) * factor[self.parent]
         self.tail = (end - np.where(last >= 0, end[last], start)) * factor
-        self.groups = groups
-        self.start = start
+        self.members, first, last = _members(groups, self.parent, start, self.waited, self.depth)
+        self.sizes, self.leaders = last - first + 1, self.members[first]
+        self.height = -self.depth[self.members], -self.depth[self.leaders]
 
     def run(self) -> Floats:
         """Return the new length of each row; of rows that are not replayed it means nothing."""
@@ -105,33 +109,51 @@ class _Replay:
         inside = np.zeros(self.above + 1)
         reached = np.zeros(self.above + 1)
         jump = np.where(self.before >= 0, self.before, self.above)
-        group_level = self._side_by_side(jump)
+        jump[self.members] = np.repeat(jump[self.leaders], self.sizes)
         order = self.rows[np.argsort(-self.depth[self.rows], kind="stable")]
         for level in np.split(order, np.flatnonzero(np.diff(self.depth[order])) + 1):
             length[level] += inside[level]
             waited = level[self.waited[level]]
             reached[waited] = length[waited] + self.lag[waited]
-            for group in group_level.get(int(self.depth[level[0]]), ()):
-                self._join(group, length, reached)
+            self._join(int(self.depth[level[0]]), length, reached)
             _along_chains(waited, jump, reached)
             np.maximum.at(inside, self.parent[waited], reached[waited])
         return length
 
-    def _side_by_side(self, jump: Ints) -> dict[int, list[Ints]]:
-        """Let each group begin where its first call does; returns the groups by depth."""
-        levels: dict[int, list[Ints]] = {}
-        for rows in self.groups:
-            group = rows[self.waited[rows]]
-            if len(group) > 1:
-                group = group[np.argsort(self.start[group], kind="stable")]
-                jump[group[1:]] = jump[group[0]]
-                levels.setdefault(int(self.depth[group[0]]), []).append(group)
-        return levels
+    def _join(self, depth: int, length: Floats, reached: Floats) -> None:
+        """Let all calls of a group end with its longest, and own work between them come after it.
 
-    def _join(self, group: Ints, length: Floats, reached: Floats) -> None:
-        """Let all calls of a group end with the longest; own work between them comes after it."""
-        between = self.lag[group[1:]].sum()
-        reached[group] = self.lag[group[0]] + length[group].max() + between
+        Groups are in order of depth, the deepest first.
+        """
+        members, sizes = (
+            values[slice(*np.searchsorted(height, [-depth, 1 - depth]))]
+            for values, height in zip((self.members, self.sizes), self.height, strict=True)
+        )
+        if len(members):
+            first = np.cumsum(sizes) - sizes
+            # The sum of all lags is that before the first call and those between the others.
+            own = np.add.reduceat(self.lag[members], first)
+            reached[members] = np.repeat(own + np.maximum.reduceat(length[members], first), sizes)
+
+
+def _members(
+    groups: Sequence[Ints], parent: Ints, start: Ints, waited: Bools, depth: Ints
+) -> tuple[Ints, Ints, Ints]:
+    """Return the calls of all groups, and at which places groups begin and end.
+
+    The deepest groups come first, and in a group the earliest call. A group is divided by parent;
+    parts of one call are left out.
+    """
+    rows = np.concatenate([*groups, np.zeros(0, dtype=np.int64)])
+    number = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    rows, number = rows[waited[rows]], number[waited[rows]]
+    order = np.lexsort((rows, start[rows], parent[rows], number, -depth[rows]))
+    rows, number = rows[order], number[order]
+    part = np.cumsum(np.append(False, (np.diff(number) != 0) | (np.diff(parent[rows]) != 0)))
+    part = part[: len(rows)]
+    several = np.bincount(part, minlength=1)[part] > 1
+    rows = rows[several]
+    return rows, *runs(part[several])
 
 
 def _along_chains(nodes: Ints, jump: Ints, reached: Floats) -> None:

@@ -91,10 +91,11 @@ def test_equals_the_slow_replay(spans: list[S], data: st.DataObject) -> None:
         for _, group in tree.filter(tree["entry_row"].is_not_null()).group_by("parent_row")
         if group.height > 1 and group["parent_row"][0] is not None
     ]
-    groups = []
-    if families and data.draw(st.booleans()):
-        family = data.draw(st.sampled_from(families))
-        groups = [data.draw(st.lists(st.sampled_from(family), min_size=2, unique=True))]
+    groups = [
+        data.draw(st.lists(st.sampled_from(family), min_size=2, unique=True))
+        for family in families
+        if data.draw(st.booleans())
+    ]
     found = replay(tables, np.array(factors), parallel=[np.array(group) for group in groups])
     assert found["after_ns"].to_list() == slow_replay(tables, factors, groups)
 
@@ -139,6 +140,12 @@ def test_serial_calls_side_by_side_save_all_but_the_longest() -> None:
 def test_what_waits_for_one_of_a_group_waits_for_all() -> None:
     spans = [S(1, 0, 100), S(2, 0, 40, 1), S(3, 40, 50, 1), S(4, 60, 100, 1)]
     assert after(spans, {}, [[2, 3]]) == 90
+
+
+def test_groups_are_divided_by_the_span_that_makes_the_calls() -> None:
+    spans = [S(1, 0, 100), S(2, 0, 50, 1), S(3, 50, 100, 1)]
+    spans += [S(4, 0, 20, 2), S(5, 20, 40, 2), S(6, 50, 60, 3)]
+    assert after(spans, {}, [[4, 5, 6]]) == 80
 
 
 def test_what_is_hidden_behind_something_parallel_saves_nothing() -> None:
