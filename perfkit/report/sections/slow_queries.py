@@ -17,7 +17,7 @@ EMPTY = {
     "command": "pip install opentelemetry-instrumentation-sqlalchemy",
 }
 
-_QUERIES = 100
+_QUERIES = 50
 _EXACT_CALLS = 300_000
 _REPEATS = 5
 """Calls of one statement under one parent that are marked as repeated: as in the rule db.n-plus-one

@@ -45,8 +45,10 @@ def _verdict(context: Context) -> str:
     if not findings:
         if not (facts["spans"] or facts["samples"] or facts["metric_points"]):
             return "This capture is empty: nothing was recorded, so nothing can be said."
-        looked = sum(outcome.state == "quiet" for outcome in context.outcomes)
-        return f"No problem found by the {looked} rules that could look."
+        states = [outcome.state for outcome in context.outcomes]
+        text = f"No problem found by the {_plural(states.count('quiet'), 'rule')} that could look."
+        blind = states.count("not_applicable") + states.count("error")
+        return f"{text} {_plural(blind, 'rule')} could not." if blind else text
     serious = sum(finding.severity == "high" for finding in findings)
     text = f"{_plural(len(findings), 'problem')} found"
     text += f", {serious} of them serious." if serious else ", none of them serious."
@@ -208,7 +210,7 @@ def _missing(context: Context) -> list[dict[str, str]]:
         (
             "spans",
             "No spans: which requests were slow, and why, is not known.",
-            "perfkit record --otlp, and point the service's OTEL_EXPORTER_OTLP_ENDPOINT at it",
+            "perfkit record --pid PID --otlp",
         ),
         (
             "samples",
