@@ -128,7 +128,7 @@ def _why_refused(pid: int) -> tuple[str, str]:
         owner = os.geteuid()
     if owner != os.geteuid():
         fix = AS_ROOT + (f", or as that user: sudo -u {_user(owner)} …" if owner else "")
-        fix += f"; in the container {container_fix()}" if container() else ""
+        fix += f"; this is a container, so also: {container_fix()}" if container() else ""
         return f"it belongs to user {_user(owner)}, and you are {_user(os.geteuid())}", fix
     if scope:
         return f"kernel.yama.ptrace_scope is {scope}", scope_fix(scope)
