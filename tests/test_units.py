@@ -54,7 +54,14 @@ def test_size(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("ratio", "text"),
-    [(0, "0 %"), (0.125, "12 %"), (0.055, "5.5 %"), (0.0004, "<0.1 %"), (1, "100 %"), (2.5, "250 %")],
+    [
+        (0, "0 %"),
+        (0.125, "12 %"),
+        (0.055, "5.5 %"),
+        (0.0004, "<0.1 %"),
+        (1, "100 %"),
+        (2.5, "250 %"),
+    ],
 )
 def test_percent(ratio: float, text: str) -> None:
     assert units.percent(ratio) == text

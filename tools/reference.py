@@ -51,7 +51,7 @@ def commands_page() -> str:
     """Show the help of every command."""
     lines = ["# The commands", "", "Generated from the commands' own help (`make reference`)."]
     lines += ["Exit codes: 0 well; 1 error; 2 usage; 3 the gate failed."]
-    root = click.Context(main, info_name="perfkit")
+    root = main.make_context("perfkit", [], resilient_parsing=True)
     lines += _help(main, root, 2)
     for name in COMMANDS:
         command = main.get_command(root, name)

@@ -35,6 +35,7 @@ def pool_metrics(metrics: pl.LazyFrame) -> pl.DataFrame:
         pl.coalesce(_attribute(name) for name in _POOL).fill_null("").alias("pool"),
         pl.coalesce(_attribute(name) for name in _STATE).alias("state"),
         pl.col("name").replace_strict(_NAMES).alias("what"),
+        "name",
         pl.col("unit").replace_strict(_NS, default=1e9, return_dtype=pl.Float64).alias("to_ns"),
         *("service", "instance", "ts_ns", "measured", "increase"),
     )
@@ -43,8 +44,11 @@ def pool_metrics(metrics: pl.LazyFrame) -> pl.DataFrame:
     # One reading of a pool may come in several series, such as one for each user.
     used = (
         points.filter(what == "connections", pl.col("state") == "used")
-        .group_by(*KEY, "ts_ns")
+        .group_by(*KEY, "ts_ns", "name")
         .agg(value.sum())
+        # A pool may be reported under its present and its former name at once: that is one pool.
+        .group_by(*KEY, "ts_ns")
+        .agg(value.max())
         .collect()
         .join(limits, on=KEY, how="left", nulls_equal=True)
         .group_by(KEY)

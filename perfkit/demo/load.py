@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_DURATION_S = 3600
 MAX_RATE = 200
-MAX_IN_FLIGHT = 200
+MAX_IN_FLIGHT = 10
 TIMEOUT_S = 15
 CITIES = ("Bergen", "Lisbon", "Nairobi", "Osaka", "Quito")
 

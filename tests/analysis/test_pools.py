@@ -161,3 +161,11 @@ def test_spans_time_waits_better_than_stacks() -> None:
         ("sqlite", 100 * MS),
         ("inventory", None),
     ]
+
+
+def test_a_pool_under_its_present_and_former_name_is_one_pool() -> None:
+    (pool,) = pool_rows(
+        [limit("store", 2), reading("store", "used", 1, 1), reading("store", "used", 1, 1, OLD)]
+    )
+    assert pool["max_used"] == 1
+    assert pool["saturated_ratio"] == 0
