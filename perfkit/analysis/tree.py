@@ -92,7 +92,7 @@ def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
     order, sizes = _depth_first(parent, start)
     parent = _renumbered(parent, order)
     requests, entries = requests[order], entries[order]
-    tree = spans.select(_TAKEN)[order].with_columns(
+    tree = _in_order(spans, order).with_columns(
         row=pl.Series(np.arange(len(order))),
         parent_row=rows_or_null(parent),
         request_row=rows_or_null(nearest_marked(parent, requests)),
@@ -204,6 +204,13 @@ def _depth_first(parent: Ints, start: Ints) -> tuple[Ints, Ints]:
     order = np.empty_like(by_start)
     order[position] = by_start
     return order, _permuted(sizes, position)
+
+
+def _in_order(spans: pl.DataFrame, order: Ints) -> pl.DataFrame:
+    """Return the columns that are taken over, in another order; those of nulls stay as they are."""
+    empty = [name for name in _TAKEN if spans[name].null_count() == spans.height]
+    ordered: pl.DataFrame = spans.select(name for name in _TAKEN if name not in empty)[order]
+    return ordered.with_columns(spans.select(empty))
 
 
 def _renumbered(parent: Ints, order: Ints) -> Ints:
