@@ -52,11 +52,11 @@ def _verdict(context: Context) -> str:
     serious = sum(finding.severity == "high" for finding in findings)
     text = f"{_plural(len(findings), 'problem')} found"
     text += f", {serious} of them serious." if serious else ", none of them serious."
-    best = max(findings, key=lambda finding: finding.impact_high_ratio or 0.0)
-    low, high = best.impact_low_ratio or 0.0, best.impact_high_ratio or 0.0
+    first = findings[0]
+    low, high = first.impact_low_ratio or 0.0, first.impact_high_ratio or 0.0
     if high >= _WORTH_SAYING:
-        one = "Mending the first" if best is findings[0] else f"“{best.title}”"
-        text += f" {one} would save {units.percent_range(low, high)} of all request time."
+        saving = units.percent_range(low, high)
+        text += f" “{first.title}” would save {saving} of all request time."
     return text
 
 
