@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The capture to write, NAME.perfkit.",
 )
-@click.option("--format", "format_name", help="Do not guess the format; an unknown one lists all.")
+@click.option(
+    "--format",
+    "format_name",
+    help="The format, when it is not to be recognised: otlp-protobuf, otlp-json, jaeger-json, "
+    "pyspy-chrometrace, collapsed, mcp-gateway-db, request-records, psutil-jsonl.",
+)
 @click.option(
     "--started-at",
     "started_at_ns",

@@ -98,9 +98,30 @@ def import_files(
                 writer.note(f"not imported, {reason}: {path.name}")
             continue
         _read(found, Source(path, started_at_ns), writer)
+    _note_double_records(writer)
     writer.flush()
     if not any(writer.info.rows.values()):
         raise _nothing(writer, files)
+
+
+# Formats of spans -> who recorded them.
+_RECORDERS = {
+    "otlp-protobuf": "OpenTelemetry",
+    "otlp-json": "OpenTelemetry",
+    "jaeger-json": "Jaeger",
+    "mcp-gateway-db": "the gateway's database",
+    "request-records": "request records",
+}
+
+
+def _note_double_records(writer: CaptureWriter) -> None:
+    formats = [source.get("format") for source in writer.info.sources]
+    recorders = sorted({_RECORDERS[name] for name in formats if name in _RECORDERS})
+    if len(recorders) > 1:
+        writer.note(
+            f"spans come from {' and '.join(recorders)}: a request that more than one of them "
+            "recorded is counted more than once; keep one with --service, or import them apart"
+        )
 
 
 def _forget_this_machine(writer: CaptureWriter) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from perfkit.capture import Capture
 from perfkit.cli import main
+from perfkit.importers import IMPORTERS
 
 SAMPLES = Path(__file__).resolve().parent.parent / "importers" / "samples"
 
@@ -145,3 +147,5 @@ def test_help_has_an_example(run: Run, tmp_path: Path) -> None:
     done = run("--help")
     assert done.returncode == 0
     assert "Example: perfkit import" in done.stdout
+    unwrapped = re.sub(r"-\s+", "-", done.stdout)
+    assert [i.NAME for i in IMPORTERS if i.NAME not in unwrapped] == []
