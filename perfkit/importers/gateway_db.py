@@ -81,22 +81,21 @@ def read(source: Source, writer: CaptureWriter) -> None:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open read-only. On a read-only disk a database without a log is opened as immutable."""
+    """Open read-only and leave no trace.
+
+    In WAL mode even a reader makes files beside the database. Without a log there is no other user,
+    so it can be opened as immutable instead, which also works where nothing may be written.
+    """
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-    try:
-        try:
-            connection.execute("BEGIN").execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            if path.with_name(f"{path.name}-wal").exists():
-                raise
-            connection.close()
-            connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        yield connection
-    finally:
-        connection.close()
+    with path.open("rb") as file:
+        wal_mode = file.read(20)[18:] == b"\2\2"
+    if wal_mode and not path.with_name(f"{path.name}-wal").exists():
+        uri += "&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
+        database.row_factory = sqlite3.Row
+        database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        database.execute("BEGIN")  # one state of a database that is being written
+        yield database
 
 
 def _has(database: sqlite3.Connection, table: str) -> bool:

@@ -116,6 +116,7 @@ def test_a_database_in_wal_mode_opens_in_a_directory_where_nothing_may_be_writte
     folder.chmod(0o555)
     try:
         assert imported(path).info.rows["spans"] == 8
+        assert [file.name for file in folder.iterdir()] == [path.name]  # and nothing was
     finally:
         folder.chmod(0o755)
 
