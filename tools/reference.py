@@ -1,11 +1,12 @@
 """Writes the generated pages of docs/: tables, commands, and the schema of perfkit.yaml.
 
-`python -m tools.reference` writes them; a test fails when they no longer match the code.
+`python -m tools.reference [FOLDER]` writes them; a test fails when they no longer match the code.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -82,6 +83,6 @@ def pages() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    DOCS.mkdir(exist_ok=True)
-    for name, content in pages().items():
-        (DOCS / name).write_text(content, encoding="utf-8")
+    folder = Path(sys.argv[1]) if sys.argv[1:] else DOCS
+    for page, content in pages().items():
+        (folder / page).write_text(content, encoding="utf-8")

@@ -23,10 +23,11 @@ def waits(paths: pl.DataFrame) -> pl.DataFrame:
     """Return how each path of `call_paths` waits, if its innermost frame does.
 
     Columns: `kind`; `certain`; `site`, the path of the innermost function of the program (or of
-    the nearest to it that there is); `resource`, the path of what is waited in. Kinds: `pool`, `lock`, `queue`,
-    `condition`; `io`; `idle`, for a worker or loop that has nothing to do; `call`, for code that
-    may have called anything that is written in C; null for the rest. `certain`: whether the frame
-    cannot but wait; otherwise it does only while the thread did not run.
+    the nearest to it that there is); `resource`, the path of what is waited in. Kinds: `pool`,
+    `lock`, `queue`, `condition`; `io`; `idle`, for a worker or loop that has nothing to do;
+    `call`, for code that may have called anything that is written in C; null for the rest.
+    `certain`: whether the frame cannot but wait; otherwise it does only while the thread did not
+    run.
     """
     tree = CallPaths.of(paths)
     nodes = np.arange(paths.height)
