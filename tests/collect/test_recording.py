@@ -406,12 +406,19 @@ def test_a_blocking_py_spy_that_is_killed_leaves_the_program_running(
         assert first is not None
         first.spy.kill()
 
-        def until_another_samples() -> None:
+        another_since: float | None = None
+
+        def until_another_has_sampled() -> None:
+            nonlocal another_since
             current = recording._stacks._current if recording._stacks else None
-            if current is not None and current is not first:
+            if current is None or current is first:
+                return
+            # "Sampling process" comes before the first sample: interrupted at once it has none.
+            another_since = another_since or time.monotonic()
+            if time.monotonic() > another_since + 2:
                 recording.interrupt()
 
-        summary = recording.stop(recording.wait(until_another_samples))
+        summary = recording.stop(recording.wait(until_another_has_sampled))
         deadline = time.monotonic() + 10
         while processes.state(program.pid) in ("T", "t") and time.monotonic() < deadline:
             time.sleep(0.02)
