@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit import config
+from perfkit.cli.main import _configured_defaults, main
 from perfkit.errors import UsageError
 
 OPTIONS = {
@@ -106,3 +109,24 @@ def test_schema_lists_every_option() -> None:
     assert set(made["properties"]) == set(OPTIONS)
     assert made["properties"]["report"]["properties"]["status"] == {"enum": ["ok", "error"]}
     assert made["properties"]["record"]["additionalProperties"] is False
+
+
+def test_rules_are_chosen_once_for_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        tmp_path,
+        "rules:\n  rules: [mine]\n  silence: [db.slow-query]\n"
+        "show:\n  silence: [db.redundant-query]\n",
+    )
+    (tmp_path / "mine").mkdir()
+    below = tmp_path / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    listed = CliRunner().invoke(main, ["rules", "list"]).output
+    assert re.search(r"db.slow-query .*\(silenced\)", listed)
+    defaults = _configured_defaults(main.make_context("perfkit", ["report", "x.perfkit"]))
+    # A folder in the file lies beside the file; a command's own section wins.
+    assert defaults["report"]["rules"] == [str(tmp_path / "mine")]
+    assert defaults["show"]["silence"] == ["db.redundant-query"]
+    assert defaults["report"]["silence"] == ["db.slow-query"]

@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/: tables, commands, and the schema of perfkit.yaml.
+"""Writes the generated pages of docs/: tables, commands, and the schemas of perfkit.yaml and rules.
 
 `python -m tools.reference [FOLDER]` writes them; a test fails when they no longer match the code.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from perfkit import model
 from perfkit.analysis import DERIVED
 from perfkit.cli.main import COMMANDS, config_schema, main
+from perfkit.rules.schema import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 _HELP_WIDTH = 90
@@ -74,12 +76,16 @@ def _help(command: click.Command, context: click.Context, level: int) -> list[st
 
 def pages() -> dict[str, str]:
     """Return file name -> content of every generated page."""
-    schema = json.dumps(config_schema(), indent=1, ensure_ascii=False) + "\n"
     return {
         "tables.md": tables_page(),
         "commands.md": commands_page(),
-        "perfkit.schema.json": schema,
+        "perfkit.schema.json": _json(config_schema()),
+        "rule.schema.json": _json(schema()),
     }
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from perfkit import __version__
+from perfkit.cli.options import RULE_OPTIONS
 from perfkit.errors import PerfkitError
 
 # Name -> one line of help, in the order of a user's needs. The module has the same name.
@@ -71,10 +72,20 @@ def _configured_defaults(ctx: click.Context) -> dict[str, Any]:
         return {}
     options = _options(ctx)
     values = config.load(path, _schemas(options)).values
-    return {
-        command: {options[command][name].name: value for name, value in section.items()}
-        for command, section in values.items()
+    shared: dict[str, Any] = dict(values.get("rules", {}))
+    # A folder in the file lies beside the file, wherever the command is run.
+    shared["rules"] = [str(path.parent / folder) for folder in shared.get("rules", ())]
+    defaults: dict[str, Any] = {
+        command: {
+            option.name: {**shared, **values.get(command, {})}[name]
+            for name, option in known.items()
+            if name in values.get(command, {}) or name in shared
+        }
+        for command, known in options.items()
+        if command != "rules"
     }
+    defaults["rules"] = dict.fromkeys(("list", "show", "test"), shared)
+    return defaults
 
 
 def config_schema() -> dict[str, Any]:
@@ -89,7 +100,7 @@ def _options(ctx: click.Context) -> dict[str, dict[str, click.Option]]:
     group = ctx.command
     assert isinstance(group, LazyGroup)
     commands = {name: group.get_command(ctx, name) for name in COMMANDS}
-    return {
+    options = {
         name: {
             max(option.opts, key=len).lstrip("-"): option
             for option in command.params
@@ -98,6 +109,8 @@ def _options(ctx: click.Context) -> dict[str, dict[str, click.Option]]:
         for name, command in commands.items()
         if command is not None and not isinstance(command, click.Group)
     }
+    options["rules"] = {name: options["report"][name] for name in RULE_OPTIONS}
+    return options
 
 
 def _schemas(options: dict[str, dict[str, click.Option]]) -> dict[str, dict[str, dict[str, Any]]]:

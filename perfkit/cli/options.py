@@ -14,6 +14,7 @@ from perfkit.units import parse_duration
 if TYPE_CHECKING:
     from perfkit.analysis.filters import Filters
     from perfkit.analysis.session import Tables
+    from perfkit.rules.choose import Choice
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -81,6 +82,45 @@ def make_filters(values: dict[str, Any]) -> Filters:
 
     names = Filters.__dataclass_fields__
     return Filters(**{name: values.pop(name) for name in list(values) if name in names})
+
+
+RULE_OPTIONS = ("rules", "group", "silence", "tune")
+"""Options of `rule_options`: perfkit.yaml may say them once, for all commands, under `rules`."""
+
+
+folders_option = click.option(
+    "--rules",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    multiple=True,
+    help="Folder of rules of your own, beside the shipped ones; same id: yours.",
+)
+
+
+def rule_options(function: _Function) -> _Function:
+    """Add the options that say which rules run; pass them through `make_choice`."""
+    options = (
+        folders_option,
+        click.option("--group", multiple=True, help="Only rules of this group: database, say."),
+        click.option("--silence", metavar="ID", multiple=True, help="Not this rule."),
+        click.option(
+            "--tune",
+            metavar="ID.PARAM=VALUE",
+            multiple=True,
+            help="Another limit, db.slow-query.slow=200ms, or only some endpoints, "
+            "db.slow-query.endpoints=/search*.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def make_choice(values: dict[str, Any]) -> Choice:
+    """Take the values of `rule_options` out of a command's arguments."""
+    from perfkit.rules.choose import Choice
+
+    folders, groups, silence, tune = (tuple(values.pop(name)) for name in RULE_OPTIONS)
+    return Choice(folders, groups, silence, tune)
 
 
 def open_tables(path: Path, filters: Filters) -> Tables:

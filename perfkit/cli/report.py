@@ -10,7 +10,13 @@ import click
 
 from perfkit import units
 from perfkit.cli import text
-from perfkit.cli.options import filter_options, make_filters, open_tables
+from perfkit.cli.options import (
+    filter_options,
+    make_choice,
+    make_filters,
+    open_tables,
+    rule_options,
+)
 from perfkit.cli.progress import Progress
 from perfkit.errors import UsageError
 
@@ -28,22 +34,24 @@ if TYPE_CHECKING:
 )
 @click.option("--title", help="Heading of the report; the capture's name when not given.")
 @filter_options
-def command(capture: Path, output: Path | None, title: str | None, **filters: Any) -> None:
+@rule_options
+def command(capture: Path, output: Path | None, title: str | None, **options: Any) -> None:
     """Write the report of CAPTURE as one HTML file that needs no network and no server.
 
     It says what is wrong and what to do first, and shows flame graphs of requests and of code, slow
     requests and queries, load over time, and what the capture lacks.
     """
-    tables = open_tables(capture, make_filters(filters))
+    choice = make_choice(options)
+    tables = open_tables(capture, make_filters(options))
     name = capture.resolve().name.removesuffix(".perfkit") or "report"
     target = output if output is not None else capture.resolve().with_name(f"{name}.html")
     check_writable(target)
     with Progress() as progress:
         progress.show("looking for problems", force=True)
+        from perfkit.rules.choose import choose
         from perfkit.rules.evaluate import run
-        from perfkit.rules.load import load_rules
 
-        outcomes = run(load_rules(), tables)
+        outcomes = run(choose(choice), tables)
         progress.show("drawing the report", force=True)
         from perfkit.report.render import build
 

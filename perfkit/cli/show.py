@@ -11,7 +11,13 @@ import click
 
 from perfkit import units
 from perfkit.cli import text
-from perfkit.cli.options import filter_options, make_filters, open_tables
+from perfkit.cli.options import (
+    filter_options,
+    make_choice,
+    make_filters,
+    open_tables,
+    rule_options,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,14 +35,16 @@ _MOST_IN_JSON = 100
 )
 @click.argument("capture", type=click.Path(path_type=Path))
 @filter_options
+@rule_options
 @click.option("--json", "as_json", is_flag=True, help="Write the same answers as JSON.")
-def command(capture: Path, as_json: bool, **filters: Any) -> None:
+def command(capture: Path, as_json: bool, **options: Any) -> None:
     """Say what is wrong in CAPTURE and what to do first, then show where the time went."""
-    tables = open_tables(capture, make_filters(filters))
+    choice = make_choice(options)
+    tables = open_tables(capture, make_filters(options))
+    from perfkit.rules.choose import choose
     from perfkit.rules.evaluate import run
-    from perfkit.rules.load import load_rules
 
-    outcomes = run(load_rules(), tables)
+    outcomes = run(choose(choice), tables)
     if as_json:
         click.echo(json.dumps(_as_data(tables, outcomes), indent=1, ensure_ascii=False))
         return
@@ -204,6 +212,9 @@ def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
         if outcome.state == "error"
     ]
     skipped = sum(outcome.state == "not_applicable" for outcome in outcomes)
+    silenced = [outcome.rule.id for outcome in outcomes if outcome.state == "silenced"]
+    if silenced:
+        remarks.append(f"silenced: {', '.join(silenced)}")
     if skipped:
         remarks.append(f"{skipped} rules had nothing to look at (details in the report)")
     if remarks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
 from perfkit.rules.execute import Limits, add_column, run_query
 from perfkit.rules.guard import Expression, literal
-from perfkit.rules.model import Finding, Outcome, Rule, Setting, Severity
+from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity
 
 MAX_FINDINGS = 20
 """Findings of one rule that are kept, in the order of its query."""
@@ -25,7 +26,9 @@ _SOURCES = ("spans", "samples", "metrics")
 _NOT_EVIDENCE = frozenset(("confidence", "impact_low_ratio", "impact_high_ratio"))
 
 
-def run(rules: Iterable[Rule], tables: Tables, limits: Limits | None = None) -> list[Outcome]:
+def run(
+    rules: Iterable[Rule | BrokenRule], tables: Tables, limits: Limits | None = None
+) -> list[Outcome]:
     """Return the outcome of every rule; those with the most important findings come first.
 
     A rule that fails becomes an outcome with the state `error`; the others stand.
@@ -94,7 +97,11 @@ def _recorded(table: str) -> set[str]:
     return {root for need in derived_tables()[table].needs for root in _recorded(need)}
 
 
-def _outcome(rule: Rule, capture: _Capture) -> Outcome:
+def _outcome(rule: Rule | BrokenRule, capture: _Capture) -> Outcome:
+    if isinstance(rule, BrokenRule):
+        return Outcome(rule, "error", rule.reason)
+    if rule.silenced:
+        return Outcome(rule, "silenced", "silenced by the user")
     try:
         lacking = capture.lacking(rule)
         if lacking:
@@ -109,7 +116,8 @@ def _outcome(rule: Rule, capture: _Capture) -> Outcome:
 
 def _findings(rule: Rule, capture: _Capture) -> list[Finding]:
     params = rule.values
-    frame = run_query(rule.query, capture.tables, params, capture.limits).head(MAX_FINDINGS)
+    frame = run_query(rule.query, capture.tables, params, capture.limits)
+    frame = _about(frame, rule.endpoints).head(MAX_FINDINGS)
     if frame.is_empty():
         return []
     for name, expression in rule.derive.items():
@@ -123,6 +131,24 @@ def _findings(rule: Rule, capture: _Capture) -> list[Finding]:
         for row, severity, chosen in zip(rows, severities, settings, strict=True)
     ]
     return sorted(found, key=score.rank)
+
+
+def _about(frame: pl.DataFrame, patterns: Sequence[str]) -> pl.DataFrame:
+    """Return the rows about endpoints that match a pattern, and those about no endpoint at all."""
+    columns = [name for name in _ENDPOINTS if name in frame.columns]
+    if not patterns or not columns:
+        return frame
+    either = "|".join(".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns)
+    # A pattern may leave the method out: /tools/* is as good as POST /tools/*.
+    expression = rf"(?s)^(?:[A-Z]+ )?(?:{either})$"
+    hits = [
+        pl.col(name).list.eval(pl.element().str.contains(expression)).list.any()
+        if isinstance(frame.schema[name], pl.List)
+        else pl.col(name).str.contains(expression)
+        for name in columns
+    ]
+    nowhere = pl.all_horizontal(pl.col(columns).is_null())
+    return frame.filter(pl.any_horizontal(nowhere, *(hit.fill_null(False) for hit in hits)))
 
 
 def _severities(rule: Rule, frame: pl.DataFrame) -> list[Severity]:

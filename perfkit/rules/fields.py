@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
@@ -16,10 +17,20 @@ from perfkit.rules.scopes import GuardError, unknown
 _Choice = TypeVar("_Choice", bound=str)
 _Checked = TypeVar("_Checked")
 
-_TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
-_SIZE = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_RATE = {"1/s": 1.0, "1/min": 1 / 60, "1/h": 1 / 3600}
-UNITS = (*_TIME, *_SIZE, *_RATE, "%", "ratio", "count", "text")
+_Family = dict[str, float]
+_TIME: _Family = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "min": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_SIZE: _Family = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_RATE: _Family = {"1/s": 1.0, "1/min": 1 / 60, "1/h": 1 / 3600}
+_SHARE: _Family = {"%": 0.01, "ratio": 1.0}
+_FAMILIES: tuple[_Family, ...] = (_TIME, _SIZE, _RATE, _SHARE, {"count": 1})
+UNITS = (*_TIME, *_SIZE, *_RATE, *_SHARE, "count", "text")
 """Units of parameters. SQL sees ns, bytes, events per second, and ratios."""
 
 
@@ -139,15 +150,40 @@ def param(node: Node, name: str) -> Param:
         return Param(top.text("default"), top.text("default"), unit, source)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise top["default"].place.error(f"the default of {name} must be a number")
-    shown = f"{value}" if unit in ("count", "ratio") else f"{units.number(value)} {unit}"
-    return Param(_in_base_unit(value, unit), shown, unit, source)
+    try:
+        return Param(_in_base_unit(value, unit), _shown(value, unit), unit, source)
+    except ValueError as error:
+        raise top["default"].place.error(str(error)) from error
+
+
+_AMOUNT = re.compile(r"([-+]?[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*(\S*)\Z")
+
+
+def retuned(param: Param, text: str) -> Param:
+    """Return the parameter with the value of a text: `200ms`, or a number in its own unit.
+
+    Raises ValueError when the text is no such value.
+    """
+    source = f"tuned; else {param.shown} ({param.source})"
+    if param.unit == "text":
+        return Param(text, text, param.unit, source)
+    family = next(one for one in _FAMILIES if param.unit in one)
+    match = _AMOUNT.match(text)
+    given = match[2] or param.unit if match else ""
+    unit = next((one for one in family if given in (one, one.removeprefix("1"))), None)
+    if match is None or unit is None:
+        raise ValueError(f"{text!r} is no value in {' or '.join(family)}")
+    value = float(match[1]) if set(match[1]) & set(".eE") else int(match[1])
+    return Param(_in_base_unit(value, unit), _shown(value, unit), param.unit, source)
+
+
+def _shown(value: float, unit: str) -> str:
+    return f"{value}" if unit in ("count", "ratio") else f"{units.number(value)} {unit}"
 
 
 def _in_base_unit(value: float, unit: str) -> int | float:
-    if unit in _TIME:
-        return round(value * _TIME[unit])
-    if unit in _SIZE:
-        return round(value * _SIZE[unit])
-    if unit in _RATE:
-        return value * _RATE[unit]
-    return value / 100 if unit == "%" else value
+    family = next(one for one in _FAMILIES if unit in one)
+    base = value / 100 if unit == "%" else value * family[unit]
+    if not abs(base) < 2**63:
+        raise ValueError(f"{value} {unit} is too large")
+    return round(base) if family in (_TIME, _SIZE) else base

@@ -36,31 +36,25 @@ from perfkit.rules.model import (
 from perfkit.rules.scopes import unknown
 from perfkit.rules.software import NAMES
 
-_ID = re.compile(r"[a-z][a-z0-9]*\.[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+ID_PATTERN = r"^[a-z][a-z0-9]*\.[a-z0-9]+(?:-[a-z0-9]+)*$"
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*\Z")
-_REQUIRED = (
+REQUIRED = (
     *("id", "title", "category", "status", "requires", "query", "derive", "severity", "key"),
     *("headline", "message", "why", "fix", "false_positives", "references", "tests"),
 )
 _OPTIONAL = ("params", "what_if", "risk")
-_WHAT_IF = ("factor_low", "factor_high", "subtree", "between", "parallel")
+WHAT_IF = ("factor_low", "factor_high", "subtree", "between", "parallel")
 
 Columns = dict[str, tuple[str, ...]]
 
 
-def load_rules(folders: Iterable[Path] | None = None, *, tests: bool = False) -> list[Rule]:
-    """Return the rules of all YAML files under the folders, by id; without folders the shipped.
+def load_rules(*, tests: bool = False) -> list[Rule]:
+    """Return the shipped rules, by id; the tests that they carry are read on demand.
 
-    The tests that rules carry are read on demand. Raises RuleError for the first wrong file.
+    Raises RuleError for the first wrong file; `choose.choose` goes on with the others.
     """
-    rules: dict[str, Rule] = {}
-    for folder in folders if folders is not None else (data_dir("rules"),):
-        for path in rule_files(folder):
-            rule = load_rule(path, tests=tests)
-            if rule.id in rules:
-                raise RuleError(f"{path}: the rule {rule.id} is also in {rules[rule.id].path}")
-            rules[rule.id] = rule
-    return [rules[name] for name in sorted(rules)]
+    rules = (load_rule(path, tests=tests) for path in rule_files(data_dir("rules")))
+    return sorted(rules, key=lambda rule: rule.id)
 
 
 def rule_files(folder: Path) -> list[Path]:
@@ -81,9 +75,9 @@ def known_tables() -> Columns:
 
 def load_rule(path: Path, *, tests: bool = False) -> Rule:
     """Return the checked rule of one file. Raises RuleError with file, line and column."""
-    top = Map(document.read(path), "a rule", _REQUIRED, _OPTIONAL)
+    top = Map(document.read(path), "a rule", REQUIRED, _OPTIONAL)
     rule_id = top.text("id")
-    if not _ID.match(rule_id) or path.stem != rule_id:
+    if not re.fullmatch(ID_PATTERN, rule_id) or path.stem != rule_id:
         raise top["id"].place.error(
             f"the id {rule_id!r} must look like db.slow-query and be the file's name"
         )
@@ -156,7 +150,7 @@ def _check_order(query: Query, node: Node) -> None:
 
 
 def _what_if(node: Node, columns: Collection[str], params: Mapping[str, Param]) -> WhatIf:
-    top = Map(node, "what_if", ("rows",), _WHAT_IF)
+    top = Map(node, "what_if", ("rows",), WHAT_IF)
     parallel = top.flag("parallel")
     factors = [
         fields.expression(top[name], columns, params) if name in top else None

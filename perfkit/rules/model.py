@@ -12,7 +12,7 @@ from perfkit.rules.messages import Message
 
 Severity = Literal["high", "medium", "low", "info"]
 Effort = Literal["low", "medium", "high"]
-State = Literal["found", "quiet", "not_applicable", "error"]
+State = Literal["found", "quiet", "not_applicable", "silenced", "error"]
 
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low", "info")
 """The most severe first."""
@@ -129,11 +129,25 @@ class Rule:
     false_positives: tuple[str, ...]
     references: tuple[Mapping[str, str], ...]
     tests: tuple[RuleTest, ...]
+    silenced: bool = False
+    """Whether the user wants to hear nothing of it."""
+    endpoints: tuple[str, ...] = ()
+    """Patterns of the endpoints that findings may be about; all when empty."""
 
     @property
     def values(self) -> dict[str, Value]:
         """Return the parameters' values by name."""
         return {name: param.value for name, param in self.params.items()}
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """A file that is no valid rule; `reason` says what is wrong with it and where."""
+
+    id: str
+    path: Path
+    reason: str
+    title: str = "not a valid rule"
 
 
 @dataclass(frozen=True)
@@ -170,7 +184,7 @@ class Finding:
 class Outcome:
     """What came of running one rule. `reason` says why it could not look, or what broke."""
 
-    rule: Rule
+    rule: Rule | BrokenRule
     state: State
     reason: str = ""
     findings: list[Finding] = field(default_factory=list)

@@ -69,3 +69,32 @@ def test_test_runs_the_tests_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [("test", "nothing"), ("show", "nothing")])
 def test_no_such_rule(arguments: tuple[str, ...]) -> None:
     assert isinstance(run(*arguments).exception, UsageError)
+
+
+def test_a_new_rule_is_a_valid_one(tmp_path: Path) -> None:
+    folder = tmp_path / "perf" / "rules"
+    result = run("new", "team.slow-search", "-o", str(folder))
+    assert result.exit_code == 0
+    assert (folder / "team.slow-search.yaml").is_file()
+    assert run("lint", str(folder)).exit_code == 0
+    assert run("test", "--rules", str(folder), "team.slow-search").exit_code == 0
+    again = run("new", "team.slow-search", "-o", str(folder))
+    assert isinstance(again.exception, UsageError)
+    assert "is there already" in again.exception.message
+
+
+@pytest.mark.parametrize("name", ["slow", "Team.slow", "../x.y", "a.b/c", "a.b\n"])
+def test_a_new_rule_needs_an_id(tmp_path: Path, name: str) -> None:
+    result = run("new", name, "-o", str(tmp_path))
+    assert isinstance(result.exception, UsageError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_says_what_is_silenced_and_show_what_is_tuned() -> None:
+    assert "(silenced)" in run("list", "--group", "database", "--silence", "db.slow-query").output
+    result = run("show", "db.slow-query", "--tune", "db.slow-query.slow=200ms")
+    assert "slow = 200 ms — tuned; else 500 ms" in result.output
+
+
+def test_the_schema_is_written() -> None:
+    assert json.loads(run("schema").output)["title"] == "A perfkit rule"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perfkit.errors import RuleError
 from perfkit.rules import document
-from perfkit.rules.load import load_rule, load_rules
+from perfkit.rules.load import load_rule
 from tests.rules.rule_text import RULE, changed, write
 
 
@@ -209,10 +209,7 @@ def test_a_rule_with_a_damaged_line_is_read_or_refused(
     check_fault_has_a_place(path)
 
 
-def test_two_files_with_one_id(tmp_path: Path) -> None:
-    write(tmp_path / "a")
-    write(tmp_path / "b")
-    with pytest.raises(RuleError, match="is also in"):
-        load_rules([tmp_path])
-    with pytest.raises(RuleError, match="not a folder"):
-        load_rules([tmp_path / "nowhere"])
+def test_a_default_beyond_all_bounds(tmp_path: Path) -> None:
+    path = write(tmp_path, changed("{default: 5, unit: ms,", "{default: 1e300, unit: h,"))
+    with pytest.raises(RuleError, match=r"8:\d+: 1e\+300 h is too large"):
+        load_rule(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from perfkit import units
 from perfkit.report import weaknesses
@@ -12,6 +12,7 @@ from perfkit.report.columns import Column, guess
 from perfkit.report.context import Context
 from perfkit.report.templates import heading, value
 from perfkit.report.text import clean_all
+from perfkit.rules.model import State
 
 TITLE = "Capture health"
 NEEDS: tuple[str, ...] = ()
@@ -21,7 +22,7 @@ EMPTY: dict[str, str] = {}
 def build(context: Context) -> dict[str, Any]:
     """Return sources, losses, notes, and the rules that did not look."""
     info = clean_all(asdict(context.tables.capture.info))
-    by_state: dict[str, list[Any]] = {"not_applicable": [], "error": [], "quiet": [], "found": []}
+    by_state: dict[str, list[Any]] = {state: [] for state in get_args(State)}
     for outcome in context.outcomes:
         by_state[outcome.state].append(outcome)
     return {
