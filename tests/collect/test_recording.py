@@ -336,13 +336,13 @@ def test_an_existing_capture_is_not_touched(path: Path) -> None:
 def test_one_process_has_one_recorder(tmp_path: Path, path: Path) -> None:
     skip_without_ptrace()
     with running(PYTHON, script(tmp_path, SERVER)) as program:
-        first = Recording(Options(path, pid=program.pid))
+        first = Recording(Options(path, pid=program.pid, duration_ns=2 * 10**9))
         first.start()
         second = path.with_name("y.perfkit")
         with pytest.raises(RecordError, match="already being recorded"):
             Recording(Options(second, pid=program.pid)).start()
         nothing_is_left(second)
-        first.stop()
+        first.stop(first.wait())  # not at once: py-spy is to take a sample
     assert Capture.open(path).has("samples")
 
 
