@@ -7,6 +7,8 @@ stayed. What it writes has traps:
   `process N:"command"` alone: the stack is kept by `tid`, and the event's `pid` may be wrong.
 - `tid` is the pthread identity. With `-t` the root frame `thread (TID): NAME` has the OS thread id
   and the name. Without it the pthread identity is all there is, and stands in the column `tid`.
+- Forked processes have threads of equal pthread identity, and the stack of one ends that of another
+  in every round of looks. So a stack is taken to last until the next look at its own process.
 - A thread that dies is never closed, only at the end of the file.
 - `ts` is in µs since the recorder started; the file does not say when that was.
 
@@ -33,6 +35,12 @@ _MAX_ID = 2**63
 NO_FRAMES = Frame("(no Python frames)")
 """Stack of a thread in which py-spy saw no Python code, as while an interpreter starts."""
 _CANDIDATES = 16
+# A process that was missed in so many rounds of looks, while others with a thread of the same
+# identity were seen, is gone. A few misses in a row are looks that failed.
+_MISSED_ROUNDS = 10
+
+Owner = tuple[int | None, int, str | None]
+"""(pid, OS thread id, thread name)"""
 
 
 class _Args(msgspec.Struct):
@@ -107,15 +115,31 @@ def _decode_truncated(data: bytes) -> list[_Event]:
 
 
 @dataclass
+class _Open:
+    """A stack that a process was last seen to have, since when, and in which round of looks."""
+
+    stack_id: int
+    owner: Owner
+    since_us: float
+    round: int
+
+
+@dataclass
 class _Thread:
     """The stack of one pthread identity as the events so far left it."""
 
     names: list[str] = field(default_factory=list)
     stack_ids: list[int | None] = field(default_factory=list)
     """Stack id at each depth; null for the root frames that name processes and the thread."""
-    owners: list[tuple[int | None, int, str | None]] = field(default_factory=list)
-    """(pid, OS thread id, thread name) as known at each depth."""
-    since_us: float = 0
+    owners: list[Owner] = field(default_factory=list)
+    """The owner as known at each depth."""
+    look_us: float | None = None
+    """When the events at hand were seen; those of one look have the same time."""
+    open: dict[int | None, _Open] = field(default_factory=dict)
+    """By process, what is not yet written."""
+    seen_pid: int | None = None
+    """The process that was seen last."""
+    round: int = 0
 
 
 def to_batch(
@@ -175,7 +199,9 @@ class _Intervals:
             else:
                 self._batch.reject("event that neither begins nor ends a frame")
         for thread in self._threads.values():
-            self._emit(thread, trace.length_ns / 1000)
+            self._take_look(thread)
+            for seen in thread.open.values():
+                self._emit(seen, trace.length_ns / 1000)
         if trace.truncated:
             self._batch.reject("end of the file, which is cut off")
         names = ("ts_ns", "duration_ns", "pid", "tid", "thread_name", "stack_id", "count")
@@ -184,7 +210,7 @@ class _Intervals:
 
     def _begin(self, event: _Event) -> None:
         thread = self._threads.setdefault(event.tid, _Thread())
-        self._emit(thread, event.ts)
+        self._look(thread, event.ts)
         parent_id = thread.stack_ids[-1] if thread.stack_ids else None
         owner = thread.owners[-1] if thread.owners else (self._event_pid(event), event.tid, None)
         stack_id: int | None = None
@@ -202,9 +228,7 @@ class _Intervals:
         return pid if pid is not None and 0 <= pid < _MAX_ID else None
 
     @staticmethod
-    def _header(
-        event: _Event, owner: tuple[int | None, int, str | None]
-    ) -> tuple[int | None, int, str | None] | None:
+    def _header(event: _Event, owner: Owner) -> Owner | None:
         """Return the owner that a root frame names, or null for an ordinary frame."""
         if event.args is not None and event.args.filename:
             return None
@@ -231,7 +255,7 @@ class _Intervals:
         if thread is None or event.name not in thread.names:
             self._batch.reject("end of a frame that did not begin")
             return
-        self._emit(thread, event.ts)
+        self._look(thread, event.ts)
         while thread.names:
             name = thread.names.pop()
             thread.stack_ids.pop()
@@ -239,25 +263,60 @@ class _Intervals:
             if name == event.name:
                 break
 
-    def _emit(self, thread: _Thread, now_us: float) -> None:
-        """Write the interval of the present stack, which ends now."""
-        since_us, thread.since_us = thread.since_us, max(now_us, thread.since_us)
-        if not thread.stack_ids or now_us <= since_us:
+    def _look(self, thread: _Thread, now_us: float) -> None:
+        """Take in what the last look saw, when this event belongs to the next one."""
+        if thread.look_us is None or now_us > thread.look_us:
+            self._take_look(thread)
+            thread.look_us = now_us
+
+    def _take_look(self, thread: _Thread) -> None:
+        """A look is complete: write what its process had before, and begin what it has now."""
+        if thread.look_us is None:
             return
+        if not thread.stack_ids:
+            if (ended := thread.open.pop(thread.seen_pid, None)) is not None:
+                self._emit(ended, thread.look_us)
+            return
+        owner = thread.owners[-1]
+        thread.seen_pid = owner[0]
         stack_id = thread.stack_ids[-1]
         if stack_id is None:
             stack_id = self._stacks.child(None, NO_FRAMES, 0)
-        pid, tid, thread_name = thread.owners[-1]
-        start_ns, end_ns = round(since_us * 1000), round(now_us * 1000)
+        before = thread.open.get(owner[0])
+        if before is not None and before.round == thread.round:
+            self._next_round(thread, owner[0])
+        if before is not None and (before.stack_id, before.owner) == (stack_id, owner):
+            before.round = thread.round  # as it was, before another process came between
+            return
+        if before is not None:
+            self._emit(before, thread.look_us)
+        thread.open[owner[0]] = _Open(stack_id, owner, thread.look_us, thread.round)
+
+    def _next_round(self, thread: _Thread, seen_pid: int | None) -> None:
+        """One process was seen again: those that were missed for long are gone."""
+        if len(thread.open) == 1:
+            return
+        thread.round += 1
+        for pid, other in list(thread.open.items()):
+            if pid != seen_pid and thread.round - other.round > _MISSED_ROUNDS:
+                assert thread.look_us is not None
+                self._emit(thread.open.pop(pid), thread.look_us)
+
+    def _emit(self, seen: _Open, end_us: float) -> None:
+        """Write the interval of a stack, which ends now."""
+        if end_us <= seen.since_us:
+            return
+        pid, tid, thread_name = seen.owner
+        start_ns, end_ns = round(seen.since_us * 1000), round(end_us * 1000)
         if self._anchor_ns is None:
-            self._rows.append((None, end_ns - start_ns, pid, tid, thread_name, stack_id))
+            self._rows.append((None, end_ns - start_ns, pid, tid, thread_name, seen.stack_id))
             return
         start_ns, end_ns = start_ns + self._anchor_ns, end_ns + self._anchor_ns
         death_ns = self._deaths.get(tid)
         # A thread that begins a stack after its death is another one with the same number.
         if death_ns is not None and start_ns < death_ns:
             end_ns = min(end_ns, death_ns)
-        self._rows.append((start_ns, end_ns - start_ns, pid, tid, thread_name, stack_id))
+        self._rows.append((start_ns, end_ns - start_ns, pid, tid, thread_name, seen.stack_id))
 
 
 def parse_id(text: str) -> int | None:

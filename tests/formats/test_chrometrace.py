@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -69,32 +69,56 @@ def observations(draw: st.DrawFn) -> list[tuple[int, int, Stack]]:
     found = []
     ts = draw(st.integers(0, 100))
     for _ in range(draw(st.integers(0, 15))):
-        ts += draw(st.integers(0, 50))
+        ts += draw(st.integers(1, 50))
         header = draw(HEADER)
         found.append((ts, draw(st.integers(100, 102)), headed(*header, draw(FRAMES))))
     return found
 
 
-@given(observations(), st.booleans())
+def rounds_of(pids: list[int]) -> list[int]:
+    """Number the rounds: one begins when a process comes that was already seen in the last one."""
+    numbers: list[int] = []
+    in_round: set[int] = set()
+    for pid in pids:
+        numbers.append(numbers[-1] + (pid in in_round) if numbers else 0)
+        in_round = {pid} if pid in in_round else in_round | {pid}
+    return numbers
+
+
+def last_seen(pids: list[int], n: int, times: list[int], missed: int) -> int:
+    """Return until when the process of look `n` had its stack; `times` ends with the file's."""
+    rounds = rounds_of(pids)
+    for later in range(n + 1, len(pids)):
+        if pids[later] == pids[n] or rounds[later] - rounds[n] > missed:
+            return times[later]
+    return times[-1]
+
+
+@given(observations(), st.booleans(), st.integers(0, 5))
 def test_intervals_are_those_that_were_observed(
-    seen: list[tuple[int, int, Stack]], wrapped: bool
+    seen: list[tuple[int, int, Stack]], wrapped: bool, missed: int
 ) -> None:
     events = events_of(seen)
     data = json.dumps({"traceEvents": events} if wrapped else events).encode()
     stacks = StackTable()
-    batch = chrometrace.parse(data, stacks, anchor_wall_ns=ANCHOR)
+    with patch.object(chrometrace, "_MISSED_ROUNDS", missed):
+        batch = chrometrace.parse(data, stacks, anchor_wall_ns=ANCHOR)
     assert batch.rejected == {}
-    # Slowly and obviously: how long each thread showed each stack, µs by µs of its timeline.
+    # Slowly and obviously: a stack lasts until its own process is seen again on this pthread. Of
+    # processes that share it each round of looks names all; one that is missed too often is gone.
     end = max((ts for ts, _, _ in seen), default=0) + 10
     expected: dict[tuple[int, int, str | None, tuple[Any, ...]], int] = {}
-    for tid in {tid for _, tid, _ in seen}:
-        timeline = [(ts, stack) for ts, other, stack in seen if other == tid] + [(end, ())]
-        for (ts, stack), (until, _) in pairwise(timeline):
-            pid, thread = int(stack[0][0].split()[1][0]), stack[1][0]
+    for pthread in {tid for _, tid, _ in seen}:
+        mine = [(ts, stack) for ts, tid, stack in seen if tid == pthread]
+        looks = [look for n, look in enumerate(mine) if n == 0 or look[1] != mine[n - 1][1]]
+        pids = [int(stack[0][0].split()[1][0]) for _, stack in looks]
+        for n, (ts, stack) in enumerate(looks):
+            until = last_seen(pids, n, [ts for ts, _ in looks] + [end], missed)
+            thread = stack[1][0]
             name = thread.partition("): ")[2] or None
             frames = tuple((f, file, line or None) for f, file, line in stack[2:])
             frames = frames or (("(no Python frames)", "", None),)
-            key = (pid, int(thread[8:10]), name, frames)
+            key = (pids[n], int(thread[8:10]), name, frames)
             expected[key] = expected.get(key, 0) + (until - ts) * 1000
     rows = batch.tables.get("samples", {})
     paths = paths_of(stacks)
@@ -131,6 +155,23 @@ def samples(batch: Any) -> list[dict[str, Any]]:
 
 def parse(events: list[dict[str, Any]], **options: Any) -> Any:
     return chrometrace.parse(json.dumps(events).encode(), StackTable(), **options)
+
+
+def test_forked_processes_of_equal_thread_identity_each_keep_their_stack() -> None:
+    # Every 10 ms each of three is looked at; the third ends after 200 ms.
+    seen = [
+        (round_ * 10_000 + pid, 100, headed(pid, 10 + pid, "", [("f", "a.py", round_ // 10)]))
+        for round_ in range(100)
+        for pid in (1, 2, 3)
+        if pid < 3 or round_ < 20
+    ]
+    rows = samples(parse(events_of(seen), anchor_wall_ns=ANCHOR))
+    length = {
+        pid: sum(row["duration_ns"] for row in rows if row["pid"] == pid) / 1e6 for pid in (1, 2, 3)
+    }
+    assert length[1] == pytest.approx(990, abs=1)
+    assert length[2] == pytest.approx(990, abs=1)
+    assert 190 < length[3] < 320
 
 
 def test_a_thread_that_died_is_cut_off_at_its_death() -> None:
