@@ -1,0 +1,157 @@
+"""Servers with several workers: what ran in one process is never charged to another."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from perfkit.capture import Capture
+from perfkit.collect.record import Options, Recording
+from tests.collect.programs import PYTHON, functions, skip_without_ptrace
+
+MS = 10**6
+WORKERS = 3
+REQUESTS = 25
+
+# Both an ASGI and a WSGI application: answers with its process, after computing for 30 ms in
+# `spin`, which it logs as [process, thread, begin, end] in a file of its own.
+APPLICATION = """
+import json, os, threading, time
+
+def spin():
+    begin, end = time.time_ns(), time.perf_counter() + 0.03
+    while time.perf_counter() < end:
+        sum(range(200))
+    with open(os.environ["TRUTH"] + f".{os.getpid()}", "a") as file:
+        row = os.getpid(), threading.get_native_id(), begin, time.time_ns()
+        file.write(json.dumps(row) + "\\n")
+
+def wsgi(environ, start_response):
+    spin()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    spin()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
+SERVERS = {
+    "uvicorn": ("uvicorn", "application:asgi", "--workers", str(WORKERS), "--lifespan", "off"),
+    "gunicorn": ("gunicorn", "application:wsgi", "--workers", str(WORKERS)),
+    "gunicorn-preload": ("gunicorn", "application:wsgi", "--preload", "--workers", str(WORKERS)),
+    "gunicorn-threads": (
+        *("gunicorn", "application:wsgi", "--workers", str(WORKERS)),
+        *("--worker-class", "gthread", "--threads", "2"),
+    ),
+}
+
+
+@contextmanager
+def served(name: str, directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run a server; gives its first process and URL."""
+    pytest.importorskip(name.partition("-")[0])
+    (directory / "application.py").write_text(APPLICATION)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    module, *rest = SERVERS[name]
+    where = ("--port", str(port)) if module == "uvicorn" else ("--bind", f"127.0.0.1:{port}")
+    process = subprocess.Popen(
+        [PYTHON, "-m", module, *rest, *where],
+        cwd=directory,
+        env={"TRUTH": str(directory / "truth"), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process, f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+
+
+class Load:
+    """Asks until each worker has answered `REQUESTS` times."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers: Counter[str] = Counter()
+        self._deadline = time.monotonic() + 90
+        self._lock = threading.Lock()
+
+    def until_each_has_answered(self, times: int) -> None:
+        with ThreadPoolExecutor(2 * WORKERS) as pool:
+            for done in [pool.submit(self._ask, times) for _ in range(2 * WORKERS)]:
+                done.result()
+
+    def _ask(self, times: int) -> None:
+        while len(self.answers) < WORKERS or min(self.answers.values()) < times:
+            assert time.monotonic() < self._deadline, f"not all workers answer: {self.answers}"
+            try:
+                with urllib.request.urlopen(self.url, timeout=30) as response:
+                    answer = response.read().decode()
+            except OSError:  # not up yet
+                time.sleep(0.1)
+                continue
+            with self._lock:
+                self.answers[answer] += 1
+
+
+def overlap(begin: int, end: int, intervals: list[tuple[int, int]]) -> int:
+    return sum(max(0, min(end, stop) - max(begin, start)) for start, stop in intervals)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", SERVERS)
+def test_each_worker_has_its_own_work(name: str, tmp_path: Path) -> None:
+    skip_without_ptrace()
+    path = tmp_path / "x.perfkit"
+    with served(name, tmp_path) as (server, url):
+        load = Load(url)
+        load.until_each_has_answered(1)
+        recording = Recording(Options(path, pid=server.pid, rate=100, metrics=False))
+        recording.start()
+        load.answers.clear()
+        load.until_each_has_answered(REQUESTS)
+        recording.interrupt()
+        recording.stop(recording.wait())
+    samples = functions(Capture.open(path)).filter(pl.col("functions").list.contains("spin"))
+    first, last = samples["ts_ns"].min(), (samples["ts_ns"] + samples["duration_ns"]).max()
+    truth: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for file in tmp_path.glob("truth.*"):
+        for pid, tid, begin, end in map(json.loads, file.read_text().splitlines()):
+            if begin >= first and end <= last:
+                truth.setdefault((pid, tid), []).append((begin, end))
+    assert len({pid for pid, _ in truth}) == WORKERS
+    # Who did it: `spin` is seen in a thread only while that thread was in it. Looks are 10 ms
+    # apart on an idle machine, and late on a busy one.
+    slack = 15 * MS
+    seen = wrong = found = 0
+    for pid, tid, ts, length in samples.select("pid", "tid", "ts_ns", "duration_ns").iter_rows():
+        mine = truth.get((pid, tid), [])
+        seen += length
+        found += overlap(ts, ts + length, mine)
+        # Requests of one worker may come right after each other: their slacks would overlap.
+        wrong += length - min(
+            length, overlap(ts, ts + length, [(a - slack, b + slack) for a, b in mine])
+        )
+    real = sum(end - begin for intervals in truth.values() for begin, end in intervals)
+    assert wrong < 0.1 * seen, f"{wrong / seen:.1%} of `spin` was seen where it was not"
+    assert found > 0.6 * real, f"only {found / real:.1%} of `spin` was seen"
