@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "perfkit"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "units", "resources", "config"}),
     frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest"}),
-    frozenset({"formats"}),
+    frozenset({"formats", "sql"}),
     frozenset({"capture", "compact", "engine"}),
     frozenset({"collect", "importers", "exporters", "analysis"}),
     frozenset({"rules"}),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perfkit.cli.files import check_writable
 from perfkit.cli.options import Duration
 from perfkit.cli.progress import Progress
 from perfkit.errors import PerfkitError, UsageError
@@ -63,7 +64,7 @@ def command(
     _check_problems(mend, only)
     from perfkit.cli import report
 
-    report.check_writable(output)
+    check_writable(output)
     switches = ["--only", only] if only else ["--mend", mend]
     with _capture_path(keep) as capture:
         _record(capture, duration, switches, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from perfkit import units
 from perfkit.cli import text
+from perfkit.cli.files import check_writable, write_whole
 from perfkit.cli.options import (
     filter_options,
     make_choice,
@@ -18,7 +18,6 @@ from perfkit.cli.options import (
     rule_options,
 )
 from perfkit.cli.progress import Progress
-from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
     from perfkit.rules.model import Outcome
@@ -56,43 +55,11 @@ def command(capture: Path, output: Path | None, title: str | None, **options: An
         from perfkit.report.render import build
 
         page = build(tables, outcomes, title=title or name)
-        size = write(target, page.html)
+        size = write_whole(target, page.html.encode("utf-8", "replace"))
     for line in page.failed:
         click.echo(f"perfkit: warning: {text.plain(line)}", err=True)
     click.echo(_first_words(outcomes), err=True)
     click.echo(f"{target} ({units.size(size)})")
-
-
-def check_writable(target: Path) -> None:
-    """Find out before the long work whether `target` can be written. Raises UsageError or OSError.
-
-    Nothing is changed: an old report stays whole until the new one is complete.
-    """
-    if target.is_dir():
-        raise UsageError(f"{target}: is a directory", hint="give the name of a file with -o")
-    if target.exists():
-        if not os.access(target, os.W_OK):
-            raise UsageError(f"{target}: cannot be written", hint="choose another name with -o")
-        if not target.is_file():
-            return
-    folder = target.parent
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such directory", hint=f"make it: mkdir -p {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder}: cannot be written", hint="choose another place with -o")
-
-
-def write(target: Path, html: str) -> int:
-    """Write the report, whole or not at all; returns its size in bytes."""
-    from perfkit.capture import atomic_write
-
-    content = html.encode("utf-8", "replace")
-    if target.exists() and not target.is_file():  # /dev/stdout or a pipe cannot be renamed over
-        target.write_bytes(content)
-    else:
-        with atomic_write(target) as file:
-            file.write(content)
-    return len(content)
 
 
 def _first_words(outcomes: list[Outcome]) -> str:

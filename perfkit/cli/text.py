@@ -55,6 +55,17 @@ def paragraph(text: str, *, indent: int = 0) -> None:
         click.echo(line)
 
 
+def definition(name: str, meaning: str, *, column: int = 24) -> None:
+    """Print a name and beside it what it means, folded."""
+    first, *rest = textwrap.wrap(
+        plain(meaning), max(20, terminal_width() - column), break_on_hyphens=False
+    ) or [""]
+    beside = len(name) < column - 1
+    click.echo(f"{name:{column}}{first}".rstrip() if beside else name)
+    for line in rest if beside else [first, *rest]:
+        click.echo(" " * column + line)
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: the first column is text and gets the room that is left, the rest is numbers.
 

@@ -11,7 +11,7 @@ from perfkit.resources import data_dir
 from perfkit.rules import fields
 from perfkit.rules.load import load_rule, rule_files
 from perfkit.rules.model import BrokenRule, Rule
-from perfkit.rules.scopes import unknown
+from perfkit.sql.scopes import unknown
 
 _ENDPOINTS = "endpoints"
 

@@ -17,7 +17,7 @@ from perfkit.rules import fields
 from perfkit.rules.document import Node
 from perfkit.rules.fields import Map
 from perfkit.rules.model import SEVERITIES, ExpectedFinding, RuleTest
-from perfkit.rules.scopes import unknown
+from perfkit.sql.scopes import unknown
 
 MAX_ROWS = 20_000
 

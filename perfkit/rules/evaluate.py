@@ -13,9 +13,9 @@ import polars as pl
 from perfkit.analysis.session import Tables, derived_tables
 from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
-from perfkit.rules.execute import Limits, add_column, run_query
-from perfkit.rules.guard import Expression, literal
 from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity
+from perfkit.sql.execute import Limits, add_column, run_query
+from perfkit.sql.guard import Expression, literal
 
 MAX_FINDINGS = 20
 """Findings of one rule that are kept, in the order of its query."""

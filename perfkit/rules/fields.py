@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from perfkit import units
-from perfkit.rules import guard, messages
+from perfkit.rules import messages
 from perfkit.rules.document import Node
-from perfkit.rules.guard import Expression, Query
 from perfkit.rules.messages import Message
 from perfkit.rules.model import Param
-from perfkit.rules.scopes import GuardError, unknown
+from perfkit.sql import guard
+from perfkit.sql.guard import Expression, Query
+from perfkit.sql.scopes import GuardError, unknown
 
 _Choice = TypeVar("_Choice", bound=str)
 _Checked = TypeVar("_Checked")

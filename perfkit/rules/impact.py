@@ -10,9 +10,9 @@ import polars as pl
 
 from perfkit.analysis.session import Tables
 from perfkit.analysis.what_if import savings
-from perfkit.rules.execute import Limits, add_column, run_query
-from perfkit.rules.guard import Value
 from perfkit.rules.model import IMPACT_COLUMNS, Rule, WhatIf
+from perfkit.sql.execute import Limits, add_column, run_query
+from perfkit.sql.guard import Value
 
 MAX_REPLAYED = 5
 """Findings of one rule that are replayed, the largest first; ours, to bound the time."""

@@ -20,7 +20,6 @@ from perfkit.resources import data_dir
 from perfkit.rules import document, embedded, fields
 from perfkit.rules.document import Node
 from perfkit.rules.fields import Map
-from perfkit.rules.guard import Expression, Query
 from perfkit.rules.model import (
     EFFORTS,
     IMPACT_COLUMNS,
@@ -33,8 +32,9 @@ from perfkit.rules.model import (
     Step,
     WhatIf,
 )
-from perfkit.rules.scopes import unknown
 from perfkit.rules.software import NAMES
+from perfkit.sql.guard import Expression, Query
+from perfkit.sql.scopes import unknown
 
 ID_PATTERN = r"^[a-z][a-z0-9]*\.[a-z0-9]+(?:-[a-z0-9]+)*$"
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*\Z")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfkit import units
-from perfkit.rules.scopes import GuardError, unknown
+from perfkit.sql.scopes import GuardError, unknown
 
 MAX_VALUE = 160
 """Longest text of one value; statements and paths beyond it are cut in the middle."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from perfkit.rules.guard import Expression, Query, Value
 from perfkit.rules.messages import Message
+from perfkit.sql.guard import Expression, Query, Value
 
 Severity = Literal["high", "medium", "low", "info"]
 Effort = Literal["low", "medium", "high"]

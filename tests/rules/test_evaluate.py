@@ -10,10 +10,10 @@ import pytest
 
 from perfkit.analysis.what_if import savings
 from perfkit.rules import evaluate, impact, score, software
-from perfkit.rules.execute import Limits
 from perfkit.rules.fixed import FixedTables, check
 from perfkit.rules.load import load_rule
 from perfkit.rules.model import Finding, Outcome, Rule
+from perfkit.sql.execute import Limits
 from tests.rules.rule_text import RULE, changed, write
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.rules.messages import MAX_VALUE, SPECS, parse
-from perfkit.rules.scopes import GuardError
+from perfkit.sql.scopes import GuardError
 
 COLUMNS = ("name", "value")
 

@@ -1,9 +1,9 @@
-"""What SQL a rule may use. Polars has no switch against reading files, so this is the fence.
+"""What SQL rules and users may run. Polars has no switch against reading files: this is the fence.
 
 A query is parsed by sqlglot, and every node of the tree must be on the list below with no argument
 beyond those listed: what is not known is refused. Tables and columns must exist, joins must compare
 a column of each side. What runs is the SQL that is regenerated from the checked tree, with the
-parameters as literals; the text of the rule never reaches the engine.
+parameters as literals; the text itself never reaches the engine.
 
 One SELECT, with or without common table expressions:
 
@@ -25,7 +25,8 @@ import sqlglot
 from sqlglot import Dialect, exp
 from sqlglot.errors import SqlglotError
 
-from perfkit.rules.scopes import GuardError, Stage, at, describe, stage, unknown
+from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
+from perfkit.sql.stars import spell_out_stars
 
 Value = str | int | float | bool
 
@@ -192,11 +193,22 @@ def check_expression(text: str, columns: Collection[str], params: Collection[str
     return Expression(root, frozenset(used))
 
 
-def check_query(text: str, tables: Mapping[str, Collection[str]], params: Collection[str]) -> Query:
-    """Check a query over `tables` (name -> columns). Raises GuardError."""
+def check_query(
+    text: str,
+    tables: Mapping[str, Collection[str]],
+    params: Collection[str] = (),
+    *,
+    stars: bool = False,
+) -> Query:
+    """Check a query over `tables` (name -> columns). Raises GuardError.
+
+    With `stars`, `SELECT *` and `SELECT alias.*` stand for the columns of the tables.
+    """
     root = _parse(text)
     if not isinstance(root, exp.Select):
-        raise GuardError(f"{root.key.upper()} is not allowed: a rule is one SELECT")
+        raise GuardError(f"{root.key.upper()} is not allowed, only one SELECT")
+    if stars:
+        spell_out_stars(root, tables)
     _check_nodes(root, _IN_QUERY)
     _check_params(root, params)
     known: dict[str, Collection[str]] = dict(tables)

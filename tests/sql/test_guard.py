@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.rules import guard
-from perfkit.rules.execute import Limits, TooMuch, add_column, run_query
-from perfkit.rules.guard import check_expression, check_query
-from perfkit.rules.scopes import GuardError
+from perfkit.sql import guard
+from perfkit.sql.execute import Limits, TooMuch, add_column, run_query
+from perfkit.sql.guard import check_expression, check_query
+from perfkit.sql.scopes import GuardError
 
 TABLES = {
     "spans": ("row", "name", "calls", "total_ns", "tags", "open"),
@@ -486,3 +486,46 @@ def test_results_and_time_are_bounded() -> None:
 
     with pytest.raises(TooMuch, match="longer than"):
         run_query(query, {"t": frame.map_batches(slow)}, {}, Limits(seconds=0.05))
+
+
+STARS = {"a": ("x", "y"), "b": ("x", "z")}
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("SELECT * FROM a", ("x", "y")),
+        ("SELECT *, x + 1 AS y FROM a", ("x", "a_y", "y")),
+        ("SELECT b.*, a.y FROM a JOIN b ON a.x = b.x", ("x", "z", "y")),
+        ("SELECT * FROM a JOIN b ON a.x = b.x", ("x", "y", "b_x", "z")),
+        ("SELECT * FROM a SEMI JOIN b ON a.x = b.x", ("x", "y")),
+        ("WITH c AS (SELECT * FROM a) SELECT *, x AS k FROM c", ("x", "y", "k")),
+        ("SELECT COUNT(*) AS n FROM a", ("n",)),
+    ],
+)
+def test_stars_are_spelled_out(text: str, columns: tuple[str, ...]) -> None:
+    query = check_query(text, STARS, stars=True)
+    assert query.columns == columns
+    frames = {
+        name: pl.DataFrame({column: [1] for column in names}).lazy()
+        for name, names in STARS.items()
+    }
+    assert tuple(run_query(query, frames, {}, Limits()).columns) == columns
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT * EXCLUDE (x) FROM a",
+        "SELECT * FROM nope",
+        "SELECT q.* FROM a",
+        "SELECT *",
+        "SELECT * FROM read_csv('x')",
+        "SELECT y FROM a WHERE x IN (SELECT * FROM b)",
+    ],
+)
+def test_other_stars_are_refused(text: str) -> None:
+    with pytest.raises(GuardError):
+        check_query(text, STARS, stars=True)
+    with pytest.raises(GuardError):
+        check_query(text, STARS)

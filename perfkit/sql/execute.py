@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import polars as pl
 from polars.lazyframe.in_process import InProcessQuery
 
-from perfkit.rules import guard
-from perfkit.rules.guard import Expression, Query, Value
-from perfkit.rules.scopes import JoinKey, Stage
+from perfkit.sql import guard
+from perfkit.sql.guard import Expression, Query, Value
+from perfkit.sql.scopes import JoinKey, Stage
 
 _MULTIPLICITY = "rows_of_key"
 
@@ -30,7 +30,7 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one stage of a query may take. The numbers are ours, far above what rules need."""
+    """What one stage of a query may take. The numbers are ours, far above what is needed."""
 
     joined_rows: int = 50_000_000
     result_rows: int = 10_000_000

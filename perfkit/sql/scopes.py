@@ -48,7 +48,7 @@ class Stage:
 
 def stage(name: str, select: exp.Select, known: Mapping[str, Collection[str]]) -> Stage:
     """Check the names and joins of one SELECT over what is `known` so far. Raises GuardError."""
-    sources = _sources(select, known)
+    sources = sources_of(select, known)
     joins = tuple(_joins(select, sources, known))
     aliases = [part.alias_or_name for part in select.expressions]
     for part, alias in zip(select.expressions, aliases, strict=True):
@@ -64,11 +64,11 @@ def stage(name: str, select: exp.Select, known: Mapping[str, Collection[str]]) -
             continue
         if inner.args.get("joins") or inner.args.get("with_"):
             raise at(inner, "a subquery must be plain", "use WITH name AS (…) before the SELECT")
-        _check_columns(inner, _sources(inner, known), known)
+        _check_columns(inner, sources_of(inner, known), known)
     return Stage(name, select, sources, joins, tuple(aliases))
 
 
-def _sources(select: exp.Select, known: Mapping[str, Collection[str]]) -> dict[str, str]:
+def sources_of(select: exp.Select, known: Mapping[str, Collection[str]]) -> dict[str, str]:
     """Return alias -> table of FROM and the joins."""
     from_ = select.args.get("from_")
     parts = [from_.this] if from_ else []

@@ -1,0 +1,1 @@
+"""SQL from outside: checked before it runs, and bounded while it does."""
