@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.forest import Ints
 from perfkit.analysis.overlaps import covered, runs
 from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.tree import parents_of
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -26,6 +28,7 @@ def compute(tables: Tables) -> pl.DataFrame:
             distinct_statements=pl.col("statement_hash").n_unique().cast(pl.Int64),
             total_ns=(pl.col("end_ns") - pl.col("start_ns")).sum(),
             first_row=pl.col("row").first(),
+            last_row=pl.col("row").last(),
             source_row=pl.col("before").first(),
         )
         .with_columns(union_ns=pl.Series(union))
@@ -33,6 +36,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     )
     return repeats.with_columns(
         sequential=pl.col("union_ns") == pl.col("total_ns"),
+        interleaved=_interleaved(parents_of(tree), repeats),
         entry_endpoint=tree["entry_endpoint"].gather(repeats["entry_row"]),
         entry_tool=tree["entry_tool"].gather(repeats["entry_row"]),
     ).select(*_COLUMNS)
@@ -54,6 +58,18 @@ def _under_one_parent(tables: Tables) -> pl.DataFrame:
     return by_start.with_columns(before=before).sort("parent_row", "query", maintain_order=True)
 
 
+def _interleaved(parent: Ints, repeats: pl.DataFrame) -> pl.Series:
+    """Return which groups have another span of their parent's between the first and the last."""
+    repeating = np.zeros(len(parent), dtype=np.bool_)
+    repeating[repeats["parent_row"].to_numpy()] = True
+    child = np.flatnonzero(repeating[parent] & (parent >= 0)) if len(parent) else parent
+    child = child[np.argsort(parent[child], kind="stable")]  # siblings are in order of start
+    place = np.zeros(len(parent), dtype=np.int64)
+    place[child] = np.arange(len(child))
+    first, last = (place[repeats[name].to_numpy()] for name in ("first_row", "last_row"))
+    return pl.Series(last - first + 1 > repeats["calls"].to_numpy())
+
+
 _COLUMNS = {
     "entry_row": "the entry, a row of `tree`",
     "parent_row": "the span under which it ran",
@@ -61,6 +77,7 @@ _COLUMNS = {
     "calls": "how often",
     "distinct_statements": "how many different texts, as recorded",
     "sequential": "no two of the calls overlap",
+    "interleaved": "some other span under the same parent began between the first and the last",
     "union_ns": "time in which at least one ran",
     "total_ns": "sum of their durations",
     "first_row": "the first call",

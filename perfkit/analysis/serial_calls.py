@@ -39,6 +39,7 @@ def compute(tables: Tables) -> pl.DataFrame:
             sum_ns=pl.col("duration_ns").sum(),
             max_ns=pl.col("duration_ns").max(),
             extent_ns=pl.col("end_ns").max() - pl.col("start_ns").min(),
+            max_gap_ns=(pl.col("start_ns") - pl.col("end_ns").shift(1)).max(),
         )
         .filter(pl.col("calls") > 1)
         .collect()
@@ -73,6 +74,7 @@ _COLUMNS = {
     "max_ns": "the longest",
     "saved_ns": "what would be gained at most if all ran side by side: sum minus longest",
     "gap_ns": "time between them",
+    "max_gap_ns": "the longest time between one and the next",
 }
 
 DERIVED = Derived(

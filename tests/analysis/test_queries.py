@@ -55,6 +55,7 @@ def test_repeats_equal_the_slow_sums(spans: list[S]) -> None:
     tables = analyse(spans)
     groups: dict[tuple[int, str], list[Row]] = {}
     siblings: dict[int, list[Row]] = {}
+    every = [row["parent_row"] for row in tables.frame("tree").iter_rows(named=True)]
     for row in database_calls(tables):
         if row["parent_row"] is not None:
             groups.setdefault((row["parent_row"], row["db_statement"]), []).append(row)
@@ -71,6 +72,8 @@ def test_repeats_equal_the_slow_sums(spans: list[S]) -> None:
                 "union_ns": len(moments),
                 "total_ns": total,
                 "sequential": len(moments) == total,
+                "interleaved": every[calls[0]["row"] : calls[-1]["row"] + 1].count(parent)
+                > len(calls),
                 "source_row": siblings[parent][place - 1]["row"] if place else None,
                 "entry_row": calls[0]["entry_row"],
             }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from hypothesis import given
@@ -35,6 +36,8 @@ def test_equals_the_slow_runs(spans: list[S]) -> None:
         assert row["sum_ns"] == sum(lengths)
         assert row["saved_ns"] == sum(lengths) - max(lengths)
         assert row["gap_ns"] == run[-1]["end_ns"] - run[0]["start_ns"] - sum(lengths)
+        gaps = [after["start_ns"] - one["end_ns"] for one, after in itertools.pairwise(run)]
+        assert row["max_gap_ns"] == max(gaps)
         assert row["names"] == list(dict.fromkeys(one["name"] for one in run))
 
 

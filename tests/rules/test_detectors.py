@@ -21,6 +21,11 @@ from tests.rules import transactions
 DETECTORS: dict[str, tuple[str, dict[str, tuple[str, float]]]] = {
     "consecutive_db": ("db.consecutive-independent", {}),
     "consecutive_http": ("calls.serial-parallelisable", {}),
+    "large_http_payload": ("net.large-payload", {"payload_size_threshold": ("large", 1)}),
+    "n_plus_one_api_calls": (
+        "calls.n-plus-one-api",
+        {"count": ("min_calls", 1), "total_duration": ("min_time", 1e6)},
+    ),
     "n_plus_one_db": ("db.n-plus-one", {"duration_threshold": ("min_time", 1e6)}),
     "m_n_plus_one_db": ("db.mn-plus-one", {}),
     "slow_db_query": ("db.slow-query", {}),
@@ -46,6 +51,11 @@ def cases(folder: Path, detector: str) -> list[Path]:
     found = sorted((folder / "detectors").glob(f"*-{detector}-*.json"))
     assert found
     return found
+
+
+def test_every_case_is_looked_at(shared_data: Path) -> None:
+    names = {path.stem.split("-")[1] for path in (shared_data / "detectors").glob("*.json")}
+    assert names == set(DETECTORS)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

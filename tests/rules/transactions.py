@@ -61,4 +61,6 @@ def _row(span: dict[str, Any], number: int) -> dict[str, Any]:
         method, _, url = description.partition(" ")
         row |= {"kind": "client", "http_method": method, "name": description.partition("?")[0]}
         row |= {"peer": urlsplit(url).hostname or "upstream"}
+        known = {"url": url} | (data if isinstance(data, dict) else {})
+        row |= {"attributes": json.dumps(known)}
     return row

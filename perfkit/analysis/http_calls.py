@@ -1,0 +1,160 @@
+"""The table `http_calls`: HTTP requests made or served, by address, with what they carried."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from perfkit.analysis.session import Derived, Tables
+
+_URL = ("url.full", "http.url", "url", "http.target", "url.path")
+_QUERY = ("url.query", "http.query")
+_SENT = (
+    "http.request.body.size",
+    "http.request_content_length",
+    "http.request.header.content-length",
+)
+_RECEIVED = (
+    "http.response.body.size",
+    "http.response_content_length",
+    "http.response.header.content-length",
+    "http.response_transfer_size",
+)
+_DECODED = ("http.decoded_response_content_length", "http.response_content_length_uncompressed")
+_ENCODING = ("http.response.header.content-encoding",)
+_TYPE = ("http.response.header.content-type",)
+_VERSION = ("network.protocol.version", "http.flavor")
+_RESENT = ("http.request.resend_count", "http.resend_count")
+_SENT_AT = ("http.request.request_start",)
+_PREFETCH = ("http.request.prefetch",)
+# https://opentelemetry.io/docs/specs/semconv/http/ and before; those of browsers' timings as the
+# Sentry SDK names them.
+
+_METHOD = r"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b"
+
+_SEGMENTS = (
+    # Applied twice, because neighbours share their slash.
+    r"/(?:\d+(?:[.-][^/]*)?|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    r"|[0-9a-fA-F]{16,}|[A-Za-z0-9_-]{32,})(/|$)"
+)
+_FILE = r"\.[A-Za-z][A-Za-z0-9]{1,5}/?$"
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return one row an HTTP request that a span of an entry makes or serves."""
+    tree = tables.frame("tree").lazy()
+    spans = (
+        tree.filter(
+            pl.col("kind").is_in(["client", "server"]),
+            pl.col("entry_row").is_not_null(),
+            ~pl.col("duplicate"),
+        )
+        .select("row", "entry_row", "parent_row", "kind", *_ID, "name", "start_ns", "skew_ns")
+        .collect()
+    )
+    recorded = (
+        tables["spans"]
+        .filter(pl.col("kind").is_in(["client", "server"]), pl.col("db_system").is_null())
+        .select(*_ID, "http_method", "attributes")
+        .unique(_ID, keep="first", maintain_order=True)
+    )
+    calls = spans.lazy().join(recorded, on=_ID, how="inner", maintain_order="left")
+    url = _address()
+    path = url.str.split_exact("?", 1)
+    return (
+        calls.with_columns(method=pl.coalesce("http_method", pl.col("name").str.extract(_METHOD)))
+        .filter(pl.col("method").is_not_null())
+        .with_columns(url=url)
+        .with_columns(path=path.struct.field("field_0"), query=path.struct.field("field_1"))
+        .with_columns(
+            address=pl.concat_str(_template(pl.col("path")), _without_values(pl.col("query"))),
+            url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
+            file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
+            request_bytes=_number(_SENT),
+            response_bytes=_number(_RECEIVED),
+            decoded_bytes=_number(_DECODED),
+            encoding=_text(_ENCODING),
+            content_type=_text(_TYPE),
+            http_version=_text(_VERSION),
+            resend_count=_number(_RESENT),
+            prefetch=_any(_PREFETCH).eq("true").fill_null(False),
+            queued_ns=_queued(),
+        )
+        .select(*COLUMNS)
+        .collect()
+    )
+
+
+_ID = ("trace_hi", "trace_lo", "span_id")
+
+
+def _value(key: str) -> pl.Expr:
+    """Return a scalar attribute as it stands in the JSON text; of a list its first item."""
+    escaped = key.replace(".", r"\.")
+    pattern = rf'"{escaped}"\s*:\s*\[?\s*("(?:[^"\\]|\\.)*"|[^",\[\]{{}}\s]+)'
+    return pl.col("attributes").str.extract(pattern)
+
+
+def _any(keys: tuple[str, ...]) -> pl.Expr:
+    return pl.coalesce(_value(key) for key in keys)
+
+
+def _text(keys: tuple[str, ...]) -> pl.Expr:
+    return _any(keys).str.strip_chars('"')
+
+
+def _number(keys: tuple[str, ...]) -> pl.Expr:
+    plain = _text(keys).str.replace_all("_", "", literal=True)
+    return plain.cast(pl.Float64, strict=False).round().cast(pl.Int64, strict=False)
+
+
+def _address() -> pl.Expr:
+    """Return the URL as recorded, with its query; from the span's name when none was."""
+    named = pl.col("name").str.extract(r"^[A-Z]+\s+(\S+)")
+    recorded = pl.coalesce(_text(_URL), named)
+    query = _text(_QUERY).str.strip_prefix("?")
+    lacks = ~recorded.str.contains("?", literal=True) & (query.str.len_bytes() > 0)
+    return pl.when(lacks).then(pl.concat_str(recorded, pl.lit("?"), query)).otherwise(recorded)
+
+
+def _template(path: pl.Expr) -> pl.Expr:
+    once = path.str.replace_all(_SEGMENTS, "/{id}$1")
+    return once.str.replace_all(_SEGMENTS, "/{id}$1")
+
+
+def _without_values(query: pl.Expr) -> pl.Expr:
+    names = query.str.replace_all(r"=[^&]*", "=*")
+    return pl.when(query.is_null() | (query == "")).then(pl.lit("")).otherwise("?" + names)
+
+
+def _queued() -> pl.Expr:
+    """Return how long after the span's start its request was sent; browsers record that moment."""
+    sent_ns = _text(_SENT_AT).cast(pl.Float64, strict=False) * 1e9
+    began_ns = pl.col("start_ns") - pl.col("skew_ns")
+    waited = (sent_ns - began_ns).round().cast(pl.Int64, strict=False)
+    return pl.when(waited >= 0).then(waited)
+
+
+COLUMNS = {
+    "row": "the span, as in `tree`",
+    "entry_row": "the entry that it belongs to",
+    "parent_row": "the span that it is under; null at roots",
+    "kind": "`client` when it is made, `server` when it is served",
+    "method": "HTTP method",
+    "address": "URL (or path) with `{id}` for what looks like one, and without the values of its "
+    "query; null when none was recorded",
+    "url_hash": "hash of the URL as recorded; null likewise",
+    "file": "extension when the path ends in a file, in lower case, e.g. `css`",
+    "request_bytes": "size of the body sent, as transferred; null where it is not recorded",
+    "response_bytes": "size of the body received, as transferred; null likewise",
+    "decoded_bytes": "size of the body received after decompression; null likewise",
+    "encoding": "content encoding of the response, e.g. `gzip`; null likewise",
+    "content_type": "content type of the response; null likewise",
+    "http_version": "protocol version, e.g. `1.1`; null likewise",
+    "resend_count": "which repetition of a request this is; null likewise",
+    "prefetch": "a browser asked ahead of need",
+    "queued_ns": "time from the span's start until the request was sent; null likewise",
+}
+
+DERIVED = Derived(
+    "http_calls", "one HTTP request, made or served", ("spans", "tree"), compute, COLUMNS
+)

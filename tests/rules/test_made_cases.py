@@ -1,0 +1,170 @@
+"""Shapes of transactions on which a widely used product has an answer, made by hand.
+
+Its public tests describe them in words and numbers; these are our own spans of the same shape. All
+times are milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from perfkit.rules import evaluate
+from perfkit.rules.fixed import FixedTables
+from perfkit.rules.load import load_rules
+
+RULES = {rule.id: rule for rule in load_rules()}
+Row = dict[str, Any]
+
+
+def transaction(children: list[Row], length: float = 20_000, **root: Any) -> list[Row]:
+    top = {"span_id": 1, "kind": "server", "name": "GET /", "endpoint": "GET /", "start_ns": 0}
+    rows = [{**top, "duration_ns": round(length * 1e6), **root}]
+    return rows + [{"span_id": n, "parent_id": 1, **one} for n, one in enumerate(children, 2)]
+
+
+def http(start: float, length: float, url: str, **data: Any) -> Row:
+    return {
+        "kind": "client",
+        "name": "GET",
+        "http_method": "GET",
+        "peer": "api",
+        "start_ns": round(start * 1e6),
+        "duration_ns": round(length * 1e6),
+        "attributes": json.dumps({"url.full": url} | data),
+    }
+
+
+def sql(start: float, length: float, text: str, system: str = "mysql") -> Row:
+    return {
+        "kind": "client",
+        "name": "query",
+        "db_system": system,
+        "db_statement": text,
+        "start_ns": round(start * 1e6),
+        "duration_ns": round(length * 1e6),
+    }
+
+
+def in_turn(lengths: list[float], gap: float = 0) -> list[Row]:
+    starts = [sum(lengths[:n]) + n * gap for n in range(len(lengths))]
+    both = zip(starts, lengths, strict=True)
+    return [http(start, length, f"/api/e{n}") for n, (start, length) in enumerate(both)]
+
+
+def at_once(count: int, length: float, url: Callable[[int], str], **data: Any) -> list[Row]:
+    return [http(0, length, url(number), **data) for number in range(count)]
+
+
+def loop(count: int, length: float, text: str = "SELECT * FROM author WHERE id = %s") -> list[Row]:
+    source = sql(0, 5, "SELECT * FROM book")
+    return [source, *(sql(10 + n * (length + 1), length, text) for n in range(count))]
+
+
+COUNT = "SELECT COUNT(*) FROM products"
+BY_NAME = "SELECT id FROM customers WHERE name = $1"
+BY_TYPE = "SELECT id FROM authors WHERE type = $1"
+QUOTED = "SELECT m.* FROM a JOIN b ON a.id = b.a AND b.x = 'x{}' ORDER BY b.at DESC LIMIT 3"
+LARGE = {"http.response_content_length": 50_000_000}
+DOWNLOAD = "https://cdn/assets/app{}"
+
+# fmt: off
+CASES: tuple[tuple[str, str, list[Row], bool], ...] = (
+    ("http: saves 2 s", "calls.serial-parallelisable", in_turn([1000] * 3), True),
+    ("http: five of 900 ms", "calls.serial-parallelisable", in_turn([900] * 5), True),
+    ("http: only two", "calls.serial-parallelisable", in_turn([3000] * 2), False),
+    ("http: long work between", "calls.serial-parallelisable", in_turn([2000] * 3, 10_000), False),
+    ("http: half a second between", "calls.serial-parallelisable",
+     in_turn([500, 500, 1000], 500), False),
+    ("api: ten at once", "calls.n-plus-one-api",
+     at_once(10, 100, lambda n: f"/api/books?book_id={n}"), True),
+    ("api: nine are too few", "calls.n-plus-one-api",
+     at_once(9, 1000, lambda n: f"/api/books?book_id={n}"), False),
+    ("api: fifty short ones", "calls.n-plus-one-api",
+     at_once(50, 10, lambda n: f"/api/books?book_id={n}"), True),
+    ("api: five of 10 ms", "calls.n-plus-one-api",
+     at_once(5, 10, lambda n: f"/api/books?book_id={n}"), False),
+    ("api: ids in path and query", "calls.n-plus-one-api",
+     at_once(11, 28, lambda n: f"http://service.io/clients/{n}/mario/{n * 100}/info?id={n}"), True),
+    ("api: different addresses", "calls.n-plus-one-api",
+     at_once(12, 100, lambda n: "/api/" + "abcdefghijkl"[n]), False),
+    ("api: files", "calls.n-plus-one-api",
+     at_once(11, 28, lambda n: f"/clients/info/{n}.json"), False),
+    ("api: a file each", "calls.n-plus-one-api",
+     at_once(11, 28, lambda n: f"/clients/{n}/info/file.json"), False),
+    ("api: GraphQL", "calls.n-plus-one-api", at_once(11, 28, lambda n: f"/graphql?q={n}"), False),
+    ("api: build data", "calls.n-plus-one-api",
+     at_once(11, 28, lambda n: f"/_next/data/{n}/a"), False),
+    ("api: prefetching", "calls.n-plus-one-api",
+     at_once(11, 28, lambda n: f"/users?id={n}", **{"http.request.prefetch": True}), False),
+    ("payload: no file", "net.large-payload", [http(0, 1000, "/api/a", **LARGE)], True),
+    ("payload: JSON with a query", "net.large-payload",
+     [http(0, 1000, DOWNLOAD.format(".json?foo=bar"), **LARGE)], True),
+    ("payload: JSON with a slash", "net.large-payload",
+     [http(0, 1000, DOWNLOAD.format(".json/?foo=bar"), **LARGE)], True),
+    ("payload: sound", "net.large-payload",
+     [http(0, 1000, DOWNLOAD.format(".mp3"), **LARGE)], False),
+    ("payload: over in a millisecond", "net.large-payload", [http(0, 1, "/api/a", **LARGE)], False),
+    ("payload: a size as text", "net.large-payload",
+     [http(0, 1000, "/api/a", **{"http.response_content_length": "50_000_000"})], True),
+    ("payload: at the limit", "net.large-payload",
+     [http(0, 1000, "/api/a", **{"http.response_content_length": 300_000})], False),
+    ("payload: prefetching", "net.large-payload",
+     [http(0, 1000, "/api/a", **LARGE, **{"http.request.prefetch": True})], False),
+    ("db in turn: one needs nothing", "db.consecutive-independent",
+     [sql(0, 50, BY_NAME), sql(50, 50, BY_TYPE), sql(100, 900, COUNT)], True),
+    ("db in turn: none needs anything", "db.consecutive-independent",
+     [sql(n * 1000, 1000, f"SELECT id FROM t{'abc'[n]}") for n in range(3)], True),
+    ("db in turn: little to save", "db.consecutive-independent",
+     [sql(0, 10, BY_NAME), sql(10, 10, BY_TYPE), sql(20, 900, COUNT)], False),
+    ("db in turn: a small part to save", "db.consecutive-independent",
+     [sql(0, 100, BY_NAME), sql(100, 100, BY_TYPE), sql(200, 3000, COUNT)], False),
+    ("db in turn: values in the text", "db.consecutive-independent",
+     [sql(n * 750, 750, QUOTED.format(n)) for n in range(3)], False),
+    ("db in turn: a cut text", "db.consecutive-independent",
+     [sql(0, 200, BY_NAME), sql(200, 200, BY_TYPE), sql(400, 900, "SELECT id FROM a ...")], False),
+    ("n+1: six of 20 ms", "db.n-plus-one", loop(6, 20), True),
+    ("n+1: literals", "db.n-plus-one",
+     [*loop(0, 0), *(sql(10 + n * 21, 20, f"SELECT * FROM author WHERE id = {n}")
+                     for n in range(10))], True),
+    ("n+1: four", "db.n-plus-one", loop(4, 100), False),
+    ("n+1: fast", "db.n-plus-one", loop(6, 1), False),
+    ("n+1: Redis before", "db.n-plus-one",
+     [sql(0, 5, "GET authors", "redis"), *loop(10, 20)[1:]], False),
+    ("n+1: Redis each time", "db.n-plus-one", loop(10, 20, "GET author:1")[:1]
+     + [sql(10 + n * 21, 20, "GET author:%s", "redis") for n in range(10)], False),
+    ("n+1: overlapping", "db.n-plus-one",
+     [sql(0, 5, "SELECT * FROM book"), *(sql(10 + n * 10, 20, BY_NAME) for n in range(10))], True),
+    ("slow: 1 s", "db.slow-query", [sql(0, 1001, BY_NAME)], True),
+    ("slow: 499 ms", "db.slow-query", [sql(0, 499, BY_NAME)], False),
+    ("slow: no question", "db.slow-query",
+     [sql(0, 100_000, "DELETE FROM t WHERE id = %s")], False),
+)
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("rule", "spans", "speaks"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_a_rule_speaks_or_is_quiet(rule: str, spans: list[Row], speaks: bool) -> None:
+    (outcome,) = evaluate.run([RULES[rule]], FixedTables({"spans": transaction(spans)}))
+    assert outcome.state != "error", outcome.reason
+    assert bool(outcome.findings) == speaks
+
+
+def test_who_made_the_spans_and_for_whom_counts() -> None:
+    browser = {"scope": "sentry.javascript.browser"}
+    spans = [row | browser for row in transaction(in_turn([2000] * 3))]
+    (outcome,) = evaluate.run([RULES["calls.serial-parallelisable"]], FixedTables({"spans": spans}))
+    assert not outcome.findings
+    resolvers = transaction(
+        [sql(0, 50, BY_NAME), sql(50, 50, BY_TYPE), sql(100, 900, COUNT)],
+        endpoint="POST /api/graphql",
+    )
+    (outcome,) = evaluate.run(
+        [RULES["db.consecutive-independent"]], FixedTables({"spans": resolvers})
+    )
+    assert not outcome.findings
