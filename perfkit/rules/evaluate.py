@@ -224,7 +224,7 @@ def _fix(
 ) -> dict[str, Any]:
     fix = rule.fix
     # Where nothing of what the rule knows was seen, its reader knows best which one applies.
-    if any(one.software in seen for one in settings if one.software != software.ALWAYS):
+    if any(one.software in seen for one in settings if one.software not in software.ALWAYS):
         settings = [one for one in settings if one.software in seen]
     return {
         "summary": fix.summary.render(texts),

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import polars as pl
 
-ALWAYS = "Python"
+ALWAYS = frozenset(("Python", "Linux"))
+"""What every capture is about; its settings are named beside those of what was seen."""
+
+_CONTAINERS = frozenset(("Docker", "Kubernetes"))
 
 _SIGNS: dict[str, str] = {
-    ALWAYS: r"^$",
     "SQLAlchemy": r"sqlalchemy",
     "Django": r"django",
     "psycopg": r"psycopg",
@@ -29,12 +31,12 @@ _SIGNS: dict[str, str] = {
 }
 """Name -> what an instrumentation scope, a module or a database system of it looks like."""
 
-NAMES = tuple(_SIGNS)
+NAMES = (*sorted(ALWAYS), *_SIGNS, *sorted(_CONTAINERS))
 """The software whose settings a rule may name."""
 
 
 def seen(tables: Mapping[str, pl.LazyFrame]) -> frozenset[str]:
-    """Return the names of the software that spans and stacks give away."""
+    """Return the names of the software that spans, stacks and metrics give away."""
     texts = [
         tables["spans"].select(pl.col("scope").alias("text")),
         tables["spans"].select(pl.col("db_system").alias("text")),
@@ -46,4 +48,5 @@ def seen(tables: Mapping[str, pl.LazyFrame]) -> frozenset[str]:
     ).collect()["text"]
     lowered = traces.str.to_lowercase()
     found = {name for name, sign in _SIGNS.items() if lowered.str.contains(sign).any()}
-    return frozenset(found | {ALWAYS})
+    limits = tables["metrics"].filter(pl.col("name").str.starts_with("container.")).head(1)
+    return frozenset(found | ALWAYS | (frozenset() if limits.collect().is_empty() else _CONTAINERS))

@@ -105,7 +105,9 @@ def test_software_is_recognised_by_what_it_leaves() -> None:
             "frames": [{"frame_id": 1, "function": "run", "module": "uvicorn.server"}],
         }
     )
-    assert software.seen(tables) == {"Python", "SQLAlchemy", "PostgreSQL", "uvicorn"}
+    assert software.seen(tables) == {"Python", "Linux", "SQLAlchemy", "PostgreSQL", "uvicorn"}
+    limited = FixedTables({"metrics": [{"name": "container.cpu.limit", "ts_ns": 1, "value": 1}]})
+    assert software.seen(limited) == {"Python", "Linux", "Docker", "Kubernetes"}
 
 
 def test_too_slow_a_rule_is_an_error(tmp_path: Path) -> None:
