@@ -4,8 +4,9 @@ The unit is the run (a capture, or where there is one a block of its time), neve
 requests of one run share its luck, and a test over pooled requests calls noise a change more often
 than not. Welch's test over one figure a run, and a minimum effect beside it, do not.
 
-A family of tests is corrected for its size: by Holm's method where one false alarm spoils the whole
-answer (a gate), by Benjamini and Hochberg's where the answer is a list to be read on (a comparison).
+A family of tests is corrected for its size: by Holm's method where one false alarm spoils the
+whole answer (a gate), by Benjamini and Hochberg's where the answer is a list to be read on (a
+comparison).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MINIMUM_RUNS = 2
 """So many runs a side give a variance at all; five a side find what matters (docs/numbers.md)."""
 
 
-class Test(NamedTuple):
+class Change(NamedTuple):
     """One figure on two sides: means, the change, its confidence interval, and the p of no change.
 
     Change and interval are relative to `before` (0.1 is a tenth more) when `relative`, otherwise in
@@ -48,7 +49,7 @@ class Test(NamedTuple):
     relative: bool
 
 
-def test(before: Floats, after: Floats, *, relative: bool = True) -> Test:
+def compare_runs(before: Floats, after: Floats, *, relative: bool = True) -> Change:
     """Compare one figure a run (NaN: not known in that run) on two sides by Welch's test.
 
     A relative change is tested on logarithms: noise of a latency is a factor, and `before` and
@@ -64,11 +65,12 @@ def test(before: Floats, after: Floats, *, relative: bool = True) -> Test:
     low, high, p = _welch(before, after)
     change = other - one
     if logarithmic:
-        factors = [math.expm1(value) for value in (change, low, high)]
-        return Test(math.exp(one), math.exp(other), *factors, p, True)
+        change, low, high = (math.expm1(value) for value in (change, low, high))
+        return Change(math.exp(one), math.exp(other), change, low, high, p, True)
     if relative and one > 0:
-        return Test(one, other, *(value / one for value in (change, low, high)), p, True)
-    return Test(one, other, change, low, high, p, False)
+        change, low, high = (value / one for value in (change, low, high))
+        return Change(one, other, change, low, high, p, True)
+    return Change(one, other, change, low, high, p, False)
 
 
 def _mean(values: Floats) -> float:
@@ -111,14 +113,16 @@ def adjusted(p: Floats, method: Method) -> Floats:
     return result
 
 
-def verdict(one: Test, p_adjusted: float, *, minimum_effect: float = MINIMUM_EFFECT) -> Verdict:
+def verdict(one: Change, p_adjusted: float, *, minimum_effect: float = MINIMUM_EFFECT) -> Verdict:
     """Return what a test says once its p is corrected: significant and large enough, or not.
 
-    A change that is not relative has no minimum effect here: its unit is the caller's.
+    The minimum effect is relative, or in the figure's unit, as the change is.
     """
     if not math.isfinite(p_adjusted):
         return "not tested"
-    if p_adjusted >= LEVEL or (one.relative and _size(one.change) < math.log1p(minimum_effect)):
+    size = _size(one.change) if one.relative else abs(one.change)
+    least = math.log1p(minimum_effect) if one.relative else minimum_effect
+    if p_adjusted >= LEVEL or size < least:
         return "no evidence"
     return "grew" if one.change > 0 else "shrank"
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import significance
-from perfkit.analysis.significance import LEVEL, adjusted, verdict
+from perfkit.analysis.significance import LEVEL, adjusted, compare_runs, verdict
 from perfkit.analysis.student import critical, two_sided_p
 
 # Abramowitz and Stegun, table 26.10: two-sided 5 % and 1 %.
@@ -57,7 +56,7 @@ def test_welch_as_in_a_published_example() -> None:
     # Ruxton (2006) asks for Welch; the figures are those of R's t.test(extra ~ group, data = sleep).
     before = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
     after = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
-    one = significance.test(before, after, relative=False)
+    one = compare_runs(before, after, relative=False)
     assert one.change == pytest.approx(1.58)
     assert one.p == pytest.approx(0.07939414, abs=1e-8)
 
@@ -96,12 +95,12 @@ def test_corrections_equal_their_definitions(p: list[float]) -> None:
 
 
 def test_a_change_has_to_be_sure_and_large() -> None:
-    sure = significance.test(np.array([100.0, 101, 99, 100]), np.array([103.0, 104, 102, 103]))
+    sure = compare_runs(np.array([100.0, 101, 99, 100]), np.array([103.0, 104, 102, 103]))
     assert sure.p < 0.01
     assert verdict(sure, sure.p) == "no evidence"  # 3 % is nothing to report
     assert verdict(sure, sure.p, minimum_effect=0.02) == "grew"
     assert verdict(sure, 0.5, minimum_effect=0.02) == "no evidence"
-    back = significance.test(np.array([200.0, 202, 198]), np.array([100.0, 101, 99]))
+    back = compare_runs(np.array([200.0, 202, 198]), np.array([100.0, 101, 99]))
     assert verdict(back, back.p) == "shrank"
     assert back.change == pytest.approx(-0.5, abs=0.001)
     assert back.low < back.change < back.high
@@ -111,20 +110,20 @@ def test_a_change_has_to_be_sure_and_large() -> None:
     ("before", "after"), [([], [1.0, 2.0]), ([1.0], [2.0]), ([math.nan, 1.0], [2.0, 3.0]), ([], [])]
 )
 def test_too_few_runs_are_not_tested(before: list[float], after: list[float]) -> None:
-    one = significance.test(np.array(before), np.array(after))
+    one = compare_runs(np.array(before), np.array(after))
     assert math.isnan(one.p)
     assert verdict(one, one.p) == "not tested"
 
 
 def test_runs_without_any_noise() -> None:
-    same = significance.test(np.array([2.0, 2.0]), np.array([2.0, 2.0]))
+    same = compare_runs(np.array([2.0, 2.0]), np.array([2.0, 2.0]))
     assert (same.p, same.change, verdict(same, same.p)) == (1.0, 0.0, "no evidence")
-    other = significance.test(np.array([2.0, 2.0]), np.array([3.0, 3.0]))
+    other = compare_runs(np.array([2.0, 2.0]), np.array([3.0, 3.0]))
     assert (other.p, verdict(other, other.p)) == (0.0, "grew")
 
 
 def test_figures_of_zero_are_compared_as_they_are() -> None:
-    one = significance.test(np.array([0.0, 0.0, 0.0]), np.array([0.1, 0.12, 0.11]))
+    one = compare_runs(np.array([0.0, 0.0, 0.0]), np.array([0.1, 0.12, 0.11]))
     assert not one.relative
     assert one.change == pytest.approx(0.11)
     assert verdict(one, one.p) == "grew"
@@ -136,7 +135,7 @@ def share_called(change: float, runs: int, *, trials: int, seed: int) -> float:
     called = 0
     for _ in range(trials):
         before, after = (factor * (1 + random.normal(0, 0.05, runs)) for factor in (1, 1 + change))
-        one = significance.test(before, after)
+        one = compare_runs(before, after)
         called += verdict(one, one.p) == "grew"
     return called / trials
 
