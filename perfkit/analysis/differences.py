@@ -49,9 +49,9 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 
 COLUMNS = {
-    "kind": "`endpoint`, `component`, `query` or `resource`",
+    "kind": "`endpoint`, `tool`, `component`, `query` or `resource`",
     "service": "service; null for the host",
-    "name": "the endpoint, component, statement or metric",
+    "name": "the endpoint, tool, component, statement or metric",
     "detail": "category of a component, id of a query, attributes of a metric",
     "measure": "which figure: a percentile, `mean_ns`, `error_ratio`; `critical_ns`, `calls` and "
     "`total_ns` are per request; `value` of a metric",
@@ -82,12 +82,23 @@ class Figure(NamedTuple):
 
 def endpoints(contrast: Contrast) -> pl.DataFrame:
     """Return percentiles, mean and errors of every endpoint."""
+    return _latencies(contrast, "endpoint", pl.lit(True), pl.col("endpoint"), pl.col("service"))
 
+
+def tools(contrast: Contrast) -> pl.DataFrame:
+    """Return percentiles, mean and errors of the requests (entries) to every tool."""
+    with_tool = pl.col("entry") & pl.col("tool").is_not_null()
+    return _latencies(contrast, "tool", with_tool, pl.col("tool"), pl.lit(None, dtype=pl.String))
+
+
+def _latencies(
+    contrast: Contrast, kind: str, of: pl.Expr, name: pl.Expr, service: pl.Expr
+) -> pl.DataFrame:
     def read(part: Part) -> pl.DataFrame:
-        requests = part.tables.frame("requests")
+        requests = part.tables.frame("requests").filter(of)
         return requests.select(
-            service="service",
-            name="endpoint",
+            service=service,
+            name=name,
             detail=pl.lit(None, dtype=pl.String),
             run=pl.Series(part.run_of_row[requests["request_row"].to_numpy()]),
             duration=pl.col("duration_ns"),
@@ -105,15 +116,18 @@ def endpoints(contrast: Contrast) -> pl.DataFrame:
     figures = {name: marks[:, place] for place, name in enumerate(_LEVELS)}
     figures["mean_ns"] = _divide(cells.sums(weight * duration), count)
     figures["error_ratio"] = _divide(cells.sums(weight * cells.column("failed")), count)
-    known = {
-        name: np.where(requests >= _FEWEST[name], values, np.nan)
-        for name, values in figures.items()
-    }
     return tested(
         contrast,
-        "endpoint",
+        kind,
         cells.things,
-        [Figure(name, cells.grid(v), name == "error_ratio") for name, v in known.items()],
+        [
+            Figure(
+                measure,
+                cells.grid(np.where(requests >= _FEWEST[measure], values, np.nan)),
+                share=measure == "error_ratio",
+            )
+            for measure, values in figures.items()
+        ],
     )
 
 
