@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("startup", "spans", "samples", "recording", "page")
+BENCHMARKS = ("startup", "spans", "samples", "recording", "page", "compare")
 
 
 def main(names: list[str]) -> int:

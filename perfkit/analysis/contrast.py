@@ -134,6 +134,7 @@ def of_moment(capture: Capture, at_ns: int, filters: Filters | None = None) -> C
     """Compare the requests that began before a moment with those that began from it on."""
     tables = Tables(capture, filters)
     entries = _entries(tables)
+    at_ns = max(-_EVER, min(at_ns, _EVER))
     side = (entries["start_ns"] >= at_ns).cast(pl.Int64).to_numpy()
     moment = timestamp(at_ns)
     names = (f"before {moment}", f"from {moment}")
@@ -148,14 +149,14 @@ def of_moment(capture: Capture, at_ns: int, filters: Filters | None = None) -> C
 
 
 def of_endpoints(
-    capture: Capture, before: str, after: str, filters: Filters | None = None
+    capture: Capture, names: tuple[str, str], filters: Filters | None = None
 ) -> Contrast:
     """Compare one endpoint with another, named with their method or by path alone."""
     tables = Tables(capture, filters)
     entries = _entries(tables)
     path = pl.col("endpoint").str.splitn(" ", 2).struct.field("field_1")
     side = np.full(entries.height, -1)
-    for number, name in enumerate((before, after)):
+    for number, name in enumerate(names):
         named = entries.select((pl.col("endpoint") == name) | (path == name).fill_null(False))
         side[named.to_series().to_numpy()] = number
         if number not in side:
@@ -163,24 +164,24 @@ def of_endpoints(
             raise UsageError(
                 f"no request to endpoint {name!r}", hint=f"there are: {', '.join(known) or 'none'}"
             )
-    return _within(tables, entries, side, (before, after), "endpoints")
+    return _within(tables, entries, side, names, "endpoints")
 
 
 def of_predicates(
-    capture: Capture, before: str, after: str, filters: Filters | None = None
+    capture: Capture, texts: tuple[str, str], filters: Filters | None = None
 ) -> Contrast:
     """Compare the requests for which one SQL predicate holds with those for which another does."""
     tables = Tables(capture, filters)
     entries = _entries(tables)
-    chosen = [entries["request_row"].is_in(_holding(entries, text)) for text in (before, after)]
+    chosen = [entries["request_row"].is_in(_holding(entries, text)) for text in texts]
     both = int((chosen[0] & chosen[1]).sum())
     if both:
         raise UsageError(
-            f"{both} requests are on both sides: {before!r} and {after!r}",
+            f"{both} requests are on both sides: {texts[0]!r} and {texts[1]!r}",
             hint="write predicates of which only one can hold",
         )
     side = np.where(chosen[0].to_numpy(), 0, np.where(chosen[1].to_numpy(), 1, -1))
-    return _within(tables, entries, side, (before, after), "predicates")
+    return _within(tables, entries, side, texts, "predicates")
 
 
 def of_tail(capture: Capture, filters: Filters | None = None) -> Contrast:

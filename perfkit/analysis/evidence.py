@@ -12,9 +12,6 @@ from perfkit.analysis.votes import Calls, Votes
 _COMPONENTS = 10
 """So many of the first components get evidence."""
 
-_MIN_SHARE = 0.01
-"""What gets less than a hundredth of the votes is not worth a line."""
-
 SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(("component", "reason", "operation", "callee", "child"), pl.String()),
     **dict.fromkeys(("before", "after", "votes"), pl.Float64()),
@@ -35,27 +32,24 @@ COLUMNS = {
 def evidence(
     calls: Calls, votes: Votes, normal: Bools, judged: Bools, ranking: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return up to three lines a component of the first ones in `ranking`, as `SCHEMA`."""
+    """Return a line (`SCHEMA`) for each score above 0 of the first components in `ranking`."""
     lines = []
     numbers = {name: number for number, name in enumerate(calls.owners)}
     excess, unusual = votes.excess * calls.weight, votes.unusual * calls.weight
-    for component in ranking["component"].head(_COMPONENTS):
+    for row in ranking.head(_COMPONENTS).iter_rows(named=True):
+        component = row["component"]
         mine = calls.owner == numbers[component]
-        slow = _strongest(calls.operation, np.where(mine, excess, 0.0))
-        if slow is not None and excess[mine].sum() > _MIN_SHARE * excess.sum():
-            of = calls.operation == slow
+        if row["latency_score"] > 0:
+            of = calls.operation == _strongest(calls.operation, np.where(mine, excess, 0.0))
             means = [_mean(calls.own, of & side) for side in (normal, judged)]
             lines.append((component, "slower", *_names(calls, of), None, *means, excess[of].sum()))
-        odd = _strongest(calls.place, np.where(mine, unusual, 0.0))
-        if odd is not None and unusual[mine].sum() > _MIN_SHARE * unusual.sum():
-            of = calls.place == odd
+        if row["behaviour_score"] > 0:
+            of = calls.place == _strongest(calls.place, np.where(mine, unusual, 0.0))
             lines.append((component, *_odd(calls, of, normal, judged), unusual[of].sum()))
     return pl.DataFrame(lines, schema=SCHEMA, orient="row")
 
 
-def _strongest(group: Ints, strength: Floats) -> int | None:
-    if not strength.any():
-        return None
+def _strongest(group: Ints, strength: Floats) -> int:
     return int(np.bincount(group, strength).argmax())
 
 

@@ -68,7 +68,7 @@ def compare_runs(before: Floats, after: Floats, *, relative: bool = True) -> Cha
         change, low, high = (math.expm1(value) for value in (change, low, high))
         return Change(math.exp(one), math.exp(other), change, low, high, p, True)
     if relative and one > 0:
-        change, low, high = (value / one for value in (change, low, high))
+        change, low, high = (max(value / one, -1.0) for value in (change, low, high))
         return Change(one, other, change, low, high, p, True)
     return Change(one, other, change, low, high, p, False)
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write the self-contained HTML report of a capture.",
     "show": "Say in the terminal what is wrong and what to do first.",
     "query": "Run SQL over every table of a capture, captured and derived.",
+    "compare": "Say what changed between two captures or populations, and what made it.",
     "rules": "List, explain, check and test the rules.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",
     "demo": "Capture, analyse and report a real workload with planted problems.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 
 from perfkit import units
 from perfkit.cli import text
+from perfkit.cli.data import jsonable
 from perfkit.cli.options import (
     filter_options,
     make_choice,
@@ -241,15 +241,4 @@ def _as_data(tables: Tables, outcomes: list[Outcome]) -> dict[str, Any]:
     }
     for _, name, _ in _TABLES:
         data[name] = _largest_first(tables, name).head(_MOST_IN_JSON).to_dicts()
-    return {key: _jsonable(value) for key, value in data.items()}
-
-
-def _jsonable(value: Any) -> Any:
-    """Replace what JSON has no word for: NaN and infinities become null."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return {key: jsonable(value) for key, value in data.items()}

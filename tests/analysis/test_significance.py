@@ -53,7 +53,7 @@ def test_the_critical_value_has_its_level(level: float, freedom: float) -> None:
 
 
 def test_welch_as_in_a_published_example() -> None:
-    # Ruxton (2006) asks for Welch; the figures are those of R's t.test(extra ~ group, data = sleep).
+    # What R answers to t.test(extra ~ group, data = sleep).
     before = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
     after = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
     one = compare_runs(before, after, relative=False)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from perfkit.analysis import contrast
+from perfkit.analysis.root_cause import Causes, rank
+from tests.analysis import shop
+
+
+def causes(change: shop.Change | None, *, seed: int = 2) -> Causes:
+    before, after = shop.capture(seed=1), shop.capture(seed=seed, change=change)
+    return rank(contrast.of_captures([before], [after]))
+
+
+def first(found: Causes) -> str:
+    assert found.ranking["score"][0] > 0
+    name: str = found.ranking["component"][0]
+    return name
+
+
+@pytest.mark.parametrize(
+    ("name", "component"),
+    [
+        ("GET /user", "users"),
+        ("GET /stock", "stock"),
+        ("GET /orders", "orders"),
+        ("GET /cart", "gateway"),
+        # The time between client and server is the callee's: its network, its queue.
+        ("call stock", "stock"),
+        ("call users", "users"),
+        # A database that one service alone calls is part of it.
+        ("SELECT users", "users"),
+    ],
+)
+@pytest.mark.parametrize("factor", [2.0, 20.0])
+def test_what_got_slower_is_named(name: str, component: str, factor: float) -> None:
+    found = causes(shop.slower(name, factor))
+    assert first(found) == component
+    top = found.ranking.row(0, named=True)
+    rest = found.ranking.filter(found.ranking["component"] != component)
+    assert top["latency_score"] > 2 * rest["latency_score"].max()  # type: ignore[operator]
+    assert top["explained_ratio"] > 0.8
+    (why,) = found.evidence.filter(component=component).to_dicts()
+    assert (why["reason"], why["operation"]) == ("slower", name)
+    assert why["after"] / why["before"] == pytest.approx(factor, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "component"),
+    [("GET /stock", "stock"), ("GET /orders", "orders"), ("GET /user", "users")],
+)
+def test_errors_count_where_they_begin(name: str, component: str) -> None:
+    found = causes(shop.broken(name))
+    assert first(found) == component
+    rest = found.ranking.filter(found.ranking["component"] != component)
+    assert rest["behaviour_score"].max() == 0
+
+
+def test_who_no_longer_calls_is_named_and_not_who_is_no_longer_called() -> None:
+    found = causes(shop.without("call stock"))
+    assert first(found) == "orders"
+    (why,) = found.evidence.filter(component="orders").to_dicts()
+    assert (why["reason"], why["operation"]) == ("calls", "GET /orders")
+    assert (why["child"], why["before"], why["after"]) == ("call stock → stock", 1.0, 0.0)
+
+
+def test_a_callee_that_sends_no_spans_any_more_is_named() -> None:
+    assert first(causes(shop.without("GET /stock"))) == "stock"
+
+
+def test_who_repeats_calls_is_named_although_each_is_as_fast_as_before() -> None:
+    found = causes(shop.repeated("SELECT stock", 12))
+    assert first(found) == "stock"
+    assert found.ranking["latency_score"][0] > 0.3
+
+
+def test_a_component_that_several_call_and_that_sends_no_spans_stands_for_itself() -> None:
+    def shared(spans: list[shop.Span], noise: random.Random) -> list[shop.Span]:
+        return [
+            dict(span, db_system="postgresql", db_statement=span["name"], peer="db")
+            if span["name"].startswith("SELECT")
+            else span
+            for span in spans
+        ]
+
+    def slow(spans: list[shop.Span], noise: random.Random) -> list[shop.Span]:
+        slowed = shop.slower("SELECT users", 9)(shop.slower("SELECT stock", 9)(spans, noise), noise)
+        return shared(slowed, noise)
+
+    before, after = shop.capture(seed=1, change=shared), shop.capture(seed=2, change=slow)
+    assert first(rank(contrast.of_captures([before], [after]))) == "db"
+
+
+def test_nothing_is_named_when_nothing_changed() -> None:
+    for seed in range(2, 12):
+        assert causes(None, seed=seed).ranking["score"].max() < 0.25
+
+
+def test_without_span_kinds_the_gap_is_still_the_callees() -> None:
+    def bare(change: shop.Change | None) -> shop.Change:
+        def stripped(spans: list[shop.Span], noise: random.Random) -> list[shop.Span]:
+            return [
+                dict(span, kind="unspecified")
+                for span in (change(spans, noise) if change else spans)
+            ]
+
+        return stripped
+
+    before = shop.capture(seed=1, change=bare(None))
+    after = shop.capture(seed=2, change=bare(shop.slower("call stock", 30)))
+    assert first(rank(contrast.of_captures([before], [after]))) == "stock"
+
+
+def test_one_request_on_a_side_is_ranked_without_an_error() -> None:
+    one = rank(contrast.of_captures([shop.capture(1)], [shop.capture(1, seed=2)]))
+    assert set(one.ranking["component"]) == {"gateway", "users", "orders", "stock"}
