@@ -25,20 +25,29 @@ how a program waits for work. Our own estimates."""
 _PLACE = ("kind", "function", "file", "line", "waits_in", "waits_in_module")
 
 
-def compute(tables: Tables) -> pl.DataFrame:
-    """Return the table `lock_waits`, most waiting first."""
+def compute_samples(tables: Tables) -> pl.DataFrame:
+    """Return the table `wait_samples`."""
     if tables.filters.by_request:
-        return all_requests(tables).frame(DERIVED.name)
+        return all_requests(tables).frame(SAMPLES.name)
     paths = tables.frame("call_paths")
     rows = _waiting(tables, paths)
     samples = tables.frame("ordered_samples")
     waiting = pl.concat([_named(rows), _bare_locks(rows, samples, paths)], how="diagonal_relaxed")
     if waiting.is_empty():
-        return pl.DataFrame(schema={name: _SCHEMA[name] for name in COLUMNS})
+        return pl.DataFrame(schema={name: _SCHEMA[name] for name in SAMPLE_COLUMNS})
     waiting = waiting.join(_busy(tables, paths), on="thread", how="left").join(
         _in_requests(tables, waiting["sample_row"]), on="sample_row", how="left"
     )
-    waiting = _placed(waiting, paths)
+    return _placed(waiting, paths).select(
+        pl.col(name).cast(_SCHEMA[name]) for name in SAMPLE_COLUMNS
+    )
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return the table `lock_waits`, most waiting first."""
+    waiting = tables.frame(SAMPLES.name)
+    if waiting.is_empty():
+        return pl.DataFrame(schema={name: _SCHEMA[name] for name in COLUMNS})
     places = waiting.group_by(*_PLACE).agg(
         wait_ns=pl.col("duration_ns").sum(),
         waits=pl.col("run").n_unique().cast(pl.Int64),
@@ -167,9 +176,12 @@ def _most_at_once(waiting: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-_INTEGERS = ("wait_ns", "waits", "max_wait_ns", "threads", "max_waiting", "request_ns")
+_INTEGERS = (
+    *("wait_ns", "waits", "max_wait_ns", "threads", "max_waiting", "request_ns"),
+    *("sample_row", "ts_ns", "duration_ns", "pid", "thread", "busy_ns"),
+)
 _SCHEMA: dict[str, pl.DataType] = {
-    **dict.fromkeys(_PLACE, pl.String()),
+    **dict.fromkeys((*_PLACE, "run"), pl.String()),
     "line": pl.Int32(),
     **dict.fromkeys(_INTEGERS, pl.Int64()),
     **dict.fromkeys(("share_ratio", "confidence"), pl.Float64()),
@@ -193,10 +205,30 @@ COLUMNS = {
     "confidence": "how certain it is, from 0 to 1, that they wait and for this",
 }
 
+SAMPLE_COLUMNS = {
+    **{name: COLUMNS[name] for name in _PLACE},
+    "run": "one wait: rows of one run follow one another on one thread",
+    "sample_row": "the sample, a row of `ordered_samples`",
+    "ts_ns": "when it was first seen",
+    "duration_ns": "how long it stayed",
+    "pid": "process",
+    "thread": "number of the thread in the capture",
+    "request_ns": "the part that is known to belong to a request",
+    "busy_ns": "time in which the thread had anything to do in all of the capture",
+    "confidence": "how certain it is that the thread waits, and for this",
+}
+
+SAMPLES = Derived(
+    "wait_samples",
+    "one sample of a thread that waits for another one",
+    ("ordered_samples", "call_paths", "sample_spans"),
+    compute_samples,
+    SAMPLE_COLUMNS,
+)
 DERIVED = Derived(
     "lock_waits",
     "one place in the program where threads wait",
-    ("ordered_samples", "call_paths", "sample_spans"),
+    ("wait_samples",),
     compute,
     COLUMNS,
 )

@@ -57,18 +57,24 @@ def _put_down(full: pl.DataFrame, seen: pl.DataFrame, waiters: list[str]) -> pl.
     )
 
 
-def _from_spans(tables: Tables) -> pl.DataFrame:
-    """Return one row a service whose spans say that a connection was taken after a wait."""
-    spans = (
+def checkouts(tables: Tables) -> pl.DataFrame:
+    """Return the spans that say that a connection was taken after a wait."""
+    of_span = ("service", "instance", "pid", "start_ns", "end_ns", "duration_ns", "adjusted_count")
+    return (
         tables["tree"]
         .filter(
             pl.col("name").str.contains(_CHECKOUT)
             & pl.col("db_system").is_not_null()
             & (pl.col("duration_ns") >= _MIN_SPAN_NS)
         )
-        .select("service", "start_ns", "end_ns", "duration_ns", "adjusted_count", "db_system")
+        .select(*of_span, "db_system")
         .collect()
     )
+
+
+def _from_spans(tables: Tables) -> pl.DataFrame:
+    """Return one row a service whose spans say that a connection was taken after a wait."""
+    spans = checkouts(tables)
     services = spans.group_by("service").agg(
         pl.col("db_system").mode().sort().first().alias("pool"),
         wait_ns=(pl.col("duration_ns") * pl.col("adjusted_count")).sum().round(),

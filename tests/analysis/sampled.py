@@ -138,7 +138,9 @@ _TREE: dict[str, pl.DataType] = {
         pl.Int64(),
     ),
     **dict.fromkeys(("skew_ns", "trace_hi", "trace_lo", "pid", "thread_id"), pl.Int64()),
-    **dict.fromkeys(("service", "name", "db_system", "entry_endpoint", "entry_tool"), pl.String()),
+    **dict.fromkeys(
+        ("service", "instance", "name", "db_system", "entry_endpoint", "entry_tool"), pl.String()
+    ),
     "duplicate": pl.Boolean(),
     "adjusted_count": pl.Float64(),
 }
