@@ -52,7 +52,7 @@ class CaptureInfo:
     perfkit_version: str = ""
     git_commit: str | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a source: `name` (py-spy, psutil, otlp, import), its settings and what it saw."""
+    """One entry a source: `name` (py-spy, resources, otlp, import), its settings, what it saw."""
     anchors: dict[str, int] = field(default_factory=dict)
     """`wall_ns` and `monotonic_ns`, read together when recording began."""
     rows: dict[str, int] = field(default_factory=dict)

@@ -29,7 +29,6 @@ OWNERS = {
     "yaml": {"rules", "advice", "config"},
     "jinja2": {"report"},
     "plotly": {"report"},
-    "psutil": {"collect"},
 }
 
 
@@ -102,7 +101,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
         "import sys; from perfkit.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'polars', 'pandas', 'plotly', 'jinja2', 'psutil', 'numpy', 'sqlglot', 'yaml'}\n"
+        "heavy = {'polars', 'pandas', 'plotly', 'jinja2', 'numpy', 'sqlglot', 'yaml'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/: tables, commands, and the schemas of perfkit.yaml and rules.
+"""Writes the generated pages of docs/: tables, metrics, commands, and the JSON schemas.
 
 `python -m tools.reference [FOLDER]` writes them; a test fails when they no longer match the code.
 """
@@ -15,6 +15,7 @@ import click
 from perfkit import model
 from perfkit.analysis import DERIVED
 from perfkit.cli.main import COMMANDS, config_schema, main
+from perfkit.collect.resources import catalogue
 from perfkit.rules.schema import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -50,6 +51,33 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def metrics_page() -> str:
+    """List every metric that perfkit measures itself."""
+    lines = [
+        "# The resource metrics",
+        "",
+        "Generated from the code (`make reference`). `perfkit record` reads these once a second",
+        "from /proc and /sys into the table `metrics`, and more seldom only where that would take",
+        "more than 0.5 % of a core (very many processes, threads or sockets). Rows of a process",
+        "and of its control group have `pid N` as their instance, those of the machine its host",
+        "name; those of the network are of the network namespace that the process is in. What",
+        "the kernel does not say, or hides from the user who records, is left out.",
+        "",
+        "A `gauge` is the value as it is at that moment, a `counter` a sum that only grows: the",
+        "table `metric_stats` makes a rate of it. Names follow OpenTelemetry's semantic",
+        "conventions; those marked * are perfkit's own, because the conventions have none.",
+        "",
+        "| metric | unit | kind | attributes | meaning | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    for metric in catalogue.METRICS:
+        own = " *" if catalogue.is_own(metric) else ""
+        attributes = ", ".join(f"`{name}`" for name in metric.attributes)
+        name = f"`{metric.name}`{own} | `{metric.unit}` | {metric.kind}"
+        lines += [f"| {name} | {attributes} | {_cell(metric.doc)} | {metric.source} |"]
+    return "\n".join(lines) + "\n"
+
+
 def commands_page() -> str:
     """Show the help of every command."""
     lines = ["# The commands", "", "Generated from the commands' own help (`make reference`)."]
@@ -78,6 +106,7 @@ def pages() -> dict[str, str]:
     """Return file name -> content of every generated page."""
     return {
         "tables.md": tables_page(),
+        "metrics.md": metrics_page(),
         "commands.md": commands_page(),
         "perfkit.schema.json": _json(config_schema()),
         "rule.schema.json": _json(schema()),

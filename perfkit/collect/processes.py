@@ -9,8 +9,6 @@ import signal
 from collections.abc import Iterable
 from functools import lru_cache
 
-import psutil
-
 _PYTHON_NAME = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*t?(?:-dbg)?(?: \(deleted\))?$")
 _PYTHON_LIBRARY = re.compile(rb"/libpython\d[\d.]*[a-z]*\.so")
 
@@ -58,8 +56,18 @@ def tree(root: int) -> list[int]:
         for pid in found:
             found.extend(_children(pid))
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        with contextlib.suppress(psutil.Error):
-            return [root, *(child.pid for child in psutil.Process(root).children(recursive=True))]
+        return _tree_by_parents(root)
+    return found
+
+
+def _tree_by_parents(root: int) -> list[int]:
+    below: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := _stat(int(name))):
+            below.setdefault(int(fields[1]), []).append(int(name))
+    found = [root]
+    for pid in found:
+        found.extend(below.get(pid, ()))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perfkit.collect import access, processes
 from perfkit.collect.command import Command
-from perfkit.collect.resources import ResourceSampler
+from perfkit.collect.resources.sampler import ResourceSampler
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
 from perfkit.collect.store import Store
 from perfkit.collect.threads import ThreadWatcher
@@ -290,7 +290,7 @@ class Recording:
         if self._stacks is not None:
             self._describe_stacks(info, self._stacks)
         if self._resources is not None:
-            info.sources.append({"name": "psutil", "version": _version("psutil"), "interval_s": 1})
+            _describe_resources(info, self._resources)
         if self._receiver is not None:
             received, refused = self._receiver.received, self._receiver.refused
             info.sources.append(
@@ -340,6 +340,13 @@ class Recording:
             info.note("No stacks: no Python process was found under the command.")
         if self._watcher is not None and self._watcher.unwatched:
             info.note("Some threads were too many to watch: whether they ran is not known.")
+
+
+def _describe_resources(info: CaptureInfo, resources: ResourceSampler) -> None:
+    interval_s = round(resources.max_interval_s, 1)
+    info.sources.append({"name": "resources", "interval_s": interval_s})
+    if resources.unmeasured:
+        info.note(f"Of {resources.unmeasured} processes no metrics were recorded: too many.")
 
 
 def _version(distribution: str) -> str | None:

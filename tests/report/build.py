@@ -207,7 +207,7 @@ def write_capture(
             writer.info.sources.append({"name": "py-spy", "rate_hz": 100})
         if with_metrics:
             add_metrics(writer, requests / len(THREADS) * 0.3)
-            writer.info.sources.append({"name": "psutil", "interval_s": 0.5})
+            writer.info.sources.append({"name": "resources", "interval_s": 0.5})
         if hostile:
             writer.lose("spans", 3, hostile)
             writer.note(hostile)
