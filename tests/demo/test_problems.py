@@ -185,7 +185,9 @@ def test_hot_code_builds_a_tls_context_for_each_call(
 def test_lock_waits_in_a_span_of_its_own(gateway: Gateway) -> None:
     gateway.call_together(3, "reserve-voucher", campaign="spring")
     waits = gateway.spans("acquire voucher lock")
-    assert len({span.attributes["thread.id"] for span in waits}) == 3  # type: ignore[index]
+    assert len(waits) == 3
+    # On a busy machine a worker thread may be done in time to serve the next call, too.
+    assert len({span.attributes["thread.id"] for span in waits}) > 1  # type: ignore[index]
 
 
 def test_voucher_numbers_never_repeat(mended: Gateway) -> None:
