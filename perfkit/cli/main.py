@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "query": "Run SQL over every table of a capture, captured and derived.",
     "compare": "Say what changed between two captures or populations, and what made it.",
     "rules": "List, explain, check and test the rules.",
+    "advice": "Keep the status of recommendations, and measure what came of them.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",
     "demo": "Capture, analyse and report a real workload with planted problems.",
 }
@@ -87,6 +88,9 @@ def _configured_defaults(ctx: click.Context) -> dict[str, Any]:
         if command != "rules"
     }
     defaults["rules"] = dict.fromkeys(("list", "show", "test"), shared)
+    defaults["advice"] = dict.fromkeys(
+        ("list", "accept", "dismiss", "done", "reopen", "verify"), shared
+    )
     return defaults
 
 

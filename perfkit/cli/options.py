@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perfkit.analysis.filters import Filters
     from perfkit.analysis.session import Tables
     from perfkit.rules.choose import Choice
+    from perfkit.rules.model import Followed, Outcome
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -84,6 +85,13 @@ def make_filters(values: dict[str, Any]) -> Filters:
     return Filters(**{name: values.pop(name) for name in list(values) if name in names})
 
 
+ledger_option = click.option(
+    "--ledger",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The status of recommendations.  [default: perfkit-advice.yaml, here or above]",
+)
+
+
 RULE_OPTIONS = ("rules", "group", "silence", "tune")
 """Options of `rule_options`: perfkit.yaml may say them once, for all commands, under `rules`."""
 
@@ -121,6 +129,18 @@ def make_choice(values: dict[str, Any]) -> Choice:
 
     folders, groups, silence, tune = (tuple(values.pop(name)) for name in RULE_OPTIONS)
     return Choice(folders, groups, silence, tune)
+
+
+def decided(
+    outcomes: list[Outcome], tables: Tables, ledger: Path | None
+) -> tuple[list[Outcome], list[Followed]]:
+    """Return the outcomes with what people decided, and what came of what they did before."""
+    from perfkit.advice import decide
+    from perfkit.advice.ledger import find, load
+
+    entries = load(ledger if ledger is not None else find(Path.cwd()))
+    known = decide.applied(outcomes, entries, tables, dt.datetime.now(dt.UTC).date())
+    return known, decide.followed(entries, outcomes, tables)
 
 
 def open_tables(path: Path, filters: Filters) -> Tables:

@@ -11,7 +11,9 @@ from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.files import check_writable, write_whole
 from perfkit.cli.options import (
+    decided,
     filter_options,
+    ledger_option,
     make_choice,
     make_filters,
     open_tables,
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 @click.option("--title", help="Heading of the report; the capture's name when not given.")
 @filter_options
 @rule_options
-def command(capture: Path, output: Path | None, title: str | None, **options: Any) -> None:
+@ledger_option
+def command(
+    capture: Path, output: Path | None, title: str | None, ledger: Path | None, **options: Any
+) -> None:
     """Write the report of CAPTURE as one HTML file that needs no network and no server.
 
     It says what is wrong and what to do first, and shows flame graphs of requests and of code, slow
@@ -50,11 +55,11 @@ def command(capture: Path, output: Path | None, title: str | None, **options: An
         from perfkit.rules.choose import choose
         from perfkit.rules.evaluate import run
 
-        outcomes = run(choose(choice), tables)
+        outcomes, followed = decided(run(choose(choice), tables), tables, ledger)
         progress.show("drawing the report", force=True)
         from perfkit.report.render import build
 
-        page = build(tables, outcomes, title=title or name)
+        page = build(tables, outcomes, title=title or name, followed=followed)
         size = write_whole(target, page.html.encode("utf-8", "replace"))
     for line in page.failed:
         click.echo(f"perfkit: warning: {text.plain(line)}", err=True)

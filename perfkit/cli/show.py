@@ -12,7 +12,9 @@ from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.data import jsonable
 from perfkit.cli.options import (
+    decided,
     filter_options,
+    ledger_option,
     make_choice,
     make_filters,
     open_tables,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from perfkit.analysis.session import Tables
-    from perfkit.rules.model import Finding, Outcome
+    from perfkit.rules.model import Finding, Followed, Outcome
 
 _SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": None}
 _TOP = 10
@@ -36,20 +38,22 @@ _MOST_IN_JSON = 100
 @click.argument("capture", type=click.Path(path_type=Path))
 @filter_options
 @rule_options
+@ledger_option
 @click.option("--json", "as_json", is_flag=True, help="Write the same answers as JSON.")
-def command(capture: Path, as_json: bool, **options: Any) -> None:
+def command(capture: Path, as_json: bool, ledger: Path | None, **options: Any) -> None:
     """Say what is wrong in CAPTURE and what to do first, then show where the time went."""
     choice = make_choice(options)
     tables = open_tables(capture, make_filters(options))
     from perfkit.rules.choose import choose
     from perfkit.rules.evaluate import run
 
-    outcomes = run(choose(choice), tables)
+    outcomes, followed = decided(run(choose(choice), tables), tables, ledger)
     if as_json:
-        click.echo(json.dumps(_as_data(tables, outcomes), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(_as_data(tables, outcomes, followed), indent=1, ensure_ascii=False))
         return
     _show_head(tables)
     _show_findings(outcomes)
+    _show_followed(followed)
     for title, table, columns in _TABLES:
         _show_table(tables, title, table, columns)
     _show_health(tables, outcomes)
@@ -82,18 +86,28 @@ def _show_head(tables: Tables) -> None:
 
 
 def _show_findings(outcomes: list[Outcome]) -> None:
-    from perfkit.rules.evaluate import findings
+    from perfkit.rules.evaluate import dismissed, findings
 
     found = findings(outcomes)
     text.heading("What to do first")
     if not found:
         looked = sum(outcome.state == "quiet" for outcome in outcomes)
         click.echo(f"Nothing found: {looked} rules looked and stayed quiet.")
-        return
+    for one in dismissed(outcomes):
+        note = one.decision.note if one.decision else ""
+        text.paragraph(f"dismissed: {one.title}: {note}", indent=4)
     for number, finding in enumerate(found[:_TOP], 1):
         _show_finding(number, finding)
     if len(found) > _TOP:
         click.echo(f"   … and {len(found) - _TOP} more in the report")
+
+
+def _show_followed(followed: list[Followed]) -> None:
+    if not followed:
+        return
+    text.heading("What was done, and what came of it")
+    for one in followed:
+        text.paragraph(f"{one.title}: {one.words} ({one.by}, {units.timestamp(one.at_ns)[:10]})")
 
 
 def _show_finding(number: int, finding: Finding) -> None:
@@ -107,6 +121,10 @@ def _show_finding(number: int, finding: Finding) -> None:
     if finding.risk:
         estimate.append(text.plain(finding.risk))
     estimate.append(f"effort {finding.effort}")
+    if finding.decision is not None:
+        decision = finding.decision
+        note = f": {text.plain(decision.note)}" if decision.note else ""
+        estimate.append(f"{decision.status} by {text.plain(decision.by)}{note}")
     text.paragraph(f"How: {finding.fix['summary']} ({', '.join(estimate)})", indent=4)
 
 
@@ -223,15 +241,17 @@ def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
             text.paragraph(f"- {remark}")
 
 
-def _as_data(tables: Tables, outcomes: list[Outcome]) -> dict[str, Any]:
+def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from perfkit.rules.evaluate import findings
+    from perfkit.rules.evaluate import dismissed, findings
 
     data: dict[str, Any] = {
         "capture": str(tables.capture.path),
         "facts": _facts(tables),
         "findings": [asdict(finding) for finding in findings(outcomes)],
+        "dismissed": [asdict(finding) for finding in dismissed(outcomes)],
+        "followed": [asdict(one) for one in followed],
         "rules": {outcome.rule.id: outcome.state for outcome in outcomes},
         "health": {
             "finished": tables.capture.finished,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from perfkit.analysis.session import Tables
 from perfkit.report import population
 from perfkit.report.population import Population
 from perfkit.rules import evaluate
-from perfkit.rules.model import Finding, Outcome
+from perfkit.rules.model import Finding, Followed, Outcome
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Context:
     tables: Tables
     outcomes: list[Outcome]
     title: str
+    followed: Sequence[Followed] = ()
+    """Recommendations that were done before, and what came of them."""
 
     @cached_property
     def facts(self) -> dict[str, Any]:

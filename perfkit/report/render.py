@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from perfkit.report.pack import pack
 from perfkit.report.sections import SECTIONS, Section, capture_health
 from perfkit.report.templates import environment
 from perfkit.report.text import clean, clean_all
-from perfkit.rules.model import Outcome
+from perfkit.rules.model import Followed, Outcome
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,15 @@ def render(tables: Tables, outcomes: list[Outcome], *, title: str) -> str:
     return build(tables, outcomes, title=title).html
 
 
-def build(tables: Tables, outcomes: list[Outcome], *, title: str) -> Page:
+def build(
+    tables: Tables, outcomes: list[Outcome], *, title: str, followed: Sequence[Followed] = ()
+) -> Page:
     """Return the page and the sections that failed.
 
     Raises PerfkitError when the capture or the filters are at fault: that is the user's to mend.
     Any other exception of a section becomes an error card, and the rest of the report stands.
     """
-    context = Context(tables, outcomes, title)
+    context = Context(tables, outcomes, title, followed)
     failed: list[str] = []
     built = [_section(section, context, failed) for section in SECTIONS]
     population = context.population

@@ -65,15 +65,15 @@ class Node:
         return Place(place.path, place.line + line, indent + column)
 
 
-def read(path: Path) -> Node:
+def read(path: Path, most_bytes: int = MAX_BYTES) -> Node:
     """Return the file as a tree. Raises RuleError with file, line and column."""
     start = Place(path, 1, 1)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise RuleError(f"{path}: {error.strerror or error}") from error
-    if len(raw) > MAX_BYTES:
-        raise start.error(f"larger than {MAX_BYTES // 1024} KiB, surely no rule")
+    if len(raw) > most_bytes:
+        raise start.error(f"larger than {most_bytes // 1024} KiB")
     try:
         text = raw.decode("utf-8")
         events = iter(yaml.parse(text, Loader=_LOADER))
@@ -85,7 +85,7 @@ def read(path: Path) -> Node:
         _expect(next(events), yaml.DocumentEndEvent)
         after = next(events)
         if not isinstance(after, yaml.StreamEndEvent):
-            raise _place(path, after).error("a second document; one file is one rule")
+            raise _place(path, after).error("a second document; one file holds one")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise Place(path, line, 1).error("not UTF-8") from error
@@ -111,12 +111,12 @@ def _place(path: Path, event: yaml.Event) -> Place:
 def _node(event: yaml.Event, events: Iterator[yaml.Event], path: Path, depth: int) -> Node:
     place = _place(path, event)
     if isinstance(event, yaml.AliasEvent):
-        raise place.error("aliases are not allowed in a rule; write the value again")
+        raise place.error("aliases are not allowed here; write the value again")
     if getattr(event, "anchor", None) is not None:
-        raise place.error("anchors are not allowed in a rule")
+        raise place.error("anchors are not allowed here")
     tag = getattr(event, "tag", None)
     if tag is not None:
-        raise place.error(f"the tag {tag} is not allowed in a rule")
+        raise place.error(f"the tag {tag} is not allowed here")
     if depth > MAX_DEPTH:
         raise place.error(f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(event, yaml.ScalarEvent):

@@ -39,7 +39,16 @@ def run(
 
 
 def findings(outcomes: Iterable[Outcome]) -> list[Finding]:
-    """Return all findings, the most important first."""
+    """Return the findings, the most important first, without those that people dismissed."""
+    return [one for one in _ranked(outcomes) if not one.dismissed]
+
+
+def dismissed(outcomes: Iterable[Outcome]) -> list[Finding]:
+    """Return the findings that people dismissed, the most important first."""
+    return [one for one in _ranked(outcomes) if one.dismissed]
+
+
+def _ranked(outcomes: Iterable[Outcome]) -> list[Finding]:
     return sorted((one for outcome in outcomes for one in outcome.findings), key=score.rank)
 
 

@@ -12,6 +12,7 @@ from perfkit.sql.guard import Expression, Query, Value
 
 Severity = Literal["high", "medium", "low", "info"]
 Effort = Literal["low", "medium", "high"]
+AdviceStatus = Literal["open", "accepted", "dismissed", "done"]
 State = Literal["found", "quiet", "not_applicable", "silenced", "error"]
 
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low", "info")
@@ -151,6 +152,30 @@ class BrokenRule:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What people decided about a finding."""
+
+    status: AdviceStatus
+    by: str
+    at_ns: int
+    note: str
+    """What its reader should know: why it was dismissed and until when, that it is back …"""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A recommendation that was done before this capture, and what came of it."""
+
+    fingerprint: str
+    title: str
+    by: str
+    at_ns: int
+    good: bool
+    """Whether it worked, or at least the finding is gone."""
+    words: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is wrong, with what to do about it."""
 
@@ -178,6 +203,12 @@ class Finding:
     scope: dict[str, list[str]] = field(default_factory=dict)
     first_seen_ns: int | None = None
     last_seen_ns: int | None = None
+    decision: Decision | None = None
+
+    @property
+    def dismissed(self) -> bool:
+        """Whether people decided to live with it."""
+        return self.decision is not None and self.decision.status == "dismissed"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Advice: what people decided about findings, and what came of it."""
