@@ -9,6 +9,8 @@ import polars as pl
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.span_threads import join_reason
 
+_LARGEST = 2**63 - 1
+
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `facts`, which always has one row."""
@@ -86,7 +88,9 @@ def _of_spans(tables: Tables) -> dict[str, Any]:
         span_pids=pl.col("pid").drop_nulls().unique().implode(),
     )
     row = pl.collect_all([requests, spans])
-    counts = {name: round(value or 0) for name, value in row[0].row(0, named=True).items()}
+    counts = {
+        name: min(round(value or 0), _LARGEST) for name, value in row[0].row(0, named=True).items()
+    }
     found = row[1].row(0, named=True)
     return counts | found | {"span_pids": set(found["span_pids"])}
 

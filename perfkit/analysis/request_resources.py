@@ -16,7 +16,7 @@ def with_resources(requests: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """Add `cpu_ratio` and `rss_bytes`. `requests` has pid, service and start_ns."""
     observed = (
         tables["metrics"]
-        .filter(pl.col("name").is_in(list(_METRICS)), pl.col("value").is_not_null())
+        .filter(pl.col("name").is_in(list(_METRICS)), pl.col("value") >= 0)
         .select(
             "ts_ns", "name", "value", process=pl.col("instance").fill_null(""), service="service"
         )

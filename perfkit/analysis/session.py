@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from perfkit import model
+from perfkit.analysis import plausible
 from perfkit.analysis.filters import Filters
 from perfkit.capture import Capture
 
@@ -66,7 +67,7 @@ class Tables(Mapping[str, pl.LazyFrame]):
     def _captured(self, name: str) -> pl.LazyFrame:
         if name in self._frames:
             return self._frames[name].lazy()
-        frame = self.capture.table(name)
+        frame = plausible.mended(name, self.capture.table(name))
         time = model.BY_NAME[name].time
         # Spans are cut by request, in `requests`, so that a trace is never torn.
         if time is None or name in ("spans", "span_events"):

@@ -17,6 +17,9 @@ import polars as pl
 
 from perfkit.analysis.forest import Bools, Ints, along_path, nearest_marked
 
+_FARTHEST_NS = 1 << 61
+"""No clock is farther off; damaged times must not overflow."""
+
 
 def shifts(spans: pl.DataFrame, parent: Ints, start: Ints, duration: Ints, apart: Bools) -> Ints:
     """Return by how much each span is to be moved, in ns; mostly 0.
@@ -48,7 +51,8 @@ def shifts(spans: pl.DataFrame, parent: Ints, start: Ints, duration: Ints, apart
     todo = todo[np.argsort(level[todo], kind="stable")]
     for wave in np.split(todo, np.flatnonzero(np.diff(level[todo])) + 1):
         moved = shift[top[parent[wave]]]
-        shift[wave] = _move(wave, parent, start, duration, call_of[wave], moved)
+        wanted = _move(wave, parent, start, duration, call_of[wave], moved)
+        shift[wave] = np.clip(wanted, -_FARTHEST_NS, _FARTHEST_NS)
     return shift[top]
 
 

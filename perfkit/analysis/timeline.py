@@ -93,7 +93,7 @@ def _resources(tables: Tables, bucket: pl.Expr) -> pl.DataFrame:
     }
     means = (
         tables["metrics"]
-        .filter(pl.col("name").is_in(list(names)) & pl.col("value").is_finite())
+        .filter(pl.col("name").is_in(list(names)) & (pl.col("value") >= 0))
         .with_columns(bucket)
         .group_by("bucket", "name", "service", "instance", "attributes")
         .agg(pl.col("value").mean())

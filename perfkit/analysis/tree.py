@@ -11,6 +11,7 @@ import polars as pl
 from perfkit.analysis import duplicates, parents, population, skew
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.forest import Bools, Ints, depths, nearest_marked, preorder
+from perfkit.analysis.plausible import FIRST_NS, LAST_NS
 from perfkit.analysis.session import Derived, Tables
 
 COLUMNS = {
@@ -64,9 +65,6 @@ _READ = (*_TAKEN, "parent_id", "start_ns", "duration_ns", "http_method")
 
 _CATEGORIES = ("internal", "client", "tool", "messaging", "server", "database")
 
-_LAST_NS = 1 << 62
-"""Times are cut to the years 1970 to 2116, so that a damaged one cannot make sums overflow."""
-
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Build the tree of the spans whose entries pass the filters."""
@@ -85,7 +83,7 @@ def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
     parent = reports.parent
     detached = parents.detached(spans, links, parent)
     moved = skew.shifts(spans, parent, start, end - start, detached)
-    start, end = start + moved, end + moved
+    start, end = (np.clip(time + moved, FIRST_NS, LAST_NS) for time in (start, end))
     requests = _requests(spans, parent, missing, reports.duplicate)
     entries = requests & ((nearest_marked(parent, requests)[parent] < 0) | (parent < 0) | detached)
 
@@ -153,9 +151,9 @@ def rows_or_null(rows: Ints) -> pl.Series:
 
 def _times(spans: pl.DataFrame) -> tuple[Ints, Ints, Bools]:
     """Return start, end, and where the recorded length was negative. Open spans get an end."""
-    start = spans["start_ns"].clip(0, _LAST_NS).to_numpy()
-    recorded = spans["duration_ns"].fill_null(0).clip(-1, _LAST_NS).to_numpy()
-    end = np.minimum(start + np.maximum(recorded, 0), _LAST_NS)
+    start = spans["start_ns"].clip(0, LAST_NS).to_numpy()
+    recorded = spans["duration_ns"].fill_null(0).clip(-1, LAST_NS).to_numpy()
+    end = np.minimum(start + np.maximum(recorded, 0), LAST_NS)
     still_open = spans["duration_ns"].is_null()
     if still_open.any():
         trace = ["trace_hi", "trace_lo"]

@@ -23,6 +23,10 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"kind": "client", "peer": "other:80"},
     SERVED | {"service": "other", "scope": "second"},
 )
+_TEXTS = (
+    *("name", "service", "kind", "status", "endpoint", "tool", "peer", "db_system"),
+    *("db_statement", "instance", "scope", "http_method", "tool_arguments"),
+)
 
 
 def _of_all_kinds(
@@ -138,24 +142,7 @@ SPANS: Mapping[str, Callable[[int], Iterable[S]]] = {
             number,
             *_during(number),
             _above(number),
-            **{
-                column: text
-                for column in (
-                    "name",
-                    "service",
-                    "kind",
-                    "status",
-                    "endpoint",
-                    "tool",
-                    "peer",
-                    "db_system",
-                    "db_statement",
-                    "instance",
-                    "scope",
-                    "http_method",
-                    "tool_arguments",
-                )
-            },
+            **dict.fromkeys(_TEXTS, text),
         )
         for number, text in enumerate(
             ["", "\x00", "é" * 300, "' OR 1=1 --", "{id}", "(" * 50, "\ud7ff"] * (n // 7), 1
