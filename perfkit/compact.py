@@ -109,6 +109,8 @@ class SegmentCompactor:
         samples = _name_threads(_cut(samples, meta, offset_ns))
         with contextlib.suppress(FileNotFoundError):
             samples = ThreadStates(segment.threads.read_bytes(), offset_ns).apply(samples)
+        if not meta.idle:
+            samples = samples.filter(pl.col("state").ne_missing("idle"))
         stacks, frames = self._stacks.take_new()
         # Stacks before the samples that name them: a crash leaves no sample without its stack.
         yield "frames", conform(model.FRAMES, frames)

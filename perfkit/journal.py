@@ -222,6 +222,8 @@ class StackMeta:
     until_monotonic_ns: int | None = None
     stopped_monotonic_ns: int | None = None
     """When py-spy said that it stopped, right before the last time stamp in its trace."""
+    idle: bool = True
+    """Whether the time in which threads waited is kept."""
 
     def anchor_wall_ns(self, trace_length_ns: int) -> int:
         """Return the Unix time at which a stack seen at the trace's time 0 began.

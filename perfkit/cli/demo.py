@@ -115,6 +115,7 @@ def _capture_path(keep: Path | None) -> Iterator[Path]:
 def _record(capture: Path, duration_ns: int, switches: list[str], seed: int) -> None:
     """Record the gateway under load into `capture`."""
     from perfkit.collect.record import Options
+    from perfkit.collect.sampling import Wishes
     from perfkit.demo.processes import ServiceError, running
 
     port = _free_port()
@@ -134,6 +135,8 @@ def _record(capture: Path, duration_ns: int, switches: list[str], seed: int) -> 
                     output=capture,
                     command=tuple(gateway),
                     otlp=("127.0.0.1", port),
+                    # On a small machine the load leaves no core free, and nobody waits for it.
+                    wishes=Wishes(max_overhead_ratio=1),
                     # What is called here is on this machine: never through a proxy.
                     env=often | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
                 )

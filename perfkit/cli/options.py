@@ -35,6 +35,25 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
+class Percentage(click.ParamType):  # type: ignore[type-arg]
+    """A share, `2%` or `0.02`, as a float of 0 to 1."""
+
+    name = "percentage"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the share, or fail with a usage error."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is not a share; write 2% or 0.02", param, ctx)
+        return share
+
+
 class Moment(click.ParamType):  # type: ignore[type-arg]
     """A point in time as Unix ns: ISO 8601 (UTC unless it says otherwise) or Unix seconds."""
 

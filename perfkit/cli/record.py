@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import Duration
+from perfkit.cli.options import Duration, Percentage
 from perfkit.cli.progress import Progress
 from perfkit.errors import RecordError
 from perfkit.units import duration, number, size
@@ -39,8 +39,35 @@ _TABLES = {"spans": "spans", "samples": "stack samples", "metrics": "metric poin
     type=click.Path(path_type=Path),
     help="The capture to write.  [default: perfkit-DATE-TIME.perfkit]",
 )
-@click.option("--rate", type=click.IntRange(1, 1000), help="Samples a second; chosen if not given.")
-@click.option("--blocking", is_flag=True, help="Pause the program for each sample (exact, costly).")
+@click.option(
+    "--rate",
+    type=click.IntRange(1, 1000),
+    help="Samples of each thread a second, to begin with; by default as many as it can bear.",
+)
+@click.option(
+    "--max-overhead",
+    type=Percentage(),
+    default="2%",
+    show_default=True,
+    help="Sample less when recording costs the program more than this share of its speed.",
+)
+@click.option(
+    "--blocking/--nonblocking",
+    default=None,
+    help="Pause the program for each sample (exact, costly), or never (the default).",
+)
+@click.option("--native", is_flag=True, help="Also C and C++ frames; pauses the program.")
+@click.option(
+    "--subprocesses/--no-subprocesses",
+    default=None,
+    help="Also the Python processes below it; by default when there are any.",
+)
+@click.option(
+    "--idle/--no-idle",
+    default=True,
+    help="Keep the stacks of threads that wait, which show locks and slow calls (the default), "
+    "or only of those that run.",
+)
 @click.option("--no-stacks", is_flag=True, help="Record no stacks (needs no permission).")
 @click.option("--no-metrics", is_flag=True, help="Record no CPU, memory and other metrics.")
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
@@ -56,6 +83,7 @@ def command(**values: Any) -> None:
     """
     from perfkit.collect.otlp import parse_address
     from perfkit.collect.record import Options, Recording
+    from perfkit.collect.sampling import Wishes
 
     otlp = values["otlp"]
     options = Options(
@@ -66,8 +94,14 @@ def command(**values: Any) -> None:
         stacks=not values["no_stacks"],
         metrics=not values["no_metrics"],
         duration_ns=values["duration_ns"],
-        rate=values["rate"],
-        blocking=values["blocking"],
+        wishes=Wishes(
+            rate=values["rate"],
+            blocking=values["blocking"],
+            native=values["native"],
+            subprocesses=values["subprocesses"],
+            idle=values["idle"],
+            max_overhead_ratio=values["max_overhead"],
+        ),
     )
     recording = Recording(options)
     # Before anything is started: from here on a signal ends the recording in order.

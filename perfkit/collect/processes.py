@@ -138,6 +138,15 @@ def tracer(pid: int) -> int:
     return 0
 
 
+def resident_bytes(pid: int) -> int:
+    """Return the memory of a process; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
 class StopGuard:
     """Continues processes that a recorder left stopped, but not those that were so before."""
 

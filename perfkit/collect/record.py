@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from perfkit.collect import access, processes
 from perfkit.collect.command import Command
 from perfkit.collect.resources.sampler import ResourceSampler
+from perfkit.collect.sampling import Wishes
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
 from perfkit.collect.store import Store
 from perfkit.collect.threads import ThreadWatcher
@@ -46,8 +47,8 @@ class Options:
     stacks: bool = True
     metrics: bool = True
     duration_ns: int | None = None
-    rate: int | None = None
-    blocking: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
+    """How stacks are to be sampled."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables to set for the command."""
 
@@ -128,6 +129,7 @@ class Recording:
 
     def _check_options(self) -> None:
         options = self._options
+        options.wishes.check()
         if options.command and options.pid is not None:
             raise UsageError("give either --pid or a command after --, not both")
         if options.pid is None and not options.command and options.otlp is None:
@@ -184,8 +186,7 @@ class Recording:
             root,
             store.journal,
             watcher,
-            rate=options.rate,
-            blocking=options.blocking,
+            wishes=options.wishes,
             segment_s=2 * SEGMENT_S if short else SEGMENT_S,
             keep_open=[store.lock_fd],
             on_segment=store.compactor.submit,
@@ -324,6 +325,7 @@ class Recording:
             "stacks_read": stacks.samples,
             "failed_reads": stacks.errors,
             "max_lag_ns": stacks.lag_ns,
+            "cost": [stacks.governor.describe()],
         }
         info.sources.append(source)
         for what, count, why in stacks.lost:

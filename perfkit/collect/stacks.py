@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.collect import access, processes
+from perfkit.collect.overhead import Governor
 from perfkit.collect.pyspy import PySpy
-from perfkit.collect.sampling import Settings, choose
+from perfkit.collect.sampling import Settings, Wishes, choose
 from perfkit.collect.threads import ThreadWatcher
 from perfkit.errors import RecordError
 from perfkit.journal import StackMeta, StackSegment
+from perfkit.units import percent
 
 SEGMENT_S = 30.0
 _READY_TIMEOUT_S = 15.0
@@ -30,7 +32,9 @@ _MIN_SEGMENT_S = 4.0
 _CHILDREN_AGE_S = 1.0
 _POLL_S = 0.05
 _MAX_LAG_NS = 10**9
-_MAX_SLOWDOWN = 8
+# py-spy keeps its events in memory and copies them to write: of deep stacks in many processes these
+# are hundreds of bytes for each frame of each look.
+_MAX_EVENTS_BYTES = 150 << 20
 
 
 @dataclass
@@ -41,6 +45,8 @@ class _Segment:
     files: StackSegment
     meta: StackMeta
     guard: processes.StopGuard
+    start_bytes: int
+    """Memory of py-spy when it began to sample."""
 
 
 class StackRecorder:
@@ -52,8 +58,7 @@ class StackRecorder:
         directory: Path,
         watcher: ThreadWatcher,
         *,
-        rate: int | None,
-        blocking: bool,
+        wishes: Wishes,
         segment_s: float,
         keep_open: Sequence[int],
         on_segment: Callable[[Path], None],
@@ -61,14 +66,15 @@ class StackRecorder:
         self._root = root
         self._directory = directory
         self._watcher = watcher
-        self._rate = rate
-        self._blocking = blocking
+        self._wishes = wishes
         self._segment_s = segment_s
         self._keep_open = list(keep_open)
         self._on_segment = on_segment
         self._number = 1
-        self._slowdown = 1
-        self._has_children = False
+        self._has_children = bool(wishes.subprocesses)
+        self.governor = Governor(
+            wishes.max_overhead_ratio, root, lambda: (watcher.ran_ns, watcher.waited_ns)
+        )
         self._current: _Segment | None = None
         self._stop = threading.Event()
         self._abandoned = threading.Event()
@@ -135,6 +141,7 @@ class StackRecorder:
         segment = self._current or self._attach_when_possible()
         while segment is not None:
             self._current = segment
+            self.governor.begin(segment.spy.pid, blocking=segment.spy.settings.blocking)
             segment = self._follow(segment)
         self._current = None
 
@@ -146,7 +153,14 @@ class StackRecorder:
             if not segment.spy.running:
                 self._end(segment)
                 return self._attach_when_possible()
-            if age_s > self._segment_s or self._outdated(segment, age_s):
+            costly = self.governor.over_budget(segment.spy.settings.rate)
+            if self.governor.exhausted:
+                self.problem = (
+                    "no stacks any more: even one look a second costs the program more than "
+                    f"{percent(self._wishes.max_overhead_ratio)} of its speed (--max-overhead)"
+                )
+                break
+            if costly or age_s > self._segment_s or self._outdated(segment, age_s):
                 return self._replace(segment)
         self._end(segment)
         return None
@@ -154,30 +168,36 @@ class StackRecorder:
     def _outdated(self, segment: _Segment, age_s: float) -> bool:
         """Whether the program has changed so much that other settings are needed now."""
         settings = segment.spy.settings
-        if age_s > _CHILDREN_AGE_S and not settings.subprocesses:
-            self._has_children |= bool(set(self._watcher.python) - {self._root})
-            if self._has_children:
-                return True
+        if age_s > _CHILDREN_AGE_S and not settings.subprocesses and self._follows_children():
+            return True
         if age_s < _MIN_SEGMENT_S:
             return False
-        lags = self._rate is None and segment.spy.lag_ns > _MAX_LAG_NS
-        if lags and self._slowdown < _MAX_SLOWDOWN:
-            self._slowdown *= 2
+        if processes.resident_bytes(segment.spy.pid) - segment.start_bytes > _MAX_EVENTS_BYTES:
             return True
+        if self._wishes.rate is None and segment.spy.lag_ns > _MAX_LAG_NS and settings.rate > 1:
+            self.governor.lagged(settings.rate)
         return self._choose().rate * 1.5 < settings.rate
 
-    def _choose(self) -> Settings:
-        python = self._watcher.python
+    def _follows_children(self) -> bool:
         # Once there were any, there will be others: a program that starts short-lived ones.
-        self._has_children |= not python or bool(set(python) - {self._root})
+        if self._wishes.subprocesses is None:
+            self._has_children |= bool(set(self._watcher.python) - {self._root})
+        return self._has_children
+
+    def _choose(self) -> Settings:
+        # The Python that is to be recorded may come as a child of a shell, say.
+        subprocesses = self._follows_children() or not self._watcher.python
         return choose(
-            threads=sum(len(processes.threads(pid)) for pid in python),
+            threads=sum(len(processes.threads(pid)) for pid in self._wanted()),
             cores=len(os.sched_getaffinity(0)),
-            subprocesses=self._has_children,
-            rate=self._rate,
-            blocking=self._blocking,
-            slowdown=self._slowdown,
+            subprocesses=subprocesses and self._wishes.subprocesses is not False,
+            wishes=self._wishes,
+            limit=self.governor.limit,
         )
+
+    def _wanted(self) -> list[int]:
+        """Return the processes whose stacks are wanted."""
+        return [self._root] if self._wishes.subprocesses is False else self._watcher.python
 
     def _begin(self, *, overlap: bool = False) -> _Segment:
         """Start a py-spy and wait until it samples. Raises _NotYet when it ends instead.
@@ -190,7 +210,13 @@ class StackRecorder:
             self._watcher.switch(files.threads)
         guard = processes.StopGuard(self._watcher.members)
         spy = PySpy(self._root, settings, files.trace, self._keep_open)
-        meta = StackMeta(self._root, settings.rate, spy.began.wall_ns, spy.began.monotonic_ns)
+        meta = StackMeta(
+            self._root,
+            settings.rate,
+            spy.began.wall_ns,
+            spy.began.monotonic_ns,
+            idle=self._wishes.idle,
+        )
         try:
             meta.save(files.meta)
             deadline = time.monotonic() + _READY_TIMEOUT_S
@@ -210,7 +236,7 @@ class StackRecorder:
             self.first_ns = time.time_ns()
         self._remember(settings)
         self._warn_of_refused_processes()
-        return _Segment(spy, files, meta, guard)
+        return _Segment(spy, files, meta, guard, processes.resident_bytes(spy.pid))
 
     def _remember(self, settings: Settings) -> None:
         chosen = asdict(settings) | {"reasons": list(settings.reasons)}
@@ -218,13 +244,13 @@ class StackRecorder:
             return
         counts = {
             "threads": self._watcher.thread_count,
-            "processes": len(self._watcher.python),
+            "processes": len(self._wanted()),
         }
         self.settings.append({"since_ns": time.time_ns(), **counts, **chosen})
 
     def _warn_of_refused_processes(self) -> None:
         """Say that some processes are not seen: under Yama those that the command forks itself."""
-        python = self._watcher.python
+        python = self._wanted()
         refused = [pid for pid in python if processes.exists(pid) and not access.may_attach(pid)]
         if refused:
             error = access.no_permission(refused[0])
@@ -260,6 +286,7 @@ class StackRecorder:
 
     def _replace(self, segment: _Segment) -> _Segment | None:
         """Begin the next segment and end this one, without a gap where that is possible."""
+        self.governor.end()
         if segment.spy.settings.blocking:
             # Two of them that pause the program would get into each other's way.
             ended = time.monotonic_ns()
@@ -288,6 +315,7 @@ class StackRecorder:
 
     def _end(self, segment: _Segment) -> None:
         """End a segment that no other one follows at once."""
+        self.governor.end()
         segment.spy.interrupt()
         with contextlib.suppress(OSError):  # a full disk ends the recording elsewhere
             self._watcher.switch(None)

@@ -26,11 +26,12 @@ _COST_RATIO = 0.008
 class _Thread:
     """One watched thread: its open `schedstat` and what was last read and last written."""
 
-    __slots__ = ("busy_ns", "fd", "read_ns", "written_ns")
+    __slots__ = ("busy_ns", "fd", "read_ns", "waited_ns", "written_ns")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.busy_ns = -1
+        self.waited_ns = 0
         self.read_ns = 0
         self.written_ns = 0
 
@@ -53,6 +54,10 @@ class ThreadWatcher:
         self._limit = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self.unwatched = 0
         """Most threads that could not be watched at once, for want of file descriptors."""
+        self.ran_ns = 0
+        """For how long the watched threads ran, altogether, since they are watched."""
+        self.waited_ns = 0
+        """For how long they could run but had no core."""
 
     @property
     def thread_count(self) -> int:
@@ -154,6 +159,7 @@ class ThreadWatcher:
         if since_ns is not None:
             # It began after the last look, with no time used.
             self._log.add(since_ns, tid, 0)
+            thread.busy_ns = 0
         if self._read(tid, thread, now):
             watched[tid] = thread
         else:
@@ -161,16 +167,21 @@ class ThreadWatcher:
 
     def _read(self, tid: int, thread: _Thread, now: int) -> bool:
         try:
-            # The time it ran. What follows, the time it waited for a CPU, is left out: on a machine
-            # with too few of them every thread that wakes up to wait again would seem to run.
-            busy_ns = int(os.pread(thread.fd, 80, 0).split(None, 1)[0])
-        except (OSError, ValueError, IndexError):  # the thread is gone
+            ran, waited, _ = os.pread(thread.fd, 80, 0).split(None, 2)
+            busy_ns, waited_ns = int(ran), int(waited)
+        except (OSError, ValueError):  # the thread is gone
             return False
+        # The log has the time it ran alone: on a machine with too few cores every thread that wakes
+        # up to wait again would seem to run, if the time it waited for a core were counted too.
         if busy_ns != thread.busy_ns:
             if thread.written_ns != thread.read_ns:
                 self._log.add(thread.read_ns, tid, thread.busy_ns)  # the end of the pause
             self._log.add(now, tid, busy_ns)
+            if thread.busy_ns >= 0:
+                self.ran_ns += busy_ns - thread.busy_ns
+                self.waited_ns += waited_ns - thread.waited_ns
             thread.busy_ns = busy_ns
+            thread.waited_ns = waited_ns
             thread.written_ns = now
         thread.read_ns = now
         return True

@@ -19,6 +19,7 @@ import pytest
 from perfkit.capture import Capture
 from perfkit.collect import processes, stacks
 from perfkit.collect.record import Options, Recording, Summary
+from perfkit.collect.sampling import Wishes
 from perfkit.errors import CaptureError, RecordError, UsageError
 from tests.collect.programs import (
     PHASES,
@@ -76,7 +77,7 @@ def test_a_started_program_with_known_phases(tmp_path: Path, path: Path) -> None
     skip_without_own_ptrace()
     truth_path = tmp_path / "truth.json"
     command = (PYTHON, script(tmp_path, PHASES), "3", str(truth_path), "1")
-    summary = record(Options(path, command=command, rate=200))
+    summary = record(Options(path, command=command, wishes=Wishes(rate=200, max_overhead_ratio=1)))
     assert summary.reason == "command ended"
     assert summary.exit_status == 0
     capture = Capture.open(path)
@@ -400,7 +401,9 @@ def test_a_blocking_py_spy_that_is_killed_leaves_the_program_running(
 ) -> None:
     skip_without_ptrace()
     with running(PYTHON, script(tmp_path, SERVER)) as program:
-        recording = Recording(Options(path, pid=program.pid, blocking=True, rate=200))
+        recording = Recording(
+            Options(path, pid=program.pid, wishes=Wishes(rate=200, blocking=True))
+        )
         recording.start()
         first = recording._stacks._current if recording._stacks else None
         assert first is not None

@@ -19,6 +19,7 @@ import pytest
 
 from perfkit.capture import Capture
 from perfkit.collect.record import Options, Recording
+from perfkit.collect.sampling import Wishes
 from tests.collect.programs import PYTHON, functions, skip_without_ptrace
 
 MS = 10**6
@@ -126,7 +127,11 @@ def test_each_worker_has_its_own_work(name: str, tmp_path: Path) -> None:
     with served(name, tmp_path) as (server, url):
         load = Load(url)
         load.until_each_has_answered(1)
-        recording = Recording(Options(path, pid=server.pid, rate=100, metrics=False))
+        recording = Recording(
+            Options(
+                path, pid=server.pid, wishes=Wishes(rate=100, max_overhead_ratio=1), metrics=False
+            )
+        )
         recording.start()
         load.answers.clear()
         load.until_each_has_answered(REQUESTS)
