@@ -29,8 +29,8 @@ WINDOW_S = 4.0
 # Below a tenth of a core a program has nearly all of its time to wait in: a millisecond of CPU
 # more or less says nothing of it.
 _MIN_RAN_RATIO = 0.1
-# The rate is lowered when the cost is clearly above the budget, below what would just do, so that it
-# need not be lowered again at once; and raised again when far less than the budget was used.
+# The rate is lowered when the cost is clearly above the budget, to below what would just do, so
+# that it need not be lowered again at once; raised again when far less than that was used.
 _TOLERANCE = 1.1
 _AIM = 0.8
 _EASY = 0.3
