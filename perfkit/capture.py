@@ -228,9 +228,14 @@ class Capture:
                 f"{part}: format version {version}, this perfkit reads {FORMAT_VERSION}",
                 hint="read it with the perfkit that wrote it, or capture again",
             )
-        if dict(schema) != table.schema:
+        if not schema.items() <= table.schema.items():
             raise CaptureError(f"{part}: its columns are not those of the table {table.name}")
-        return frame
+        # A column that came later than the part is null in it.
+        missing = table.schema.keys() - schema.keys()
+        return frame.select(
+            pl.lit(None, dtype).alias(name) if name in missing else name
+            for name, dtype in table.schema.items()
+        )
 
     def _recover(self) -> None:
         """Compact the journal of a writer that is gone; leave that of a living one alone."""

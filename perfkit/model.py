@@ -126,6 +126,13 @@ SAMPLES = Table(
         Column("thread_name", _STR, "name of the thread"),
         Column("stack_id", _I64, "the stack, see table `stacks`"),
         Column("state", _STR, "`running`, `idle`, or null when not known"),
+        Column(
+            "gil_ns",
+            _I64,
+            "for how long of it the thread held the interpreter's lock (GIL): the looks, about 50 "
+            "a second, that found it so, each counted until the next one: only sums over many rows "
+            "are right; null where the lock was not watched",
+        ),
     ),
 )
 

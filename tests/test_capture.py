@@ -289,3 +289,25 @@ def test_parts_of_one_name_replace_each_other(path: Path) -> None:
     write_part(path, "metrics", "part-a-1", frame)
     write_part(path, "metrics", "part-a-1", frame)
     assert Capture.open(path).table("metrics").collect().height == 3
+
+
+def test_a_column_that_came_later_is_null_in_an_old_part(tmp_path: Path) -> None:
+    path = tmp_path / "x.perfkit"
+    with CaptureWriter(path) as writer:
+        writer.append("samples", {"ts_ns": [1], "gil_ns": [5]})
+    (part,) = (path / "samples").iterdir()
+    metadata = pl.read_parquet_metadata(part)
+    old = pl.read_parquet(part).drop("gil_ns")
+    old.write_parquet(
+        part.with_name("part-old.parquet"),
+        metadata={key: value for key, value in metadata.items() if key.startswith("perfkit")},
+    )
+    samples = Capture.open(path).table("samples").collect()
+    assert dict(samples.schema) == model.SAMPLES.schema
+    assert sorted(samples["gil_ns"].to_list(), key=str) == [5, None]
+    pl.DataFrame({"ts_ns": [1], "other": [1]}).write_parquet(
+        part.with_name("part-odd.parquet"),
+        metadata={key: value for key, value in metadata.items() if key.startswith("perfkit")},
+    )
+    with pytest.raises(CaptureError, match="columns"):
+        Capture.open(path).table("samples").collect()

@@ -68,6 +68,12 @@ _TABLES = {"spans": "spans", "samples": "stack samples", "metrics": "metric poin
     help="Keep the stacks of threads that wait, which show locks and slow calls (the default), "
     "or only of those that run.",
 )
+@click.option(
+    "--gil/--no-gil",
+    default=True,
+    help="Note which thread holds the interpreter's lock (the default); reads some bytes of the "
+    "program's memory 50 times a second.",
+)
 @click.option("--no-stacks", is_flag=True, help="Record no stacks (needs no permission).")
 @click.option("--no-metrics", is_flag=True, help="Record no CPU, memory and other metrics.")
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
@@ -100,6 +106,7 @@ def command(**values: Any) -> None:
             native=values["native"],
             subprocesses=values["subprocesses"],
             idle=values["idle"],
+            gil=values["gil"],
             max_overhead_ratio=values["max_overhead"],
         ),
     )

@@ -144,7 +144,8 @@ class Governor:
         self._pid = pid
         self._share_quota = share_quota(pid)
         self._program = program
-        self._spy: Callable[[], int] = lambda: 0
+        self._spy_pid: int | None = None
+        self._spy_ns = 0
         self._blocking = False
         self._began = self._window = self._read()
         self.limit: Limit | None = None
@@ -157,7 +158,7 @@ class Governor:
 
     def begin(self, spy_pid: int, *, blocking: bool) -> None:
         """A py-spy samples from now on; what it needed to start is not counted."""
-        self._spy = lambda: cpu_ns(spy_pid)
+        self._spy_pid, self._spy_ns = spy_pid, 0
         self._blocking = blocking
         self._began = self._window = self._read()
 
@@ -231,6 +232,9 @@ class Governor:
 
     def _read(self) -> Use:
         ran_ns, waited_ns = self._program()
-        spy_ns, own_ns = self._spy(), time.process_time_ns()
+        if self._spy_pid is not None:
+            # It may have ended by itself: then what was read last counts.
+            self._spy_ns = max(self._spy_ns, cpu_ns(self._spy_pid))
+        spy_ns, own_ns = self._spy_ns, time.process_time_ns()
         busy_ns = ran_ns + spy_ns + own_ns if self._share_quota else cores_busy_ns(self._pid)
         return Use(time.monotonic_ns(), spy_ns, own_ns, ran_ns, waited_ns, busy_ns)

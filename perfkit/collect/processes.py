@@ -30,6 +30,12 @@ def started_ticks(pid: int) -> int | None:
     return int(fields[19]) if fields else None
 
 
+def parent(pid: int) -> int | None:
+    """Return the process that started this one, or took it over; null when it is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
 def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat from the state (the third) on."""
     try:

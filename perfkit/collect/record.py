@@ -165,7 +165,7 @@ class Recording:
             undo.callback(self._command.kill)
             root = self._command.pid
         if root is not None:
-            self._watcher = ThreadWatcher(root)
+            self._watcher = ThreadWatcher(root, gil=options.stacks and options.wishes.gil)
             self._watcher.start()
             undo.callback(self._watcher.stop)
             if options.stacks:
@@ -326,6 +326,7 @@ class Recording:
             "failed_reads": stacks.errors,
             "max_lag_ns": stacks.lag_ns,
             "cost": [stacks.governor.describe()],
+            "gil": self._watcher.gil.describe() if self._watcher else [],
         }
         info.sources.append(source)
         for what, count, why in stacks.lost:
@@ -340,6 +341,8 @@ class Recording:
             info.note(stacks.problem)
         if not stacks.segments and not stacks.problem:
             info.note("No stacks: no Python process was found under the command.")
+        if stacks.segments and self._options.wishes.gil and not source["gil"]:
+            info.note("Who held the interpreter's lock (GIL) could not be seen in this program.")
         if self._watcher is not None and self._watcher.unwatched:
             info.note("Some threads were too many to watch: whether they ran is not known.")
 

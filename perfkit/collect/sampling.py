@@ -30,6 +30,8 @@ class Wishes:
     subprocesses: bool | None = None
     idle: bool = True
     """Keep the time in which threads waited."""
+    gil: bool = True
+    """Note which thread holds the interpreter's lock."""
     max_overhead_ratio: float = DEFAULT_MAX_OVERHEAD_RATIO
     """Share of the program's speed that recording may cost; see `overhead.py`."""
 

@@ -1,7 +1,8 @@
 """Watches when the threads of a program run: reads their `schedstat` about 50 times a second.
 
-py-spy says which stack a thread had, not whether it ran or slept; and it never closes the last
-stack of a thread that ended. Both come from here (format and use: `perfkit.formats.threadlog`).
+py-spy says which stack a thread had, not whether it ran or slept, nor who held the interpreter's
+lock; and it never closes the last stack of a thread that ended. All of it comes from here (format
+and use: `perfkit.formats.threadlog`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ import time
 from pathlib import Path
 
 from perfkit.collect import processes
-from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
+from perfkit.collect.gil import GilWatch
+from perfkit.formats.threadlog import (
+    DIED,
+    GIL_HELD,
+    GIL_WATCHED,
+    POLLED,
+    TICK,
+    ThreadLogWriter,
+)
 
 _INTERVAL_S = 0.02
 _TREE_INTERVAL_S = 0.5
@@ -39,8 +48,10 @@ class _Thread:
 class ThreadWatcher:
     """Writes the log of a process and its Python descendants until it is stopped."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, *, gil: bool) -> None:
+        """With `gil` also note who holds the interpreter's lock, where that can be seen."""
         self.root = root
+        self.gil = GilWatch(enabled=gil)
         self.members: list[int] = [root]
         """The process and its descendants, as last seen."""
         self.python: list[int] = []
@@ -81,6 +92,8 @@ class ThreadWatcher:
                 for tid, thread in watched.items():
                     self._log.add(thread.read_ns, tid, thread.busy_ns)
                     thread.written_ns = thread.read_ns
+            for pid in self.gil.pids:
+                self._log.add(now, pid, GIL_WATCHED)
 
     def stop(self) -> None:
         """Take a last look, write the rest of the log and release all files."""
@@ -94,6 +107,7 @@ class ThreadWatcher:
                 for thread in watched.values():
                     os.close(thread.fd)
             self._watched = {}
+            self.gil.close()
 
     def _run(self) -> None:
         next_tree = next_flush = time.monotonic()
@@ -123,6 +137,8 @@ class ThreadWatcher:
                 for tid in processes.threads(pid):
                     self._begin(self._watched[pid], tid, now, since_ns=None)
                 self._log.add(now, pid, POLLED)
+            if self.gil.find(pid):
+                self._log.add(now, pid, GIL_WATCHED)
 
     def _look(self) -> None:
         now = time.monotonic_ns()
@@ -138,6 +154,9 @@ class ThreadWatcher:
             if len(watched) > len(present) or not present:
                 for tid in watched.keys() - set(present):
                     self._end(watched, tid, now)
+            holder = self.gil.holder(pid, present)
+            if holder is not None:
+                self._log.add(now, holder, GIL_HELD)
             if not present:
                 del self._watched[pid]
         self._log.add(now, 0, TICK)

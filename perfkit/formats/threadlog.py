@@ -7,14 +7,17 @@ The log is rows of three little-endian int64: time (monotonic ns), subject, valu
   of a thread nothing else is known;
 * `DIED`: thread `subject` was gone;
 * `POLLED`: from now on the threads of process `subject` are watched;
-* `TICK`: a look at all watched threads was taken (`subject` is 0).
+* `TICK`: a look at all watched threads was taken (`subject` is 0);
+* `GIL_WATCHED`: from now on every look also says who holds the interpreter's lock (GIL) of process
+  `subject`;
+* `GIL_HELD`: at that look thread `subject` held it.
 """
 
 from __future__ import annotations
 
 from array import array
 
-DIED, POLLED, TICK = -1, -2, -3
+DIED, POLLED, TICK, GIL_WATCHED, GIL_HELD = -1, -2, -3, -4, -5
 ROW_BYTES = 24
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.formats.threadlog import DIED, POLLED, ROW_BYTES, TICK
+from perfkit.formats.threadlog import DIED, GIL_HELD, GIL_WATCHED, POLLED, ROW_BYTES, TICK
 
 # Runs and pauses shorter than this, a twentieth of the time between two looks, only make rows.
 _MIN_PIECE_NS = 1_000_000
+# What one look at the GIL stands for at most, when the next one comes late on a busy machine.
+_MAX_LOOK_NS = 200_000_000
 
 Int = npt.NDArray[np.int64]
 
@@ -43,6 +45,8 @@ class ThreadStates:
             {"pid": subjects[values == POLLED], "watched_ns": times[values == POLLED]}
         ).sort("watched_ns")
         self._ticks: Int = np.unique(times[values == TICK])
+        self._gil_pids = np.unique(subjects[values == GIL_WATCHED])
+        self._held = self._looks_that_found_a_holder(times, subjects, values)
 
     def _key(self, thread: Int, when: Int) -> Int:
         """Map (thread, time) to one number that sorts by thread and then by time."""
@@ -52,11 +56,45 @@ class ThreadStates:
     def apply(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Clip the samples of threads that died, and set `state`, splitting where it changes.
 
-        `samples` has the schema of the table; rows without a time are returned as they are.
+        Also sets `gil_ns`. `samples` has the schema of the table; rows without a time are returned
+        as they are.
         """
         timed = pl.col("ts_ns").is_not_null() & pl.col("duration_ns").is_not_null()
         clipped = self._clip(samples.filter(timed))
-        return pl.concat([samples.filter(~timed), self._with_states(clipped)])
+        whole = self._with_gil(self._with_states(clipped))
+        return pl.concat([samples.filter(~timed), whole])
+
+    def _looks_that_found_a_holder(self, times: Int, subjects: Int, values: Int) -> pl.DataFrame:
+        """Return the looks at which a thread held the GIL, each with the time that it stands for:
+        until the next look."""
+        held = values == GIL_HELD
+        position = np.searchsorted(self._ticks, times[held], side="right")
+        following = np.append(self._ticks, 0)[position]
+        lasted = np.clip(following - times[held], 0, _MAX_LOOK_NS)
+        return pl.DataFrame(
+            {"tid": subjects[held], "look_ns": times[held], "lasted_ns": lasted}
+        ).sort("look_ns")
+
+    def _with_gil(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """Set `gil_ns`: the sum of the looks that fell into a row and found its thread holding."""
+        rows = samples.with_row_index("row")
+        found = (
+            self._held.join_asof(
+                rows.select("row", "tid", "ts_ns", "duration_ns").sort("ts_ns"),
+                left_on="look_ns",
+                right_on="ts_ns",
+                by="tid",
+                strategy="backward",
+                check_sortedness=False,
+            )
+            .filter(pl.col("look_ns") < pl.col("ts_ns") + pl.col("duration_ns"))
+            .group_by("row")
+            .agg(pl.col("lasted_ns").sum())
+        )
+        watched = pl.col("pid").is_in(self._gil_pids.tolist())
+        gil_ns = pl.when(watched).then(pl.col("lasted_ns").fill_null(0))
+        joined = rows.join(found, on="row", how="left", maintain_order="left")
+        return joined.with_columns(gil_ns=gil_ns).select(samples.columns)
 
     def _clip(self, samples: pl.DataFrame) -> pl.DataFrame:
         """End samples when their thread died: py-spy leaves the last stack of a thread open."""

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from perfkit import model
 from perfkit.capture import conform
-from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
+from perfkit.formats.threadlog import (
+    DIED,
+    GIL_HELD,
+    GIL_WATCHED,
+    POLLED,
+    TICK,
+    ThreadLogWriter,
+)
 from perfkit.formats.threadstates import ThreadStates
 
 MS = 1_000_000
@@ -200,3 +207,49 @@ def test_samples_without_times_or_threads_are_kept() -> None:
 @given(data=st.binary(max_size=400))
 def test_any_bytes_can_be_read(data: bytes) -> None:
     ThreadStates(data, 0).apply(samples((1, 0, 10), (2, 5, 10)))
+
+
+@given(
+    looks=st.lists(st.tuples(st.integers(1, 300), st.sampled_from([None, 100, 101, 102]))),
+    rows=st.lists(st.tuples(st.sampled_from([100, 101]), st.integers(1, 200), st.integers(0, 50))),
+)
+def test_a_row_has_the_gil_for_the_looks_in_it_that_found_so(
+    looks: list[tuple[int, int | None]], rows: list[tuple[int, int, int]]
+) -> None:
+    log = ThreadLogWriter()
+    log.add(0, PID, GIL_WATCHED)
+    now, held = 0, []
+    for pause, holder in looks:
+        now += pause
+        if holder:
+            log.add(now * MS, holder, GIL_HELD)
+            held.append((now, holder))
+        log.add(now * MS, 0, TICK)
+    # Rows of one thread follow each other, with gaps; one of a process that is not watched.
+    ends = {100: 0, 101: 0}
+    table = []
+    for tid, length, gap in rows:
+        start = ends[tid] + gap
+        ends[tid] = start + length
+        table.append((start, length, tid))
+    samples = conform(
+        model.SAMPLES,
+        {
+            "ts_ns": [EPOCH_NS + start * MS for start, _, _ in table] + [EPOCH_NS],
+            "duration_ns": [length * MS for _, length, _ in table] + [MS],
+            "pid": [PID] * len(table) + [PID + 1],
+            "tid": [tid for _, _, tid in table] + [300],
+        },
+    )
+    done = ThreadStates(log.take(), EPOCH_NS).apply(samples)
+    times = [sum(pause for pause, _ in looks[: n + 1]) for n in range(len(looks))]
+    following = dict(zip(times, times[1:] + times[-1:], strict=True))
+    expected: list[int | None] = [
+        sum(
+            min(following[when] - when, 200) * MS
+            for when, holder in held
+            if holder == tid and start <= when < start + length
+        )
+        for start, length, tid in table
+    ]
+    assert done["gil_ns"].to_list() == [*expected, None]
