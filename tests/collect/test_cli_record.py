@@ -19,6 +19,7 @@ from tests.collect.programs import (
     PYTHON,
     SERVER,
     functions,
+    helpers,
     running,
     script,
     skip_without_own_ptrace,
@@ -45,20 +46,6 @@ def wait_for(condition: object, timeout_s: float = 60.0) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def helpers(path: Path) -> list[int]:
-    """Return the processes that still work on a capture: their command lines name it."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(path).encode() in line:
-                found.append(int(entry.name))
-    return found
 
 
 def test_the_exit_status_of_the_command_is_passed_on(tmp_path: Path) -> None:
