@@ -22,7 +22,7 @@ import pytest
 
 from perfkit.capture import Capture
 from perfkit.journal import JOURNAL_DIR, StackMeta
-from tests.collect.programs import PYTHON, SERVER, helpers, running, script, skip_without_ptrace
+from tests.collect.programs import PHASES, PYTHON, helpers, running, script, skip_without_ptrace
 from tests.collect.spans import Sender, captured_ids, durable_points, port_of
 
 KILLS = 30
@@ -101,7 +101,8 @@ def test_a_recorder_that_is_killed_at_random_moments_loses_next_to_nothing(tmp_p
     print("PERFKIT_SEED", seed)
     moments = random.Random(seed)
     totals = {"spans": 0, "samples": 0, "points": 0}
-    with running(PYTHON, script(tmp_path, SERVER)) as program:
+    command = (PYTHON, script(tmp_path, PHASES), "3600", str(tmp_path / "truth"), "2")
+    with running(*command) as program:
         for number in range(KILLS):
             path = tmp_path / f"{number}.perfkit"
             delay_s = moments.uniform(0, 2.5 * SEGMENT_S)
