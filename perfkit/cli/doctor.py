@@ -38,7 +38,6 @@ def command(pid: int | None, otlp: str, as_json: bool) -> None:
         done += checks.process_checks(pid)
     done.append(checks.endpoint_check(*parse_address(otlp)))
     done.append(checks.disk_check(Path.cwd()))
-    done.append(checks.pressure_check())
     if as_json:
         click.echo(json.dumps([asdict(check) for check in done], indent=1))
     else:

@@ -26,9 +26,10 @@ CAPABILITY = "SYS_PTRACE"
 
 AS_ROOT = 'run as root: sudo env "PATH=$PATH" perfkit record …'
 KUBERNETES_FIX = (
-    "add to the container that runs perfkit: "
-    'securityContext: {capabilities: {add: ["SYS_PTRACE"]}}; '
-    "in a sidecar or `kubectl debug` container also: shareProcessNamespace: true in the pod"
+    "without a restart: kubectl debug -it POD --image=IMAGE-WITH-PERFKIT --target=CONTAINER "
+    "--profile=general; or add to the container that runs perfkit: "
+    'securityContext: {capabilities: {add: ["SYS_PTRACE"]}}, '
+    "and where that is a sidecar, to the pod: shareProcessNamespace: true"
 )
 DOCKER_FIX = f"start the container with: docker run --cap-add {CAPABILITY} …"
 

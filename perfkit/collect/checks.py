@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from typing import Literal
 
 from perfkit.collect import processes
 from perfkit.collect.access import (
+    RecorderLock,
     container_fix,
     explain,
     has_ptrace_capability,
@@ -24,10 +27,15 @@ from perfkit.collect.access import (
     require_process,
     scope_fix,
 )
+from perfkit.collect.gil import Gil
+from perfkit.collect.sampling import Wishes, choose
+from perfkit.collect.threads import watchable_threads
 from perfkit.errors import RecordError
 from perfkit.units import size
 
 _LOW_SPACE_BYTES = 1 << 30
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+_SLOW_CLOCKS = ("hpet", "acpi_pm", "pit", "jiffies")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def machine_checks() -> list[Check]:
     if is_filtered():
         detail = "a seccomp filter forbids process_vm_readv"
         checks.append(Check("seccomp", "failed", detail, container_fix()))
-    return checks
+    return [*checks, clock_check(), pressure_check()]
 
 
 def _py_spy_check() -> Check:
@@ -88,7 +96,54 @@ def process_checks(pid: int) -> list[Check]:
         refusal = no_permission(pid)
         return [*checks, Check("permission", "failed", refusal.message, refusal.hint)]
     checks.append(Check("permission", "ok", "its memory can be read"))
-    return [*checks, *(_python_check(member) for member in members or [pid])]
+    checks += _rivals(pid)
+    checks += [_python_check(member) for member in members or [pid]]
+    return [*checks, *_sampling_checks(members)]
+
+
+def _rivals(pid: int) -> list[Check]:
+    """Check that nobody else looks into the process."""
+    tracer = processes.tracer(pid)
+    if tracer:
+        detail = f"process {tracer} ({processes.name(tracer)}) traces it"
+        return [Check("debugger", "failed", detail, f"end it: kill {tracer}")]
+    try:
+        RecorderLock(pid).release()
+    except RecordError as error:
+        return [Check("recorder", "failed", error.message, error.hint)]
+    return []
+
+
+def _sampling_checks(members: list[int]) -> list[Check]:
+    """Say how the processes would be sampled, and what of them cannot be seen."""
+    if not members:
+        return []
+    threads = sum(len(processes.threads(member)) for member in members)
+    settings = choose(
+        threads=threads,
+        cores=len(os.sched_getaffinity(0)),
+        subprocesses=len(members) > 1,
+        wishes=Wishes(),
+    )
+    how = f"threads: {threads}, processes: {len(members)}, samples of each a second: {settings.rate}"
+    checks = [Check("sampling", "ok", f"{how}; {'; '.join(settings.reasons)}")]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if threads > watchable_threads(limit):
+        detail = f"of {threads} threads only {watchable_threads(limit)} can be told running or idle"
+        checks.append(Check("files", "warning", detail, f"ulimit -n {4 * threads}"))
+    unseen = [member for member in members if not _sees_gil(member)]
+    if unseen:
+        detail = f"who holds the interpreter's lock (GIL) of {unseen[0]} cannot be seen"
+        fix = "nothing to mend: all else is recorded (CPython 3.11 or later has it)"
+        checks.append(Check("gil", "warning", detail, fix))
+    return checks
+
+
+def _sees_gil(pid: int) -> bool:
+    lock = Gil.find(pid)
+    if lock is not None:
+        lock.close()
+    return lock is not None
 
 
 def _python_check(pid: int) -> Check:
@@ -146,6 +201,41 @@ def disk_check(directory: Path) -> Check:
         fix = "free some space, or write the capture elsewhere with -o"
         return Check("disk", "warning", f"only {size(free)} free in {directory}", fix)
     return Check("disk", "ok", f"{size(free)} free in {directory}")
+
+
+class _Timex(ctypes.Structure):
+    """The beginning of `struct timex` (adjtimex(2)), with room for the rest."""
+
+    _fields_ = (("modes", ctypes.c_uint), ("rest", ctypes.c_char * 508))
+
+
+def clock_check() -> Check:
+    """Check whether the clock is kept right, so that spans of other hosts fit in."""
+    source = _read(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
+    if source in _SLOW_CLOCKS:
+        detail = f"the kernel's clock source is {source}: reading the time is slow for all programs"
+        fix = (
+            "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource, "
+            "if `dmesg | grep -i tsc` does not call it unstable"
+        )
+        return Check("clock", "warning", detail, fix)
+    if not _is_synchronised():
+        detail = "not synchronised: spans that other hosts send may be off"
+        fix = "sudo timedatectl set-ntp true; of a container or virtual machine: on its host"
+        return Check("clock", "warning", detail, fix)
+    return Check("clock", "ok", f"synchronised{f', source {source}' if source else ''}")
+
+
+def _is_synchronised() -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    return not hasattr(libc, "adjtimex") or libc.adjtimex(ctypes.byref(_Timex())) != _TIME_ERROR
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def pressure_check() -> Check:

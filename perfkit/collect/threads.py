@@ -32,6 +32,11 @@ _FLUSH_INTERVAL_S = 1.0
 _COST_RATIO = 0.008
 
 
+def watchable_threads(open_files: int) -> int:
+    """Return how many threads can be watched when so many files may be open."""
+    return max(64, open_files // 2)
+
+
 class _Thread:
     """One watched thread: its open `schedstat` and what was last read and last written."""
 
@@ -62,7 +67,7 @@ class ThreadWatcher:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="thread watcher", daemon=True)
-        self._limit = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._limit = watchable_threads(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.unwatched = 0
         """Most threads that could not be watched at once, for want of file descriptors."""
         self.ran_ns = 0

@@ -210,11 +210,75 @@ def test_odd_process_names_are_parsed(tmp_path: Path) -> None:
 def test_checks_of_a_process(python: int, other: int) -> None:
     if not access.may_attach(python):
         pytest.skip("this machine does not let us look into our own child process")
-    states = {check.name: check.state for check in checks.process_checks(python)}
-    assert states == {"process": "ok", "permission": "ok", "python": "ok"}
+    done = {check.name: check for check in checks.process_checks(python)}
+    states = {name: check.state for name, check in done.items()}
+    assert states == {"process": "ok", "permission": "ok", "python": "ok", "sampling": "ok"}
+    detail = done["sampling"].detail
+    assert detail.startswith("threads: 1, processes: 1, samples of each a second: 100;")
     failed = [check for check in checks.process_checks(other) if check.state == "failed"]
     assert ["does not run Python" in check.detail for check in failed] == [True]
     assert [check.state for check in checks.process_checks(free_pid())] == ["failed"]
+
+
+def test_a_process_that_somebody_else_looks_into(
+    python: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not access.may_attach(python):
+        pytest.skip("this machine does not let us look into our own child process")
+    lock = RecorderLock(python)
+    taken = {check.name: check for check in checks.process_checks(python)}["recorder"]
+    assert (taken.state, taken.fix) == ("failed", "wait for it to end, or stop it with ^C")
+    lock.release()
+    monkeypatch.setattr(processes, "tracer", lambda pid: os.getpid())
+    traced = {check.name: check for check in checks.process_checks(python)}["debugger"]
+    assert (traced.state, traced.fix) == ("failed", f"end it: kill {os.getpid()}")
+
+
+def test_what_cannot_be_seen_of_a_process_is_said(
+    python: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not access.may_attach(python):
+        pytest.skip("this machine does not let us look into our own child process")
+    monkeypatch.setattr(checks.Gil, "find", lambda pid: None)
+    monkeypatch.setattr(checks, "watchable_threads", lambda limit: 0)
+    done = {check.name: check for check in checks.process_checks(python)}
+    assert (done["gil"].state, done["files"].state) == ("warning", "warning")
+    assert done["files"].fix == "ulimit -n 4"
+
+
+@pytest.mark.parametrize(
+    ("source", "synchronised", "state", "fix"),
+    [
+        ("tsc", True, "ok", None),
+        ("tsc", False, "warning", "set-ntp"),
+        ("hpet", True, "warning", "current_clocksource"),
+    ],
+)
+def test_the_clock(
+    monkeypatch: pytest.MonkeyPatch, source: str, synchronised: bool, state: str, fix: str | None
+) -> None:
+    monkeypatch.setattr(checks, "_read", lambda path: source)
+    monkeypatch.setattr(checks, "_is_synchronised", lambda: synchronised)
+    check = checks.clock_check()
+    assert check.state == state
+    assert (fix or "") in (check.fix or "")
+
+
+def test_the_kernel_says_whether_the_clock_is_synchronised() -> None:
+    assert checks._is_synchronised() in (True, False)
+
+
+def test_in_kubernetes_the_fix_is_a_command_and_a_snippet(
+    powerless: pytest.MonkeyPatch, python: int
+) -> None:
+    powerless.setattr(access, "container", lambda: "kubernetes")
+    one_line(
+        no_permission(python),
+        "kubectl debug -it POD",
+        "--profile=general",
+        'securityContext: {capabilities: {add: ["SYS_PTRACE"]}}',
+        "shareProcessNamespace: true",
+    )
 
 
 def test_checks_of_the_machine(tmp_path: Path) -> None:
