@@ -125,7 +125,9 @@ def _sampling_checks(members: list[int]) -> list[Check]:
         subprocesses=len(members) > 1,
         wishes=Wishes(),
     )
-    how = f"threads: {threads}, processes: {len(members)}, samples of each a second: {settings.rate}"
+    how = (
+        f"threads: {threads}, processes: {len(members)}, samples of each a second: {settings.rate}"
+    )
     checks = [Check("sampling", "ok", f"{how}; {'; '.join(settings.reasons)}")]
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if threads > watchable_threads(limit):

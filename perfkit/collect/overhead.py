@@ -174,10 +174,11 @@ class Governor:
 
     def over_budget(self, rate: int) -> bool:
         """Look, once per window, whether `rate` is too much; then `limit` says what to do."""
+        self._read_spy()
+        if time.monotonic_ns() - self._window.at_ns < WINDOW_S * 1e9:
+            return False
         now = self._read()
         used = now.since(self._window)
-        if used.at_ns < WINDOW_S * 1e9:
-            return False
         self._window = now
         cost = used.overhead(blocking=self._blocking)
         self.highest_ratio = max(self.highest_ratio, cost)
@@ -230,11 +231,14 @@ class Governor:
             total.busy_ns + used.busy_ns,
         )
 
+    def _read_spy(self) -> int:
+        if self._spy_pid is not None:
+            # It may end by itself: then what was read last counts.
+            self._spy_ns = max(self._spy_ns, cpu_ns(self._spy_pid))
+        return self._spy_ns
+
     def _read(self) -> Use:
         ran_ns, waited_ns = self._program()
-        if self._spy_pid is not None:
-            # It may have ended by itself: then what was read last counts.
-            self._spy_ns = max(self._spy_ns, cpu_ns(self._spy_pid))
-        spy_ns, own_ns = self._spy_ns, time.process_time_ns()
+        spy_ns, own_ns = self._read_spy(), time.process_time_ns()
         busy_ns = ran_ns + spy_ns + own_ns if self._share_quota else cores_busy_ns(self._pid)
         return Use(time.monotonic_ns(), spy_ns, own_ns, ran_ns, waited_ns, busy_ns)

@@ -31,6 +31,7 @@ _ATTACH_RETRY_S = 1.0
 _MIN_SEGMENT_S = 4.0
 _CHILDREN_AGE_S = 1.0
 _POLL_S = 0.05
+_LOOK_S = 0.5
 _MAX_LAG_NS = 10**9
 # py-spy keeps its events in memory and copies them to write: of deep stacks in many processes these
 # are hundreds of bytes for each frame of each look.
@@ -148,6 +149,7 @@ class StackRecorder:
     def _follow(self, segment: _Segment) -> _Segment | None:
         """Watch a segment to its end; returns the one that follows it, if any."""
         began = time.monotonic()
+        next_look = began + _LOOK_S
         while not self._stop.wait(_POLL_S):
             age_s = time.monotonic() - began
             if not segment.spy.running:
@@ -160,8 +162,12 @@ class StackRecorder:
                     f"{percent(self._wishes.max_overhead_ratio)} of its speed (--max-overhead)"
                 )
                 break
-            if costly or age_s > self._segment_s or self._outdated(segment, age_s):
+            if costly or age_s > self._segment_s:
                 return self._replace(segment)
+            if began + age_s >= next_look:
+                if self._outdated(segment, age_s):
+                    return self._replace(segment)
+                next_look = began + age_s + _LOOK_S
         self._end(segment)
         return None
 
