@@ -6,17 +6,22 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.forest import Bools, Ints, cut_cycles
+from perfkit.analysis.lookup import Places
 
 _TRACE = ("trace_hi", "trace_lo")
 _HOLDERS_PER_ID = 16
 """Of so many spans that share one id, the best parent is sought; ids shared by more are noise."""
 
 
-def drop_repeats(spans: pl.DataFrame) -> pl.DataFrame:
-    """Keep one of the spans that were delivered twice, the most complete one."""
+def drop_repeats(spans: pl.DataFrame) -> tuple[pl.DataFrame, Places]:
+    """Keep one of the spans that were delivered twice, the most complete one.
+
+    Also returns where each id is.
+    """
     key = _key(spans, "span_id")
-    if key.n_unique() == len(key):
-        return spans
+    places = Places(key.to_numpy())
+    if places.unique:
+        return spans, places
     repeated = key.is_duplicated()
     identity = [*_TRACE, "span_id", "service", "kind", "start_ns"]
     kept = (
@@ -24,20 +29,19 @@ def drop_repeats(spans: pl.DataFrame) -> pl.DataFrame:
         .sort("duration_ns", descending=True, nulls_last=True, maintain_order=True)
         .unique(identity, keep="first", maintain_order=True)
     )
-    return pl.concat([spans.filter(~repeated), kept])
+    spans = pl.concat([spans.filter(~repeated), kept], rechunk=True)
+    return spans, Places(_key(spans, "span_id").to_numpy())
 
 
-def link(spans: pl.DataFrame) -> tuple[Ints, Bools, Bools]:
+def link(spans: pl.DataFrame, places: Places) -> tuple[Ints, Bools, Bools]:
     """Return parent indices (-1 at roots), which spans were cut off, and which lost their parent.
 
     Cut off: the parent is missing (an orphan), is the span itself, or stands below it (a cycle).
     """
     names = spans["parent_id"].is_not_null().to_numpy()
-    key = _key(spans, "span_id")
-    unique = key.n_unique() == len(key)
-    parent = _look_up(spans, key, unique=unique)
-    if not unique:
-        parent = _choose(spans, parent, _shared_ids(spans, key))
+    parent = _look_up(spans, places)
+    if not places.unique:
+        parent = _choose(spans, parent, _shared_ids(spans, pl.Series(places.keys)))
     missing = names & (parent < 0)
     cut = missing.copy()
     own = parent == np.arange(len(parent))
@@ -90,27 +94,16 @@ def _key(spans: pl.DataFrame, id_column: str) -> pl.Series:
     return spans.select(key=pl.struct(*_TRACE, id_column).hash(seed=0))["key"]
 
 
-def _look_up(spans: pl.DataFrame, key: pl.Series, *, unique: bool) -> Ints:
+def _look_up(spans: pl.DataFrame, places: Places) -> Ints:
     """Find each span's parent by a hash of trace and id, and check what was found."""
     parent = np.full(spans.height, -1)
-    children = np.flatnonzero(spans["parent_id"].is_not_null().to_numpy())
-    holders = np.arange(spans.height)
-    if not unique:
-        holders = np.flatnonzero(key.is_first_distinct().to_numpy())
-    if not children.size:
-        return parent
-    keys = key.to_numpy()
-    holders = holders[np.argsort(keys[holders])]
-    wanted = _key(spans, "parent_id").to_numpy()[children]
-    by_key = np.argsort(wanted)  # a sorted search is a local one
-    place = np.searchsorted(keys[holders], wanted[by_key])
-    above = np.empty(len(children), dtype=np.int64)
-    above[by_key] = holders[np.minimum(place, len(holders) - 1)]
-    found = np.ones(len(children), dtype=np.bool_)
+    child = np.flatnonzero(spans["parent_id"].is_not_null().to_numpy())
+    above = places.of(_key(spans, "parent_id").to_numpy()[child])
+    found = above >= 0
     for column, column_above in (*zip(_TRACE, _TRACE, strict=True), ("parent_id", "span_id")):
         ids, ids_above = (spans[name].fill_null(0).to_numpy() for name in (column, column_above))
-        found &= ids[children] == ids_above[above]
-    parent[children[found]] = above[found]
+        found &= ids[child] == ids_above[above]
+    parent[child[found]] = above[found]
     return parent
 
 

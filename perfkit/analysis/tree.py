@@ -69,15 +69,16 @@ _CATEGORIES = ("internal", "client", "tool", "messaging", "server", "database")
 def compute(tables: Tables) -> pl.DataFrame:
     """Build the tree of the spans whose entries pass the filters."""
     if tables.filters == Filters():
-        return build(tables["spans"].select(_READ).collect(), tables["span_links"].collect())
+        spans = _in_one_piece(tables["spans"].select(_READ).collect())
+        return build(spans, tables["span_links"].collect())
     whole = Tables(tables.capture)
     return narrow(whole.frame("tree"), population.passing(whole, tables.filters))
 
 
 def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
-    """Build the tree of all spans."""
-    spans = parents.drop_repeats(spans)
-    parent, cut, missing = parents.link(spans)
+    """Build the tree of all spans. `spans` is used up."""
+    spans, places = parents.drop_repeats(spans)
+    parent, cut, missing = parents.link(spans, places)
     start, end, negative = _times(spans)
     reports = duplicates.find(spans, parent, start, end)
     parent = reports.parent
@@ -90,6 +91,7 @@ def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
     order, sizes = _depth_first(parent, start)
     parent = _renumbered(parent, order)
     requests, entries = requests[order], entries[order]
+    still_open = spans["duration_ns"].is_null()
     tree = _in_order(spans, order).with_columns(
         row=pl.Series(np.arange(len(order))),
         parent_row=rows_or_null(parent),
@@ -100,7 +102,7 @@ def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
         start_ns=pl.Series(start[order]),
         end_ns=pl.Series(end[order]),
         duration_ns=pl.Series((end - start)[order]),
-        open=spans["duration_ns"].is_null()[order],
+        open=still_open[order],
         negative=pl.Series(negative[order]),
         cut=pl.Series((cut | reports.cut)[order]),
         detached=pl.Series(detached[order]),
@@ -204,11 +206,24 @@ def _depth_first(parent: Ints, start: Ints) -> tuple[Ints, Ints]:
     return order, _permuted(sizes, position)
 
 
+def _in_one_piece(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame of columns of one chunk each, from which rows are gathered several times as
+    fast; column by column, so that not all are in memory twice.
+    """
+    return pl.DataFrame([frame.drop_in_place(name).rechunk() for name in frame.columns])
+
+
 def _in_order(spans: pl.DataFrame, order: Ints) -> pl.DataFrame:
-    """Return the columns that are taken over, in another order; those of nulls stay as they are."""
-    empty = [name for name in _TAKEN if spans[name].null_count() == spans.height]
-    ordered: pl.DataFrame = spans.select(name for name in _TAKEN if name not in empty)[order]
-    return ordered.with_columns(spans.select(empty))
+    """Return the columns that are taken over, in another order; those of nulls stay as they are.
+
+    They are taken out of `spans`, so that not all are in memory twice.
+    """
+    rows = pl.Series(order)
+    columns = []
+    for name in _TAKEN:
+        column = spans.drop_in_place(name)
+        columns.append(column if column.null_count() == len(column) else column.gather(rows))
+    return pl.DataFrame(columns)
 
 
 def _renumbered(parent: Ints, order: Ints) -> Ints:
