@@ -21,8 +21,7 @@ def times_loop(capture: str) -> list[int]:
     rows = frame.rows()
     place = {(hi, lo, span): row for row, (hi, lo, span, *_) in enumerate(rows)}
     parent = [
-        -1 if above is None else place.get((hi, lo, above), -1)
-        for hi, lo, _, above, _, _ in rows
+        -1 if above is None else place.get((hi, lo, above), -1) for hi, lo, _, above, _, _ in rows
     ]
     start = [row[4] for row in rows]
     end = [row[4] + row[5] for row in rows]
@@ -93,6 +92,5 @@ def times_columns(capture: str) -> list[int]:
     tree, times = tables.frame("tree"), tables.frame("span_times")
     own = times["self_ns"] + times["gap_ns"]
     return [
-        int(values.sum())
-        for values in (tree["depth"], tree["subtree"], own, times["critical_ns"])
+        int(values.sum()) for values in (tree["depth"], tree["subtree"], own, times["critical_ns"])
     ]

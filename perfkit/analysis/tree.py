@@ -277,8 +277,12 @@ def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
 
 def _callees(tree: pl.DataFrame) -> dict[str, str]:
     """Return the services behind recorded peers (`host:port`), where the server's spans tell."""
-    served = tree.filter(pl.col("kind") == "server", pl.col("parent_row").is_not_null())
-    above = tree.select("peer", "kind")[served["parent_row"]]
+    if tree["peer"].null_count() == tree.height:
+        return {}
+    served = tree.select("kind", "parent_row", "service").filter(
+        pl.col("kind") == "server", pl.col("parent_row").is_not_null()
+    )
+    above: pl.DataFrame = tree.select("peer", "kind")[served["parent_row"]]
     pairs = (
         above.with_columns(callee=served["service"])
         .filter(pl.col("kind").is_in(["client", "producer"]), pl.col("peer").is_not_null())
@@ -293,12 +297,12 @@ def _with_entry(tree: pl.DataFrame) -> pl.DataFrame:
     """Add endpoint and tool of the entry."""
     entry_row = tree["entry_row"]
     endpoint = tree.select(pl.coalesce("endpoint", "name")).to_series()
-    calls = tree.filter(pl.col("tool").is_not_null(), pl.col("entry_row").is_not_null())
-    first = calls.unique("entry_row", keep="first", maintain_order=True)
-    tool = tree.clear(n=tree.height)["tool"].scatter(first["entry_row"], first["tool"])
-    return tree.with_columns(
-        entry_endpoint=endpoint.gather(entry_row), entry_tool=tool.gather(entry_row)
-    )
+    calls = tree.select("tool", "entry_row").drop_nulls()
+    tool = tree.select("tool").clear(n=tree.height)["tool"]
+    if calls.height:
+        first = calls.unique("entry_row", keep="first", maintain_order=True)
+        tool = tool.scatter(first["entry_row"], first["tool"]).gather(entry_row)
+    return tree.with_columns(entry_endpoint=endpoint.gather(entry_row), entry_tool=tool)
 
 
 DERIVED = Derived(
