@@ -1,4 +1,4 @@
-"""The same numbers by a tight Python loop over the same columns: the peer of the analysis of spans."""
+"""The same numbers by a tight Python loop over the same columns."""
 
 from __future__ import annotations
 

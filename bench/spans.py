@@ -1,32 +1,14 @@
-"""Import, analysis and report of a capture of one million spans."""
+"""Import and report of a capture of one million spans."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from bench.generate import write_otlp
 from bench.measure import Row, isolated
 
 SPANS = 1_000_000
-TABLES = (
-    "tree",
-    "requests",
-    "span_times",
-    "critical_path",
-    "endpoints",
-    "tools",
-    "components",
-    "operations",
-    "edges",
-    "queries",
-    "query_repeats",
-    "serial_calls",
-    "tool_calls",
-    "span_tree",
-)
 
 
 def parse_only(directory: str) -> int:
@@ -51,15 +33,6 @@ def import_otlp(directory: str, capture: str) -> int:
     return writer.info.rows["spans"]
 
 
-def analyse(capture: str) -> int:
-    """Compute every derived table of spans."""
-    from perfkit.analysis.session import Tables
-    from perfkit.capture import Capture
-
-    tables = Tables(Capture.open(Path(capture)))
-    return sum(tables.frame(name).height for name in TABLES)
-
-
 def report(capture: str, output: str) -> int:
     """Make the full report: analysis, rules and page."""
     from perfkit.analysis.session import Tables
@@ -74,42 +47,6 @@ def report(capture: str, output: str) -> int:
     return len(html)
 
 
-def self_time_vectorised(capture: str) -> int:
-    """Compute self times with perfkit; the sum checks the peer."""
-    from perfkit.analysis.session import Tables
-    from perfkit.capture import Capture
-
-    tables = Tables(Capture.open(Path(capture)))
-    times = tables.frame("span_times")
-    return int(times["self_ns"].sum())
-
-
-def self_time_loop(capture: str) -> int:
-    """Compute self times with a tight Python loop over the same columns."""
-    import polars as pl
-
-    from perfkit.capture import Capture
-
-    columns = ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "duration_ns")
-    frame = Capture.open(Path(capture)).table("spans").select(columns).collect()
-    children: dict[tuple[int, int, int], list[tuple[int, int]]] = defaultdict(list)
-    rows: list[Any] = frame.rows()
-    for hi, lo, _, parent, start, length in rows:
-        if parent is not None:
-            children[hi, lo, parent].append((start, start + length))
-    total = 0
-    for hi, lo, span, _, start, length in rows:
-        end, covered, reached = start + length, 0, start
-        for child_start, child_end in sorted(children.get((hi, lo, span), ())):
-            left, right = max(child_start, reached), min(child_end, end)
-            if right > left:
-                covered += right - left
-                reached = right
-        total += length - covered
-    assert frame.schema["start_ns"] == pl.Int64
-    return total
-
-
 def rows() -> list[Row]:
     """Measure on a million spans in 125,000 requests."""
     with tempfile.TemporaryDirectory() as folder:
@@ -119,10 +56,7 @@ def rows() -> list[Row]:
         imported = isolated(import_otlp, otlp, capture)
         assert parsed.value == imported.value == spans
         stored = sum(f.stat().st_size for f in (Path(capture) / "spans").iterdir())
-        analysed = isolated(analyse, capture)
-        fast, slow = isolated(self_time_vectorised, capture), isolated(self_time_loop, capture)
         reported = isolated(report, capture, str(Path(folder) / "report.html"))
-    equal = "equal sums" if fast.value == slow.value else "SUMS DIFFER"
     return [
         Row(
             "import OTLP protobuf, 1 M spans",
@@ -139,22 +73,6 @@ def rows() -> list[Row]:
             f"{stored / spans / 45:.2f}×",
             "< 45 B",
             stored / spans < 45,
-        ),
-        Row(
-            "all derived tables of spans, 1 M spans",
-            f"{analysed.wall_s:.1f} s, {_gib(analysed.peak_bytes)}",
-            "the limit of the design",
-            f"{analysed.wall_s / 5:.2f}×",
-            "< 5 s and 2 GiB",
-            analysed.wall_s < 5 and analysed.peak_bytes < 2 << 30,
-        ),
-        Row(
-            "structure and self time, 1 M spans",
-            f"{fast.cpu_s:.1f} CPU s",
-            f"a tight Python loop {slow.cpu_s:.1f} CPU s ({equal})",
-            f"{slow.cpu_s / fast.cpu_s:.1f}× faster",
-            "≥ 5×",
-            slow.cpu_s / fast.cpu_s >= 5 and fast.value == slow.value,
         ),
         Row(
             "capture to full report, 1 M spans",
