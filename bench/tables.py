@@ -72,8 +72,8 @@ def rows() -> list[Row]:
     return [
         Row(
             f"table `{name}`, 1 M spans and 1 M samples",
-            f"{seconds:.2f} s",
-            f"all {len(cost.value)} tables {total:.1f} s",
+            f"{seconds:.2f} CPU s",
+            f"all {len(cost.value)} tables {total:.1f} CPU s",
             f"{seconds / total:.0%}",
             "none",
             None,

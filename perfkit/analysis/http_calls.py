@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
@@ -28,6 +30,11 @@ _SENT_AT = ("http.request.request_start",)
 _PREFETCH = ("http.request.prefetch",)
 # https://opentelemetry.io/docs/specs/semconv/http/ and before; those of browsers' timings as the
 # Sentry SDK names them.
+
+_KEYS = (
+    *(*_URL, *_QUERY, *_SENT, *_RECEIVED, *_DECODED, *_ENCODING, *_TYPE, *_VERSION),
+    *(*_RESENT, *_SENT_AT, *_PREFETCH),
+)
 
 _METHOD = r"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b"
 
@@ -57,27 +64,33 @@ def compute(tables: Tables) -> pl.DataFrame:
         .select(*_ID, "http_method", "attributes")
         .unique(_ID, keep="first", maintain_order=True)
     )
-    calls = spans.lazy().join(recorded, on=_ID, how="inner", maintain_order="left")
-    url = _address()
+    calls = (
+        spans.lazy()
+        .join(recorded, on=_ID, how="inner", maintain_order="left")
+        .with_columns(method=pl.coalesce("http_method", pl.col("name").str.extract(_METHOD)))
+        .filter(pl.col("method").is_not_null())
+        .collect()
+    )
+    attributes = _Attributes.of(calls["attributes"])
+    url = _address(attributes)
     path = url.str.split_exact("?", 1)
     return (
-        calls.with_columns(method=pl.coalesce("http_method", pl.col("name").str.extract(_METHOD)))
-        .filter(pl.col("method").is_not_null())
+        calls.lazy()
         .with_columns(url=url)
         .with_columns(path=path.struct.field("field_0"), query=path.struct.field("field_1"))
         .with_columns(
             address=pl.concat_str(_template(pl.col("path")), _without_values(pl.col("query"))),
             url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
             file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
-            request_bytes=_number(_SENT),
-            response_bytes=_number(_RECEIVED),
-            decoded_bytes=_number(_DECODED),
-            encoding=_text(_ENCODING),
-            content_type=_text(_TYPE),
-            http_version=_text(_VERSION),
-            resend_count=_number(_RESENT),
-            prefetch=_any(_PREFETCH).eq("true").fill_null(False),
-            queued_ns=_queued(),
+            request_bytes=attributes.number(_SENT),
+            response_bytes=attributes.number(_RECEIVED),
+            decoded_bytes=attributes.number(_DECODED),
+            encoding=attributes.text(_ENCODING),
+            content_type=attributes.text(_TYPE),
+            http_version=attributes.text(_VERSION),
+            resend_count=attributes.number(_RESENT),
+            prefetch=attributes.any(_PREFETCH).eq("true").fill_null(False),
+            queued_ns=_queued(attributes),
         )
         .select(*COLUMNS)
         .collect()
@@ -87,31 +100,45 @@ def compute(tables: Tables) -> pl.DataFrame:
 _ID = ("trace_hi", "trace_lo", "span_id")
 
 
+class _Attributes(NamedTuple):
+    """Values of attributes as they stand in the JSON text."""
+
+    recorded: frozenset[str]
+    """The keys that occur at all; looking for all others in each text would take longest."""
+
+    @classmethod
+    def of(cls, texts: pl.Series) -> _Attributes:
+        """Look once which of the keys occur."""
+        quoted = [f'"{key}"' for key in _KEYS]
+        found = texts.str.extract_many(quoted).explode().drop_nulls().unique()
+        return cls(frozenset(key.strip('"') for key in found))
+
+    def any(self, keys: tuple[str, ...]) -> pl.Expr:
+        """Return a scalar; of a list its first item."""
+        values = [_value(key) for key in keys if key in self.recorded]
+        return pl.coalesce(*values, pl.lit(None, dtype=pl.String))
+
+    def text(self, keys: tuple[str, ...]) -> pl.Expr:
+        """Return a text without its quotes."""
+        return self.any(keys).str.strip_chars('"')
+
+    def number(self, keys: tuple[str, ...]) -> pl.Expr:
+        """Return a whole number; null where there is none."""
+        plain = self.text(keys).str.replace_all("_", "", literal=True)
+        return plain.cast(pl.Float64, strict=False).round().cast(pl.Int64, strict=False)
+
+
 def _value(key: str) -> pl.Expr:
-    """Return a scalar attribute as it stands in the JSON text; of a list its first item."""
     escaped = key.replace(".", r"\.")
     pattern = rf'"{escaped}"\s*:\s*\[?\s*("(?:[^"\\]|\\.)*"|[^",\[\]{{}}\s]+)'
     return pl.col("attributes").str.extract(pattern)
 
 
-def _any(keys: tuple[str, ...]) -> pl.Expr:
-    return pl.coalesce(_value(key) for key in keys)
-
-
-def _text(keys: tuple[str, ...]) -> pl.Expr:
-    return _any(keys).str.strip_chars('"')
-
-
-def _number(keys: tuple[str, ...]) -> pl.Expr:
-    plain = _text(keys).str.replace_all("_", "", literal=True)
-    return plain.cast(pl.Float64, strict=False).round().cast(pl.Int64, strict=False)
-
-
-def _address() -> pl.Expr:
+def _address(attributes: _Attributes) -> pl.Expr:
     """Return the URL as recorded, with its query; from the span's name when none was."""
     named = pl.col("name").str.extract(r"^[A-Z]+\s+(\S+)")
-    recorded = pl.coalesce(_text(_URL), named)
-    query = _text(_QUERY).str.strip_prefix("?")
+    recorded = pl.coalesce(attributes.text(_URL), named)
+    query = attributes.text(_QUERY).str.strip_prefix("?")
     lacks = ~recorded.str.contains("?", literal=True) & (query.str.len_bytes() > 0)
     return pl.when(lacks).then(pl.concat_str(recorded, pl.lit("?"), query)).otherwise(recorded)
 
@@ -126,9 +153,9 @@ def _without_values(query: pl.Expr) -> pl.Expr:
     return pl.when(query.is_null() | (query == "")).then(pl.lit("")).otherwise("?" + names)
 
 
-def _queued() -> pl.Expr:
+def _queued(attributes: _Attributes) -> pl.Expr:
     """Return how long after the span's start its request was sent; browsers record that moment."""
-    sent_ns = _text(_SENT_AT).cast(pl.Float64, strict=False) * 1e9
+    sent_ns = attributes.text(_SENT_AT).cast(pl.Float64, strict=False) * 1e9
     began_ns = pl.col("start_ns") - pl.col("skew_ns")
     waited = (sent_ns - began_ns).round().cast(pl.Int64, strict=False)
     return pl.when(waited >= 0).then(waited)
