@@ -1,9 +1,9 @@
-"""What would be, if some spans were faster or ran side by side: every entry replayed.
+"""What would be, if things were changed: every entry replayed with a set of edits.
 
 A replay keeps the order of things in `span_waits`: a child begins when the sibling that it waited
 for is done and the parent has done the same own work in between; the parent ends after all of its
 children and the same own work after them. Durations are never subtracted from each other, so
-what is hidden behind something parallel saves nothing.
+what is hidden behind something parallel saves nothing, and what two edits save is not counted twice.
 
 Idea: Lighthouse's simulated savings, and CRISP's what-if, over happens-before order.
 """
@@ -16,95 +16,184 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.forest import Bools, Ints
+from perfkit.analysis.edits import Edits, Queue, SparedTime, scaled
+from perfkit.analysis.forest import Bools, Ints, along_path
 from perfkit.analysis.overlaps import runs
-from perfkit.analysis.percentiles import Floats, quantiles
+from perfkit.analysis.percentiles import Floats, codes, quantiles
+from perfkit.analysis.queue_replay import waits
 from perfkit.analysis.session import Tables
 from perfkit.analysis.tree import indices
 
+LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
 
 @dataclass(frozen=True)
-class Savings:
-    """What a change would bring over all entries, each counted as what it stands for."""
+class Change:
+    """A change whose effect is not known exactly: the edits at worst and at best."""
 
-    saved_ratio: float
-    """Share of request time that would go away."""
-    p50_before_ns: float
-    p50_after_ns: float
-    p95_before_ns: float
-    p95_after_ns: float
-    entries: int
-    """How many entries would change at all."""
+    worst: Edits
+    best: Edits
+
+    def __add__(self, other: Change) -> Change:
+        """Return both changes, made together."""
+        return Change(self.worst + other.worst, self.best + other.best)
 
 
-def savings(tables: Tables, factors: Floats, *, parallel: Sequence[Ints] | None = None) -> Savings:
-    """Return what `replay` changes, summed up."""
-    replayed = replay(tables, factors, parallel=parallel)
+def saved_ratio(tables: Tables, edits: Edits) -> float:
+    """Return the share of request time that edits take away."""
+    replayed = replay(tables, edits)
     weight = tables.frame("tree")["adjusted_count"].gather(replayed["entry_row"]).to_numpy()
-    before, after = replayed["before_ns"].to_numpy(), replayed["after_ns"].to_numpy()
+    before, after = (replayed[name].to_numpy() for name in ("before_ns", "after_ns"))
     total = float((before * weight).sum())
-    group = np.zeros(len(before), dtype=np.int64)
-    marks = [quantiles(group, values, weight, 1, [0.5, 0.95])[0] for values in (before, after)]
-    return Savings(
-        saved_ratio=float(((before - after) * weight).sum()) / total if total > 0 else 0.0,
-        p50_before_ns=float(marks[0][0]),
-        p50_after_ns=float(marks[1][0]),
-        p95_before_ns=float(marks[0][1]),
-        p95_after_ns=float(marks[1][1]),
-        entries=int((before != after).sum()),
-    )
+    return float(((before - after) * weight).sum()) / total if total > 0 else 0.0
 
 
-def replay(
-    tables: Tables, factors: Floats, *, parallel: Sequence[Ints] | None = None
-) -> pl.DataFrame:
-    """Return `entry_row`, `before_ns` and `after_ns` of every entry.
+def saved_range(tables: Tables, change: Change) -> tuple[float, float]:
+    """Return the share of request time that a change takes away, at least and at most."""
+    low, high = (saved_ratio(tables, edits) for edits in (change.worst, change.best))
+    return min(low, high), max(low, high)
 
-    `factors` has one number a row of `tree`, by which the span's own time is multiplied: 0 takes
-    it away, 1 leaves it. Each array in `parallel` names calls, by row, that begin together instead
-    of one after the other, where they are under one span; own work of that span between them stays.
-    A row is in one array at most.
+
+def forecast(tables: Tables, change: Change, by: Sequence[str] = ()) -> pl.DataFrame:
+    """Return latencies now and after a change: in all, or one row each of the columns `by`.
+
+    `by` names columns of `tree`, as they are at the entries. The columns are `requests`, and for
+    `mean`, `p50`, `p95` and `p99` each `X_now_ns`, `X_low_ns` (at best) and `X_high_ns`; a row
+    each, the most request time first. Requests count as what they stand for.
     """
+    best = replay(tables, change.best)
+    worst = replay(tables, change.worst)
+    tree = tables.frame("tree")[best["entry_row"]]
+    # Without keys all entries, if there are any, are one group.
+    group, keys = codes(tree.with_columns(all=pl.lit(0)), by or ["all"])
+    count = keys.height
+    weight = tree["adjusted_count"].to_numpy()
+    both = [one["after_ns"].to_numpy() for one in (best, worst)]
+    columns = {"now": best["before_ns"].to_numpy()}
+    columns |= {"low": np.minimum(*both), "high": np.maximum(*both)}
+    requests = np.bincount(group, weight, count)
+    result = {"requests": requests}
+    for when, values in columns.items():
+        result[f"mean_{when}_ns"] = np.bincount(group, values * weight, count) / requests
+    for when, values in columns.items():
+        marks = quantiles(group, values, weight, count, list(LEVELS.values()))
+        result |= {f"{name}_{when}_ns": marks[:, at] for at, name in enumerate(LEVELS)}
+    total = pl.col("mean_now_ns") * pl.col("requests")
+    order = [True, *[False] * len(by)]
+    found = keys.select(by).hstack(pl.DataFrame(result)) if by else pl.DataFrame(result)
+    return found.sort(total, *by, descending=order)
+
+
+def replay(tables: Tables, edits: Edits) -> pl.DataFrame:
+    """Return `entry_row`, `before_ns` and `after_ns` of every entry."""
     tree = tables.frame("tree")
     entry = indices(tree["entry_row"])
     entries = np.flatnonzero(entry == np.arange(tree.height))
     before = tree["duration_ns"].to_numpy()[entries]
-    after = before.copy()
-    groups = [np.asarray(group, dtype=np.int64) for group in parallel or () if len(group) > 1]
-    touched = np.zeros(tree.height + 1, dtype=np.bool_)
-    touched[entry[np.flatnonzero(factors != 1.0)]] = True
-    for group in groups:
-        touched[entry[group]] = True
-    touched[-1] = False  # spans of no entry
-    if touched.any():
-        length = _Replay(tables, np.flatnonzero(touched[entry]), factors, groups).run()
-        after = np.where(touched[entries], np.rint(length[entries]).astype(np.int64), before)
+    touched = _touched(edits, entry)
+    if not touched.any():
+        return pl.DataFrame({"entry_row": entries, "before_ns": before, "after_ns": before})
+    rows = np.flatnonzero(touched[entry])
+    if edits.queues:
+        plain = Edits(edits.scaled, edits.parallel, edits.spared)
+        played = _Replay(tables, rows, plain).run()
+        edits = plain + _emptied(edits.queues, tables, played)
+    length = _Replay(tables, rows, edits).run().length
+    after = np.where(touched[entries], np.rint(length[entries]).astype(np.int64), before)
     return pl.DataFrame({"entry_row": entries, "before_ns": before, "after_ns": after})
+
+
+def _touched(edits: Edits, entry: Ints) -> Bools:
+    """Return which entries are edited, by row, and one behind for spans of no entry."""
+    touched = np.zeros(len(entry) + 1, dtype=np.bool_)
+    touched[entry[np.flatnonzero(edits.factors(len(entry)) != 1.0)]] = True
+    for rows in (
+        *edits.groups(),
+        *(one.rows for one in edits.spared),
+        *(one.rows for one in edits.queues),
+        *(one.holders for one in edits.queues),
+    ):
+        touched[entry[rows]] = True
+    touched[-1] = False
+    return touched
+
+
+@dataclass(frozen=True)
+class _Played:
+    """Where the spans are after a replay, one element a row of `tree` and one behind."""
+
+    length: Floats
+    reached: Floats
+    """When a span ends, counted from the start of the span that waits for it."""
+
+
+def _emptied(queues: Sequence[Queue], tables: Tables, played: _Played) -> Edits:
+    """Return the edits that let the spans of queues wait for as long as they then would."""
+    waits_of = tables.frame("span_waits")
+    end = waits_of["end_ns"].to_numpy()
+    begin, then = _absolute(tables, played)
+    own_ns = tables.frame("span_times")["self_ns"].to_numpy()
+    edits = Edits()
+    for queue in queues:
+        own = own_ns[queue.rows].astype(np.float64)
+        now = np.maximum(0.0, own - queue.idle_ns)
+        # From when a place was got to when it was given back, now and then.
+        held_now = np.maximum(0, end[queue.holders] - end[queue.rows]).astype(np.float64)
+        held = np.maximum(0.0, (begin + then)[queue.holders] - (begin + then)[queue.rows])
+        origin = begin[queue.rows].min(initial=0)
+        waiting = waits(begin[queue.rows] - origin, held, queue.places_then)
+        if queue.relative:
+            came = waits_of["start_ns"].to_numpy()[queue.rows]
+            explained = waits((came - came.min()).astype(np.float64), held_now, queue.places_now)
+            waiting = now - np.maximum(0.0, explained - waiting)
+        left = np.clip(waiting, 0.0, now) + (own - now)
+        edits += scaled(queue.rows, np.divide(left, own, out=np.ones(len(own)), where=own > 0))
+    return edits
+
+
+def _absolute(tables: Tables, played: _Played) -> tuple[Floats, Floats]:
+    """Return when each span would start, as Unix ns, and how long it would last."""
+    waits_of = tables.frame("span_waits")
+    parent = indices(waits_of["parent_row"])
+    start = waits_of["start_ns"].to_numpy()
+    length = played.length[:-1]
+    inside = parent >= 0
+    offset = np.where(inside, np.rint(played.reached[:-1] - length).astype(np.int64), start)
+    return along_path(parent, offset, np.add, 0).astype(np.float64), length
 
 
 class _Replay:
     """One replay of some rows; all arrays have one element a row of `tree`, and one behind."""
 
-    def __init__(self, tables: Tables, rows: Ints, factors: Floats, groups: Sequence[Ints]) -> None:
-        waits = tables.frame("span_waits")
-        self.depth = tables.frame("tree")["depth"].to_numpy()
+    def __init__(self, tables: Tables, rows: Ints, edits: Edits) -> None:
+        waits_of, tree = tables.frame("span_waits"), tables.frame("tree")
+        self.depth = tree["depth"].to_numpy()
         self.rows = rows
-        self.above = len(factors)
+        self.above = tree.height
         self.parent, self.before, last = (
-            np.append(indices(waits[name]), -1) for name in ("parent_row", "before_row", "last_row")
+            np.append(indices(waits_of[name]), -1)
+            for name in ("parent_row", "before_row", "last_row")
         )
-        start, end = (np.append(waits[name].to_numpy(), 0) for name in ("start_ns", "end_ns"))
-        factor = np.append(factors, 1.0)
+        start, end = (np.append(waits_of[name].to_numpy(), 0) for name in ("start_ns", "end_ns"))
         self.waited: Bools = (self.parent >= 0) & (end > start)
         ready = np.where(self.before >= 0, end[self.before], start[self.parent])
-        self.lag = (start - ready) * factor[self.parent]
-        self.tail = (end - np.where(last >= 0, end[last], start)) * factor
-        self.members, first, last = _members(groups, self.parent, start, self.waited, self.depth)
-        self.sizes, self.leaders = last - first + 1, self.members[first]
+        done = np.where(last >= 0, end[last], start)
+        lag, tail = (start - ready).astype(np.float64), (end - done).astype(np.float64)
+        if edits.spared:
+            waited = rows[self.waited[rows]]
+            skew = tree["skew_ns"].to_numpy()
+            lag[waited] -= _spared(edits, self.parent[waited], ready[waited], start[waited], skew)
+            tail[rows] -= _spared(edits, rows, done[rows], end[rows], skew)
+        factor = np.append(edits.factors(tree.height), 1.0)
+        self.lag, self.tail = lag * factor[self.parent], tail * factor
+        self.members, first, final = _members(
+            edits.groups(), self.parent, start, self.waited, self.depth
+        )
+        self.sizes, self.leaders = final - first + 1, self.members[first]
         self.height = -self.depth[self.members], -self.depth[self.leaders]
 
-    def run(self) -> Floats:
-        """Return the new length of each row; of rows that are not replayed it means nothing."""
+    def run(self) -> _Played:
+        """Replay; of rows that are not replayed the result means nothing."""
         length: Floats = self.tail.copy()
         inside = np.zeros(self.above + 1)
         reached = np.zeros(self.above + 1)
@@ -118,7 +207,7 @@ class _Replay:
             self._join(int(self.depth[level[0]]), length, reached)
             _along_chains(waited, jump, reached)
             np.maximum.at(inside, self.parent[waited], reached[waited])
-        return length
+        return _Played(length, reached)
 
     def _join(self, depth: int, length: Floats, reached: Floats) -> None:
         """Let all calls of a group end with its longest, and own work between them come after it.
@@ -134,6 +223,15 @@ class _Replay:
             # The sum of all lags is that before the first call and those between the others.
             own = np.add.reduceat(self.lag[members], first)
             reached[members] = np.repeat(own + np.maximum.reduceat(length[members], first), sizes)
+
+
+def _spared(edits: Edits, rows: Ints, start: Ints, end: Ints, skew: Ints) -> Floats:
+    """Return how much of pieces of own time is spared, on the clock of their spans' hosts."""
+    moved = skew[rows]
+    total = np.zeros(len(rows))
+    for one in edits.spared:
+        total += SparedTime(one, len(skew)).within(rows, start - moved, end - moved)
+    return np.clip(total, 0.0, (end - start).astype(np.float64))
 
 
 def _members(
