@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from perfkit.demo.processes import END_TIMEOUT_S, START_TIMEOUT_S, ServiceError, end, running
 from perfkit.demo.problems import NAMES
+from perfkit.demo.processes import END_TIMEOUT_S, START_TIMEOUT_S, ServiceError, end, running
 
 CONFIGURATIONS = {
     "all": [],

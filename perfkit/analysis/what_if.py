@@ -3,7 +3,7 @@
 A replay keeps the order of things in `span_waits`: a child begins when the sibling that it waited
 for is done and the parent has done the same own work in between; the parent ends after all of its
 children and the same own work after them. Durations are never subtracted from each other, so
-what is hidden behind something parallel saves nothing, and what two edits save is not counted twice.
+what is hidden behind something parallel saves nothing, and what two edits save counts once.
 
 Idea: Lighthouse's simulated savings, and CRISP's what-if, over happens-before order.
 """
@@ -69,10 +69,10 @@ def forecast(tables: Tables, change: Change, by: Sequence[str] = ()) -> pl.DataF
     count = keys.height
     weight = tree["adjusted_count"].to_numpy()
     both = [one["after_ns"].to_numpy() for one in (best, worst)]
-    columns = {"now": best["before_ns"].to_numpy()}
+    columns: dict[str, Ints] = {"now": best["before_ns"].to_numpy()}
     columns |= {"low": np.minimum(*both), "high": np.maximum(*both)}
-    requests = np.bincount(group, weight, count)
-    result = {"requests": requests}
+    requests = np.asarray(np.bincount(group, weight, count), dtype=np.float64)
+    result: dict[str, Floats] = {"requests": requests}
     for when, values in columns.items():
         result[f"mean_{when}_ns"] = np.bincount(group, values * weight, count) / requests
     for when, values in columns.items():

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from perfkit.analysis.session import Tables, derived_tables
+from perfkit.analysis.what_if import Change
 from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
 from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity
@@ -115,23 +116,23 @@ def _outcome(rule: Rule | BrokenRule, capture: _Capture) -> Outcome:
         lacking = capture.lacking(rule)
         if lacking:
             return Outcome(rule, "not_applicable", lacking)
-        found = _findings(rule, capture)
+        found, changes = _findings(rule, capture)
     except Exception as error:
         # Whatever breaks in one rule, the others must still be heard.
         reason = messages.shorten(messages.plain(f"{type(error).__name__}: {error}"), 400)
         return Outcome(rule, "error", reason)
-    return Outcome(rule, "found" if found else "quiet", findings=found)
+    return Outcome(rule, "found" if found else "quiet", findings=found, changes=changes)
 
 
-def _findings(rule: Rule, capture: _Capture) -> list[Finding]:
+def _findings(rule: Rule, capture: _Capture) -> tuple[list[Finding], dict[str, Change]]:
     params = rule.values
     frame = run_query(rule.query, capture.tables, params, capture.limits)
     frame = _about(frame, rule.endpoints).head(MAX_FINDINGS)
     if frame.is_empty():
-        return []
+        return [], {}
     for name, expression in rule.derive.items():
         frame = add_column(frame, name, expression, params)
-    frame = impact.add(frame, rule, capture.tables, params, capture.limits)
+    frame, changes = impact.add(frame, rule, capture.tables, params, capture.limits)
     severities = _severities(rule, frame)
     settings = _settings(rule, frame)
     rows = [_plain_row(row) for row in frame.iter_rows(named=True)]
@@ -139,7 +140,12 @@ def _findings(rule: Rule, capture: _Capture) -> list[Finding]:
         _finding(rule, row, severity, capture, chosen)
         for row, severity, chosen in zip(rows, severities, settings, strict=True)
     ]
-    return sorted(found, key=score.rank)
+    replayed = {
+        finding.fingerprint: change
+        for finding, change in zip(found, changes, strict=True)
+        if change is not None
+    }
+    return sorted(found, key=score.rank), replayed
 
 
 def _about(frame: pl.DataFrame, patterns: Sequence[str]) -> pl.DataFrame:

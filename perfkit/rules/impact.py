@@ -1,27 +1,30 @@
-"""What a fix would save: the requests replayed with the spans that it changes."""
+"""What a fix would save: the requests replayed with what it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from perfkit.analysis import mends
+from perfkit.analysis.edits import Edits, scaled
 from perfkit.analysis.session import Tables
-from perfkit.analysis.what_if import savings
+from perfkit.analysis.what_if import Change, saved_range
 from perfkit.rules.model import IMPACT_COLUMNS, Rule, WhatIf
 from perfkit.sql.execute import Limits, add_column, run_query
-from perfkit.sql.guard import Value
+from perfkit.sql.guard import Expression, Value
 
 MAX_REPLAYED = 5
-"""Findings of one rule that are replayed, the largest first; ours, to bound the time."""
+"""Findings of one rule that are replayed, those that take most time first; ours, to bound the
+time."""
 
-# A trace cannot show whether a call needs the answer of the one before it. Ours: at least half of
-# what running side by side would bring.
-_INDEPENDENT = 0.5
+_SHORT_LIVED = 0.2
+"""Ours: at worst, a cache may keep its answers for this part of the lifetime that is proposed."""
 
 Rows = npt.NDArray[np.int64]
+Changes = list[Change | None]
 
 
 def add(
@@ -30,59 +33,154 @@ def add(
     tables: Tables,
     params: Mapping[str, Value],
     limits: Limits,
-) -> pl.DataFrame:
-    """Return the findings with the columns of `IMPACT_COLUMNS`, and first and last seen.
+) -> tuple[pl.DataFrame, Changes]:
+    """Return the findings with the columns of `IMPACT_COLUMNS`, and their changes if replayed.
 
-    Null where the rule claims no saving. What is not replayed gets 0 to the plain total, which is
-    an upper bound.
+    Null where the rule claims no saving. Where nothing of a finding can be replayed, it is what the
+    rule derives itself; where there are more than `MAX_REPLAYED`, that of the others is 0 to the
+    plain total, an upper bound. What is replayed in spans says first and last seen too.
     """
+    claimed = [
+        findings[name].cast(pl.Float64).clip(0, 1)
+        if name in findings.columns
+        else pl.Series([None] * findings.height, dtype=pl.Float64)
+        for name in ("saved_low_ratio", "saved_high_ratio")
+    ]
     if rule.what_if is None:
-        saved = ("saved_low_ratio", "saved_high_ratio")
-        return findings.with_columns(
-            (pl.col(name).cast(pl.Float64).clip(0, 1) if name in findings.columns else _NONE).alias(
-                column
-            )
-            for name, column in zip(saved, IMPACT_COLUMNS, strict=True)
+        columns = zip(IMPACT_COLUMNS, claimed, strict=True)
+        return findings.with_columns(one.alias(name) for name, one in columns), [
+            None
+        ] * findings.height
+    return _Impact(findings, rule.what_if, tables, params, limits).add(claimed)
+
+
+class _Impact:
+    """The findings of one rule, and what each of them changes."""
+
+    def __init__(
+        self,
+        findings: pl.DataFrame,
+        change: WhatIf,
+        tables: Tables,
+        params: Mapping[str, Value],
+        limits: Limits,
+    ) -> None:
+        self._numbered = findings.with_row_index("finding").with_columns(
+            pl.col("finding").cast(pl.Int64)
         )
-    return _replayed(findings, rule.what_if, tables, params, limits)
+        self._findings, self._change, self._tables, self._params = findings, change, tables, params
+        self._low, self._high = self._factors()
+        query = change.rows or change.times
+        self._subjects: dict[int, pl.DataFrame] = {}
+        if query is not None:
+            found = run_query(query, _With(tables, self._numbered), params, limits)
+            key = "row" if change.rows else "start_ns"
+            found = found.drop_nulls(["finding", key]).unique(maintain_order=True)
+            self._subjects = {
+                int(one["finding"][0]): one.drop("finding")
+                for one in found.partition_by("finding", maintain_order=True)
+            }
 
-
-_NONE = pl.lit(None, dtype=pl.Float64)
-
-
-def _replayed(
-    findings: pl.DataFrame,
-    change: WhatIf,
-    tables: Tables,
-    params: Mapping[str, Value],
-    limits: Limits,
-) -> pl.DataFrame:
-    numbered = findings.with_row_index("finding").with_columns(pl.col("finding").cast(pl.Int64))
-    rows = run_query(change.rows, _With(tables, numbered), params, limits)
-    grouped = rows.drop_nulls().unique(maintain_order=True).group_by("finding").agg("row")
-    by_finding = {int(key): np.asarray(one, np.int64) for key, one in grouped.iter_rows()}
-    tree = tables.frame("tree")
-    factors = _factors(numbered, change, params)
-    totals = np.array(
-        [
-            _plain_total(tree, by_finding.get(number, _EMPTY), factor[0])
-            for number, factor in enumerate(factors)
+    def add(self, claimed: Sequence[pl.Series]) -> tuple[pl.DataFrame, Changes]:
+        """Return the findings with their impact, and their changes."""
+        count = self._findings.height
+        request_ns = float(self._tables.frame("facts")["request_ns"].sum() or 0)
+        totals = [self._plain_total_ns(number) for number in range(count)]
+        order = np.argsort([-total for total in totals], kind="stable")
+        chosen = order[:MAX_REPLAYED] if request_ns else order[:0]
+        changes: Changes = [None] * count
+        low, high = ([*one] for one in claimed)
+        for number in range(count):
+            if high[number] is None:
+                bound = min(1.0, totals[number] / request_ns) if request_ns else 0.0
+                low[number], high[number] = 0.0, bound
+        for number in chosen.tolist():
+            edits = [self._edits(number, at_best=one) for one in (False, True)]
+            if any(one != Edits() for one in edits):
+                change = Change(*edits)
+                changes[number] = change
+                low[number], high[number] = saved_range(self._tables, change)
+        columns = [
+            pl.Series(name, one, dtype=pl.Float64)
+            for name, one in zip(IMPACT_COLUMNS, (low, high), strict=True)
         ]
-    )
-    request_ns = float(tables.frame("facts")["request_ns"].sum() or 0)
-    bound = np.minimum(1.0, totals / request_ns) if request_ns else np.zeros(len(factors))
-    low, high = np.zeros(len(factors)), bound
-    for number in np.argsort(-totals, kind="stable")[:MAX_REPLAYED]:
-        chosen = by_finding.get(int(number), _EMPTY)
-        if chosen.size and request_ns:
-            low[number], high[number] = _saving(tables, change, chosen, factors[number])
-    starts = tree["start_ns"].to_numpy()
-    return findings.with_columns(
-        pl.Series(IMPACT_COLUMNS[0], low, dtype=pl.Float64),
-        pl.Series(IMPACT_COLUMNS[1], high, dtype=pl.Float64),
-        _seen("first_seen_ns", starts, by_finding, len(factors), last=False),
-        _seen("last_seen_ns", starts, by_finding, len(factors), last=True),
-    )
+        return self._findings.with_columns(*columns, *self._seen()), changes
+
+    def _factors(self) -> tuple[list[float], list[float]]:
+        """Return for each finding what stays at best, and at worst."""
+        found = []
+        for factor in (self._change.factor_low, self._change.factor_high):
+            values = self._values(factor)
+            found.append([1.0 if one is None else min(1.0, max(0.0, one)) for one in values])
+        pairs = list(zip(*found, strict=True))
+        return [min(pair) for pair in pairs], [max(pair) for pair in pairs]
+
+    def _values(self, expression: Expression | None) -> list[float | None]:
+        """Return the value of an expression for each finding."""
+        if expression is None:
+            return [None] * self._findings.height
+        values = add_column(self._numbered, "value_", expression, self._params)["value_"]
+        return values.cast(pl.Float64).fill_nan(None).to_list()
+
+    def _rows(self, number: int) -> Rows:
+        found = self._subjects.get(number)
+        return _EMPTY if found is None or not self._change.rows else found["row"].to_numpy()
+
+    def _plain_total_ns(self, number: int) -> float:
+        """Return how much time it is about; what of it would be saved the replay tells."""
+        if self._change.rows:
+            chosen = self._tables.frame("tree")[self._rows(number)]
+            weighted = chosen["duration_ns"].cast(pl.Float64) * chosen["adjusted_count"]
+            kept = self._low[number] if self._change.factor_low else 0.0
+            return float(weighted.sum() or 0.0) * (1.0 - kept)
+        found = self._subjects.get(number)
+        return 0.0 if found is None else float(found["duration_ns"].sum())
+
+    def _edits(self, number: int, *, at_best: bool) -> Edits:
+        """Return what changes."""
+        change, tables = self._change, self._tables
+        stays = (self._low if at_best else self._high)[number]
+        if change.rows is None:
+            return self._freed(number, stays)
+        rows = self._rows(number)
+        if not rows.size:
+            return Edits()
+        if change.parallel:
+            return mends.side_by_side(tables, rows, halves=not at_best)
+        if change.places is not None:
+            now, then = (self._values(one)[number] for one in (change.places_now, change.places))
+            places = (None if now is None else max(1, int(now)), max(1, int(then or 1)))
+            return mends.places(tables, rows, *places, relative=not at_best)
+        if change.lifetime is not None:
+            lifetime = self._values(change.lifetime)[number] or 0.0
+            lifetime_ns = int(lifetime * (1.0 if at_best else _SHORT_LIVED))
+            return mends.cached(tables, self._subjects[number], lifetime_ns, stays)
+        edits = scaled(mends.below(tables, rows) if change.subtree else rows, stays)
+        if change.between and at_best:
+            edits += mends.between(tables, rows, stays)
+        return edits
+
+    def _freed(self, number: int, stays: float) -> Edits:
+        times = self._subjects.get(number)
+        if self._change.code:
+            row = self._findings.row(number, named=True)
+            own = self._change.code == "self"
+            times = mends.code_times(self._tables, row["function"], row["file"], own=own)
+        if times is None or times.is_empty():
+            return Edits()
+        free = mends.loop_freed if self._change.loop else mends.freed
+        return free(self._tables, times, stays)
+
+    def _seen(self) -> list[pl.Series]:
+        """Return when what is changed was first and last seen, where that is spans."""
+        if not self._change.rows:
+            return []
+        starts = self._tables.frame("tree")["start_ns"].to_numpy()
+        each = [starts[self._rows(number)] for number in range(self._findings.height)]
+        return [
+            pl.Series(name, [int(pick(one)) if one.size else None for one in each], pl.Int64)
+            for name, pick in (("first_seen_ns", np.min), ("last_seen_ns", np.max))
+        ]
 
 
 _EMPTY: Rows = np.empty(0, np.int64)
@@ -103,83 +201,3 @@ class _With(Mapping[str, pl.LazyFrame]):
 
     def __len__(self) -> int:
         return len(self._tables) + 1
-
-
-def _factors(
-    findings: pl.DataFrame, change: WhatIf, params: Mapping[str, Value]
-) -> list[tuple[float, float]]:
-    """Return for each finding what stays of the own time, at best and at worst."""
-    if change.factor_low is None or change.factor_high is None:
-        return [(0.0, 0.0)] * findings.height
-    for name, factor in (("low", change.factor_low), ("high", change.factor_high)):
-        findings = add_column(findings, f"factor_{name}", factor, params)
-    best, worst = (
-        findings[f"factor_{name}"].cast(pl.Float64).fill_null(1.0).fill_nan(1.0).clip(0.0, 1.0)
-        for name in ("low", "high")
-    )
-    return [(min(pair), max(pair)) for pair in zip(best, worst, strict=True)]
-
-
-def _plain_total(tree: pl.DataFrame, rows: Rows, factor: float) -> float:
-    chosen = tree[rows]
-    weighted = chosen["duration_ns"].cast(pl.Float64) * chosen["adjusted_count"]
-    return float(weighted.sum() or 0.0) * (1.0 - factor)
-
-
-def _saving(
-    tables: Tables, change: WhatIf, rows: Rows, factors: tuple[float, float]
-) -> tuple[float, float]:
-    tree = tables.frame("tree")
-    own = np.ones(tree.height)
-    if change.parallel:
-        parents = tree["parent_row"].gather(rows).fill_null(-1).to_numpy()
-        order = np.argsort(parents, kind="stable")
-        cuts = np.flatnonzero(np.diff(parents[order])) + 1
-        groups = [group for group in np.split(rows[order], cuts) if group.size > 1]
-        saved = savings(tables, own, parallel=groups).saved_ratio
-        return _INDEPENDENT * saved, saved
-    marked = _below(tree, rows) if change.subtree else rows
-    best, worst = factors
-    own[marked] = worst
-    low = savings(tables, own).saved_ratio
-    own[marked] = best
-    if change.between:
-        _scale_between(tables, rows, best, own)
-    high = savings(tables, own).saved_ratio
-    return min(low, high), max(low, high)
-
-
-def _scale_between(tables: Tables, rows: Rows, factor: float, own: npt.NDArray[np.float64]) -> None:
-    """Let the parents' own time between the first and the last of their rows shrink as well."""
-    tree = tables.frame("tree")
-    groups = (
-        tree[rows]
-        .filter(pl.col("parent_row").is_not_null())
-        .group_by("parent_row")
-        .agg(
-            extent=pl.col("end_ns").max() - pl.col("start_ns").min(),
-            inside=pl.col("duration_ns").sum(),
-        )
-    )
-    parents = groups["parent_row"].to_numpy()
-    own_ns = tables.frame("span_times")["self_ns"].gather(parents).cast(pl.Float64).to_numpy()
-    between = np.maximum(0.0, (groups["extent"] - groups["inside"]).to_numpy())
-    share = np.divide(between, own_ns, out=np.zeros(len(parents)), where=own_ns > 0)
-    own[parents] = 1.0 - np.minimum(1.0, share) * (1.0 - factor)
-
-
-def _below(tree: pl.DataFrame, rows: Rows) -> Rows:
-    """Return the rows and everything below them: the tree lists a subtree right after its top."""
-    opened = np.zeros(tree.height + 1, np.int64)
-    np.add.at(opened, rows, 1)
-    np.add.at(opened, rows + tree["subtree"].to_numpy()[rows], -1)
-    return np.flatnonzero(np.cumsum(opened[:-1]) > 0)
-
-
-def _seen(
-    name: str, starts: Rows, by_finding: Mapping[int, Rows], count: int, *, last: bool
-) -> pl.Series:
-    chosen = (by_finding.get(number, _EMPTY) for number in range(count))
-    pick = np.max if last else np.min
-    values = [int(pick(starts[rows])) if rows.size else None for rows in chosen]
-    return pl.Series(name, values, dtype=pl.Int64)

@@ -17,7 +17,7 @@ from sqlglot import exp
 from perfkit import model as tables_model
 from perfkit.errors import RuleError
 from perfkit.resources import data_dir
-from perfkit.rules import document, embedded, fields
+from perfkit.rules import document, embedded, fields, what_if
 from perfkit.rules.document import Node
 from perfkit.rules.fields import Map
 from perfkit.rules.model import (
@@ -43,7 +43,6 @@ REQUIRED = (
     *("headline", "message", "why", "fix", "false_positives", "references", "tests"),
 )
 _OPTIONAL = ("params", "what_if", "risk")
-WHAT_IF = ("factor_low", "factor_high", "subtree", "between", "parallel")
 
 Columns = dict[str, tuple[str, ...]]
 
@@ -93,8 +92,10 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
             raise node.place.error(f"the name {name!r} is taken or not a plain column name")
         derive[name] = fields.expression(node, columns, params)
         columns.add(name)
-    what_if = _what_if(top["what_if"], columns, params) if "what_if" in top else None
-    _check_special(top, columns, what_if)
+    change = None
+    if "what_if" in top:
+        change = what_if.read(top["what_if"], columns, params, known_tables())
+    _check_special(top, columns, change)
     columns |= set(IMPACT_COLUMNS)
     severity = tuple(_severity(top, columns, params))
     texts = columns | set(params)
@@ -109,7 +110,7 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
         query=query,
         query_text=top.text("query"),
         derive=derive,
-        what_if=what_if,
+        what_if=change,
         severity=severity,
         key=tuple(_key(node, columns) for node in top.items("key")),
         headline=top.message("headline", texts),
@@ -149,36 +150,13 @@ def _check_order(query: Query, node: Node) -> None:
         raise node.place.error("the query lacks ORDER BY", "put the worst rows first")
 
 
-def _what_if(node: Node, columns: Collection[str], params: Mapping[str, Param]) -> WhatIf:
-    top = Map(node, "what_if", ("rows",), WHAT_IF)
-    parallel = top.flag("parallel")
-    factors = [
-        fields.expression(top[name], columns, params) if name in top else None
-        for name in ("factor_low", "factor_high")
-    ]
-    if parallel == (None not in factors):
-        raise node.place.error("what_if needs factor_low and factor_high, or parallel: true")
-    tables = {**known_tables(), "findings": ("finding", *columns)}
-    rows = fields.query(top["rows"], tables, params)
-    if set(rows.columns) != {"finding", "row"}:
-        raise top["rows"].place.error("the query of what_if must give the columns finding and row")
-    return WhatIf(
-        rows=rows,
-        factor_low=factors[0],
-        factor_high=factors[1],
-        subtree=top.flag("subtree"),
-        between=top.flag("between"),
-        parallel=parallel,
-    )
-
-
-def _check_special(top: Map, columns: Collection[str], what_if: WhatIf | None) -> None:
+def _check_special(top: Map, columns: Collection[str], change: WhatIf | None) -> None:
     saved = {"saved_low_ratio", "saved_high_ratio"} & set(columns)
     if len(saved) == 1:
         raise top["derive"].place.error("derive both saved_low_ratio and saved_high_ratio")
-    if sum((bool(saved), what_if is not None, "risk" in top)) > 1:
+    if "risk" in top and (saved or change is not None):
         raise top.node.place.error(
-            "a rule has one of what_if, risk, and the columns saved_low_ratio and saved_high_ratio"
+            "a rule with a risk has no what_if, and no columns saved_low_ratio and saved_high_ratio"
         )
     if "confidence" not in columns:
         raise top["derive"].place.error("derive lacks the column confidence, from 0 to 1")

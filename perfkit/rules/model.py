@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from perfkit.analysis.what_if import Change
 from perfkit.rules.messages import Message
 from perfkit.sql.guard import Expression, Query, Value
 
 Severity = Literal["high", "medium", "low", "info"]
 Effort = Literal["low", "medium", "high"]
 AdviceStatus = Literal["open", "accepted", "dismissed", "done"]
+Code = Literal["total", "self"]
 State = Literal["found", "quiet", "not_applicable", "silenced", "error"]
 
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low", "info")
@@ -37,21 +39,32 @@ class Param:
 
 @dataclass(frozen=True)
 class WhatIf:
-    """Which spans a fix changes, and what stays of their own time.
+    """What a fix changes, and what stays of it.
 
-    `rows` gives the columns `finding` and `row` (of the table `tree`). Exactly one of the two ways:
-    the factors scale own times (with `subtree`, of everything below the rows too; with `between`,
-    at best also of the parent between its rows); or the rows of one parent run side by side
-    (`parallel`).
+    Exactly one of three says what is changed. `rows` gives the columns `finding` and `row` (of the
+    table `tree`): the factors scale own times (with `subtree`, of everything below the rows too;
+    with `between`, at best also of the parent between its rows); or the rows of one parent run side
+    by side (`parallel`); or those that are equal in all further columns are answered from a cache
+    for `lifetime`; or they wait for one of `places_now` places, which become `places`.
+
+    `times` gives `finding`, `pid`, `tid`, `start_ns` and `duration_ns`: times on threads in which
+    spans did not get on; with `loop`, others than the one that kept the event loop. `code` takes
+    the times in which the function and file of the finding ran, in all or by themselves.
     """
 
-    rows: Query
+    rows: Query | None
+    times: Query | None
+    code: Code | None
     factor_low: Expression | None
     """What stays at best: gives the high end of the saving."""
     factor_high: Expression | None
+    lifetime: Expression | None
+    places_now: Expression | None
+    places: Expression | None
     subtree: bool
     between: bool
     parallel: bool
+    loop: bool
 
 
 @dataclass(frozen=True)
@@ -219,3 +232,5 @@ class Outcome:
     state: State
     reason: str = ""
     findings: list[Finding] = field(default_factory=list)
+    changes: dict[str, Change] = field(default_factory=dict)
+    """What a finding's fix would change, by its fingerprint, where that was replayed."""

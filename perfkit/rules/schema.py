@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perfkit.rules import fields, load, messages
+from perfkit.rules import fields, load, messages, what_if
 from perfkit.rules.model import EFFORTS, IMPACT_COLUMNS, SEVERITIES, STATUSES
 from perfkit.rules.software import NAMES
 
@@ -115,15 +115,32 @@ def _param() -> dict[str, Any]:
 
 
 def _what_if() -> dict[str, Any]:
-    factor = _sql("What stays of the own time, 0 to 1")
-    flag = {"type": "boolean"}
+    subjects = {
+        "rows": {
+            **_TEXT,
+            "description": "SELECT finding, row: the spans that the fix changes; with lifetime, "
+            "also the columns by which calls are equal",
+        },
+        "times": {
+            **_TEXT,
+            "description": f"SELECT finding, {', '.join(what_if.TIMES)}: times on threads that "
+            "the fix frees",
+        },
+        "code": {
+            "enum": list(what_if.CODE),
+            "description": "The time of the finding's function and file, in all or by itself",
+        },
+    }
     return _map(
-        ("rows",),
+        (),
         {
-            "rows": {**_TEXT, "description": "SELECT finding, row: the spans that the fix changes"},
-            "factor_low": factor,
-            "factor_high": factor,
-            **{name: flag for name in load.WHAT_IF if not name.startswith("factor_")},
+            **subjects,
+            "factor_low": _sql("What stays of the own time at best, 0 to 1"),
+            "factor_high": _sql("What stays of the own time at worst, 0 to 1"),
+            "lifetime": _sql("How long a cache keeps an answer, in ns; the rows are its calls"),
+            "places": _sql("How many places the rows would wait for, as connections of a pool"),
+            "places_now": _sql("How many there are; taken from what is used at once if not given"),
+            **{name: {"type": "boolean"} for name in what_if.FLAGS},
         },
     )
 

@@ -31,9 +31,7 @@ CALLERS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=2
 
 
 @given(CALLERS, st.integers(1, 5))
-def test_equals_a_simulation_moment_by_moment(
-    callers: list[tuple[int, int]], places: int
-) -> None:
+def test_equals_a_simulation_moment_by_moment(callers: list[tuple[int, int]], places: int) -> None:
     arrive, hold = [one for one, _ in callers], [one for _, one in callers]
     found = waits(np.array(arrive, float), np.array(hold, float), places)
     assert found.tolist() == simulated(arrive, hold, places)

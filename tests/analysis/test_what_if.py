@@ -151,9 +151,7 @@ def test_equals_the_slow_replay(spans: list[S], data: st.DataObject) -> None:
         pieces, stays = data.draw(PIECES), data.draw(st.sampled_from([0.0, 0.25, 2.0]))
         spared.append((line_of, pieces, stays))
         edits += Edits(
-            spared=(
-                Spared(rows_of(line_of), rows_of(line_of.values()), times_of(pieces), stays),
-            )
+            spared=(Spared(rows_of(line_of), rows_of(line_of.values()), times_of(pieces), stays),)
         )
     found = replay(tables, edits)
     assert found["after_ns"].to_list() == Slow(tree.to_dicts(), factors, groups, spared).entries()

@@ -97,7 +97,7 @@ def test_a_good_rule_is_read(tmp_path: Path) -> None:
         ("id: test.slow", "id: test.fast", "must look like db.slow-query and be the file", None),
         ('"https://example.org/"', '"http://example.org/"', "must be an https link", None),
         ('"https://example.org/"', '"javascript:alert(1)"', "must be an https link", None),
-        ('risk: "{twice:duration}"', "what_if: {rows: SELECT 1}", "what_if needs factor_low", None),
+        ('risk: "{twice:duration}"', "what_if: {rows: SELECT 1}", "rows must be given with", None),
         ("[{name: a, mean: 12000000}]", "[{nam: a}]", "unknown column of metric_stats nam", "name"),
         ("[{name: a, mean: 12000000}]", "[{first_ns: soon}]", "'soon' is not a duration", None),
         (
@@ -129,7 +129,7 @@ def test_one_of_what_if_risk_and_saving(tmp_path: Path) -> None:
     text = text.replace(
         "  saved_low_ratio: 0.1\n", "  saved_low_ratio: 0.1\n  saved_high_ratio: 0.2\n"
     )
-    assert "a rule has one of what_if, risk" in error(write(tmp_path, text)).message
+    assert "a rule with a risk has no what_if" in error(write(tmp_path, text)).message
 
 
 @pytest.mark.parametrize(
