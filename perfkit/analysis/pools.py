@@ -13,7 +13,7 @@ from perfkit.analysis.overlaps import most_at_once
 from perfkit.analysis.pool_metrics import KEY, pool_metrics
 from perfkit.analysis.session import Derived, Tables
 
-_CHECKOUT = r"(?i)^connect$|pool.*(?:acquire|check.?out|wait)|(?:acquire|check.?out).*connection"
+CHECKOUT = r"(?i)^connect$|pool.*(?:acquire|check.?out|wait)|(?:acquire|check.?out).*connection"
 """Names of spans that take a connection from a pool; `connect` is SQLAlchemy's."""
 _MIN_SPAN_NS = 1_000_000
 """Taking a free connection is faster than this, and no wait (our own choice)."""
@@ -63,7 +63,7 @@ def checkouts(tables: Tables) -> pl.DataFrame:
     return (
         tables["tree"]
         .filter(
-            pl.col("name").str.contains(_CHECKOUT)
+            pl.col("name").str.contains(CHECKOUT)
             & pl.col("db_system").is_not_null()
             & (pl.col("duration_ns") >= _MIN_SPAN_NS)
         )
