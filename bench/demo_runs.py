@@ -61,9 +61,7 @@ def record(captures: Mapping[Path, Sequence[str]], load: Load) -> None:
 
 
 @contextmanager
-def _gateway(
-    capture: Path, switches: Sequence[str]
-) -> Iterator[tuple[str, Callable[[], None]]]:
+def _gateway(capture: Path, switches: Sequence[str]) -> Iterator[tuple[str, Callable[[], None]]]:
     """Serve and record a gateway; give its URL, and what ends the service behind it."""
     port = _free_port()
     # Spans and metrics every second, as `perfkit demo` does; never through a proxy.
