@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from perfkit.demo.problems import NAMES
 from perfkit.demo.processes import END_TIMEOUT_S, START_TIMEOUT_S, ServiceError, end, running
 
 
@@ -109,3 +111,40 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def pairs(folder: Path, rounds: int, load: Load) -> Iterator[tuple[str, Path, Path]]:
+    """Record each problem's gateway, with all problems, beside one in which it is mended.
+
+    Yields problem, capture before and capture after; what is in the folder already is kept.
+    """
+    for number in range(1, rounds + 1):
+        for name in NAMES:
+            place = folder / f"round-{number}" / name
+            before, after = place / "before.perfkit", place / "after.perfkit"
+            switches = {before: [], after: ["--mend", name]}
+            _once(place / "done", switches, replace(load, seed=number))
+            yield name, before, after
+
+
+def alone(folder: Path, rounds: int, load: Load) -> Iterator[tuple[str, Path]]:
+    """Record a gateway with each problem alone, with all of them, and with none.
+
+    Yields the problem (or `all` or `none`) and the capture.
+    """
+    configurations = {name: ["--only", name] for name in NAMES}
+    configurations |= {"all": [], "none": ["--mend", "all"]}
+    for number in range(1, rounds + 1):
+        for name, switches in configurations.items():
+            place = folder / f"round-{number}" / f"only-{name}"
+            capture = place / "alone.perfkit"
+            _once(place / "done", {capture: switches}, replace(load, seed=number))
+            yield name, capture
+
+
+def _once(done: Path, captures: Mapping[Path, Sequence[str]], load: Load) -> None:
+    if not done.exists():
+        shutil.rmtree(done.parent, ignore_errors=True)
+        done.parent.mkdir(parents=True)
+        record(captures, load)
+        done.touch()

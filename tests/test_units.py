@@ -81,7 +81,8 @@ def test_duration_is_right_to_three_digits(value_ns: int) -> None:
     factors = {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "min": 60e9, "h": 3600e9}
     parts = re.findall(r"([\d.]+) (ns|µs|ms|s|min|h)", units.duration(value_ns))
     read_ns = sum(float(number) * factors[unit] for number, unit in parts)
-    assert read_ns == pytest.approx(value_ns, rel=0.0085, abs=0.5)
+    # Above an hour, whole minutes: half of one is 0.83 % of an hour.
+    assert read_ns == pytest.approx(value_ns, rel=0.0084, abs=0.5)
 
 
 @given(st.sampled_from(["ns", "us", "ms", "s", "m", "min", "h", "d"]), st.integers(0, 10**6))
