@@ -8,7 +8,7 @@ import polars as pl
 from perfkit.analysis.cache_replay import hits
 from perfkit.analysis.call_paths import CallPaths
 from perfkit.analysis.edits import Edits, Queue, Spared, scaled
-from perfkit.analysis.forest import Ints
+from perfkit.analysis.forest import Ints, nearest_marked
 from perfkit.analysis.intervals import Intervals
 from perfkit.analysis.overlaps import most_at_once
 from perfkit.analysis.percentiles import codes
@@ -47,26 +47,34 @@ def between(tables: Tables, rows: Ints, stays: float) -> Edits:
     return scaled(parents, 1.0 - np.minimum(1.0, share) * (1.0 - stays))
 
 
-def side_by_side(tables: Tables, rows: Ints, *, halves: bool) -> Edits:
-    """Let the calls of each parent run at once; with `halves` the later half after the earlier.
+def side_by_side(tables: Tables, rows: Ints, *, typical: bool) -> Edits:
+    """Let the calls of each parent run at once.
 
-    A trace does not show whether a call needs the answer of one before it: so two steps are
-    the cautious guess.
+    What holds calls up now and then (a busy loop, a core that is taken) meets all of them together
+    for a shorter time than one after the other. So with `typical` none lasts longer than is usual
+    for the calls at its place in the order of its parent's.
     """
-    if not halves:
-        return Edits(parallel=(rows,))
-    place = pl.int_range(pl.len()).over("parent_row")
-    late = (
-        tables.frame("tree")[rows]
-        .select("parent_row", "start_ns", "row")
-        .sort("start_ns", "row")
-        .select("row", late=place >= (pl.len().over("parent_row") + 1) // 2)
-    )
-    return Edits(
-        parallel=tuple(
-            late.filter(pl.col("late") == one)["row"].to_numpy() for one in (False, True)
+    together = Edits(parallel=(rows,))
+    if not typical:
+        return together
+    tree = tables.frame("tree")
+    calls = tree[rows].select("row", "parent_row", "start_ns", "service", "name", "duration_ns")
+    usual = pl.col("duration_ns").median().over("above", "service", "name", "place")
+    shorter = (
+        calls.sort("start_ns", "row")
+        .with_columns(
+            place=pl.int_range(pl.len()).over("parent_row"),
+            above=tree["name"].gather(calls.sort("start_ns", "row")["parent_row"]),
         )
+        .select("row", stays=(usual / pl.col("duration_ns")).fill_nan(1.0).clip(0.0, 1.0))
     )
+    stays = np.ones(tree.height)
+    stays[shorter["row"].to_numpy()] = shorter["stays"].to_numpy()
+    called = np.zeros(tree.height, dtype=np.bool_)
+    called[rows] = True
+    call = nearest_marked(indices(tree["parent_row"]), called)
+    inside = np.flatnonzero(call >= 0)
+    return together + scaled(inside, stays[call[inside]])
 
 
 def cached(tables: Tables, calls: pl.DataFrame, lifetime_ns: int, stays: float) -> Edits:
@@ -104,7 +112,7 @@ def places(
 
 def freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
     """Take times on threads out of the own time of the spans that ran there."""
-    return _Lines(span_threads(tables)).edits(times, stays)
+    return _Lines.of(tables).edits(times, stays)
 
 
 def loop_freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
@@ -113,28 +121,39 @@ def loop_freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
     The request that kept the loop is that of the last span that began or ended there before the
     middle of the time: what runs on without a pause has no others' spans in it.
     """
-    lines = _Lines(span_threads(tables))
+    lines = _Lines.of(tables)
     return lines.edits(times, stays) + lines.given_back(times, stays)
 
 
 def code_times(tables: Tables, function: str, file: str | None, *, own: bool) -> pl.DataFrame:
-    """Return the times in which a function ran: with what it calls, or only its own."""
+    """Return the times that threads were in a function: with what it calls, or by itself.
+
+    Time in which a thread in it had to wait for a core or the GIL goes away with it too.
+    """
     paths = tables.frame("call_paths")
     named = (paths["function"] == function).fill_null(False) & paths["file"].eq_missing(file)
     chosen = named.to_numpy() if own else CallPaths.of(paths).under(named.to_numpy())
-    running = tables["ordered_samples"].filter(
-        pl.col("path").is_in(np.flatnonzero(chosen)), pl.col("state") == "running"
-    )
-    return running.select("pid", "tid", "duration_ns", start_ns="ts_ns").drop_nulls().collect()
+    there = tables["ordered_samples"].filter(pl.col("path").is_in(np.flatnonzero(chosen)))
+    return there.select("pid", "tid", "duration_ns", start_ns="ts_ns").drop_nulls().collect()
 
 
 class _Lines:
     """Spans on sampled threads, and times on those threads."""
 
-    def __init__(self, spans: SpanThreads) -> None:
+    def __init__(self, spans: SpanThreads, early_ns: int) -> None:
         on_thread = spans.spans.with_columns(tree_row=spans.rows.gather(spans.spans["row"]))
         self._spans = on_thread.filter(pl.col("thread") != NOWHERE)
         self._threads = spans.threads
+        self._early_ns = early_ns
+
+    @classmethod
+    def of(cls, tables: Tables) -> _Lines:
+        """Read spans and threads. What is seen in a sample began up to one interval before."""
+        lengths = tables["ordered_samples"].filter(pl.col("duration_ns") > 0)
+        # Many stacks are seen once: the short lengths are one interval.
+        interval = pl.col("duration_ns").quantile(0.1, "lower")
+        interval_ns = lengths.select(interval).collect().item() or 0
+        return cls(span_threads(tables), int(interval_ns) // 2)
 
     def edits(self, times: pl.DataFrame, stays: float) -> Edits:
         """Spare the times on their threads."""
@@ -177,5 +196,5 @@ class _Lines:
     def _placed(self, times: pl.DataFrame) -> Intervals:
         """Return times on threads as intervals of the number of the thread."""
         known = times.join(self._threads, on=["pid", "tid"], how="inner", nulls_equal=True)
-        start = known["start_ns"].to_numpy()
+        start = known["start_ns"].to_numpy() - self._early_ns
         return Intervals(known["thread"].to_numpy(), start, start + known["duration_ns"].to_numpy())

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": None}
 _TOP = 10
 _MOST_IN_JSON = 100
+_WORTH_CHOOSING = 2
+"""A single thing to do is no choice."""
 
 
 @click.command(
@@ -53,6 +55,7 @@ def command(capture: Path, as_json: bool, ledger: Path | None, **options: Any) -
         return
     _show_head(tables)
     _show_findings(outcomes)
+    _show_plan(outcomes, tables)
     _show_followed(followed)
     for title, table, columns in _TABLES:
         _show_table(tables, title, table, columns)
@@ -100,6 +103,22 @@ def _show_findings(outcomes: list[Outcome]) -> None:
         _show_finding(number, finding)
     if len(found) > _TOP:
         click.echo(f"   … and {len(found) - _TOP} more in the report")
+
+
+def _show_plan(outcomes: list[Outcome], tables: Tables) -> None:
+    from perfkit.rules.plan import plan
+
+    chosen = plan(outcomes, tables)
+    if len(chosen.steps) < _WORTH_CHOOSING or not chosen.together:
+        return
+    text.heading("If you do only these")
+    for number, step in enumerate(chosen.steps, 1):
+        gain = step.finding.risk or ""
+        if step.saved_high_ratio:
+            more = units.percent_range(step.saved_low_ratio or 0.0, step.saved_high_ratio)
+            gain = f"saves {more} of all time" + (" more" if number > 1 else "")
+        text.paragraph(f"{number}. {step.finding.title} ({gain})", indent=1)
+    text.paragraph(chosen.words(), indent=4)
 
 
 def _show_followed(followed: list[Followed]) -> None:
@@ -245,11 +264,25 @@ def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) 
     from dataclasses import asdict
 
     from perfkit.rules.evaluate import dismissed, findings
+    from perfkit.rules.plan import plan
 
+    chosen = plan(outcomes, tables)
     data: dict[str, Any] = {
         "capture": str(tables.capture.path),
         "facts": _facts(tables),
         "findings": [asdict(finding) for finding in findings(outcomes)],
+        "plan": {
+            "steps": [
+                {
+                    "fingerprint": step.finding.fingerprint,
+                    "saved_low_ratio": step.saved_low_ratio,
+                    "saved_high_ratio": step.saved_high_ratio,
+                }
+                for step in chosen.steps
+            ],
+            "covered": chosen.covered,
+            "together": chosen.together,
+        },
         "dismissed": [asdict(finding) for finding in dismissed(outcomes)],
         "followed": [asdict(one) for one in followed],
         "rules": {outcome.rule.id: outcome.state for outcome in outcomes},

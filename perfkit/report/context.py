@@ -12,6 +12,7 @@ from perfkit.report import population
 from perfkit.report.population import Population
 from perfkit.rules import evaluate
 from perfkit.rules.model import Finding, Followed, Outcome
+from perfkit.rules.plan import Plan, plan
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Context:
     def findings(self) -> list[Finding]:
         """All findings, the most important first."""
         return evaluate.findings(self.outcomes)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The first things to do, replayed together."""
+        return plan(self.outcomes, self.tables)
 
     @cached_property
     def population(self) -> Population:

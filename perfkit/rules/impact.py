@@ -146,7 +146,7 @@ class _Impact:
         if not rows.size:
             return Edits()
         if change.parallel:
-            return mends.side_by_side(tables, rows, halves=not at_best)
+            return mends.side_by_side(tables, rows, typical=at_best)
         if change.places is not None:
             now, then = (self._values(one)[number] for one in (change.places_now, change.places))
             places = (None if now is None else max(1, int(now)), max(1, int(then or 1)))
@@ -156,8 +156,9 @@ class _Impact:
             lifetime_ns = int(lifetime * (1.0 if at_best else _SHORT_LIVED))
             return mends.cached(tables, self._subjects[number], lifetime_ns, stays)
         edits = scaled(mends.below(tables, rows) if change.subtree else rows, stays)
-        if change.between and at_best:
-            edits += mends.between(tables, rows, stays)
+        if change.between:
+            # What a loop does with each row may go with the row, or half of it.
+            edits += mends.between(tables, rows, stays if at_best else (1.0 + stays) / 2)
         return edits
 
     def _freed(self, number: int, stays: float) -> Edits:

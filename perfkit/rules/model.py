@@ -43,9 +43,9 @@ class WhatIf:
 
     Exactly one of three says what is changed. `rows` gives the columns `finding` and `row` (of the
     table `tree`): the factors scale own times (with `subtree`, of everything below the rows too;
-    with `between`, at best also of the parent between its rows); or the rows of one parent run side
-    by side (`parallel`); or those that are equal in all further columns are answered from a cache
-    for `lifetime`; or they wait for one of `places_now` places, which become `places`.
+    with `between`, also of the parent between its rows, at worst half); or the rows of one parent
+    run side by side (`parallel`); or those that are equal in all further columns are answered from
+    a cache for `lifetime`; or they wait for one of `places_now` places, which become `places`.
 
     `times` gives `finding`, `pid`, `tid`, `start_ns` and `duration_ns`: times on threads in which
     spans did not get on; with `loop`, others than the one that kept the event loop. `code` takes

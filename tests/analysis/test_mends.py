@@ -28,17 +28,31 @@ def after(tables: Tables, edits: Edits) -> list[int]:
     return replay(tables, edits)["after_ns"].to_list()
 
 
-def test_half_of_the_calls_after_the_other_half() -> None:
+def test_calls_of_one_parent_that_begin_together() -> None:
     # s2 |--|, s3 |---|, s4 |----|, s5 |-----| one after the other
     ends = [0, 20, 50, 90, 140]
     spans = [S(1, 0, 150)]
     spans += [S(number + 2, ends[number], ends[number + 1], 1) for number in range(4)]
     found = analyse(spans)
     calls = row_of(found, "s5", "s3", "s2", "s4")
-    assert after(found, mends.side_by_side(found, calls, halves=False)) == [50 + 10]
-    assert after(found, mends.side_by_side(found, calls, halves=True)) == [30 + 50 + 10]
-    two = calls[:2]
-    assert after(found, mends.side_by_side(found, two, halves=True)) == [150]
+    for typical in (False, True):
+        assert after(found, mends.side_by_side(found, calls, typical=typical)) == [50 + 10]
+
+
+def test_a_call_that_was_held_up_once_is_as_long_as_usual_beside_others() -> None:
+    spans = []
+    for number, held in enumerate([0, 60, 0], 1):
+        first = 4 * number
+        spans += [
+            S(first, 0, 70 + held, None, number, kind="server", name="plan"),
+            S(first + 1, 0, 20 + held, first, number, name="GET"),
+            S(first + 2, 0, 10 + held, first + 1, number, name="serve"),
+            S(first + 3, 20 + held, 70 + held, first, number, name="GET"),
+        ]
+    found = analyse(spans)
+    calls = found.frame("tree").filter(pl.col("name") == "GET")["row"].to_numpy()
+    assert after(found, mends.side_by_side(found, calls, typical=False)) == [50, 80, 50]
+    assert after(found, mends.side_by_side(found, calls, typical=True)) == [50, 50, 50]
 
 
 def test_a_cache_answers_what_was_asked_before() -> None:
@@ -91,7 +105,7 @@ def times(*pieces: tuple[int, int, int]) -> pl.DataFrame:
 
 
 def test_times_on_a_thread_are_taken_from_the_spans_there() -> None:
-    samples = [Sample((MAIN,), 0, 200, tid=thread) for thread in (1, 2)]
+    samples = [Sample((MAIN,), 0, 1, tid=thread) for thread in (1, 2)]
     spans = [S(1, 0, 100, **on(1)), S(2, 20, 50, 1, **on(1) | {"kind": "client"})]
     spans += [S(3, 0, 100, trace=2, **on(2)), S(4, 0, 100, trace=3, kind="server")]
     found = threaded(samples, spans)
@@ -102,10 +116,16 @@ def test_times_on_a_thread_are_taken_from_the_spans_there() -> None:
     assert after(found, mends.freed(found, times((7, 0, 100)), 0.0)) == [100, 100, 100]
 
 
+def test_what_is_seen_in_a_sample_began_half_an_interval_before() -> None:
+    samples = [Sample((MAIN,), at, 20) for at in range(0, 200, 20)]
+    found = threaded(samples, [S(1, 0, 100, **on(1)), S(2, 100, 200, trace=2, **on(1))])
+    assert after(found, mends.freed(found, times((1, 80, 120)), 0.0)) == [70, 90]
+
+
 def test_who_keeps_the_loop_saves_nothing_by_it_but_all_others_do() -> None:
     # 1 |----------|       waits for a thread until 60, and gets on at 80
     # 2    ·|=====|·       keeps the loop from 30 to 80
-    samples = [Sample((MAIN,), 0, 200)]
+    samples = [Sample((MAIN,), 0, 1)]
     spans = [S(1, 0, 100, **on(1)), S(2, 5, 60, 1, pid=1, thread_id=9)]
     spans += [S(3, 25, 90, trace=2, **on(1))]
     found = threaded(samples, spans)
@@ -115,16 +135,16 @@ def test_who_keeps_the_loop_saves_nothing_by_it_but_all_others_do() -> None:
     assert after(found, mends.loop_freed(found, kept, 1.0)) == [100, 65]
 
 
-@pytest.mark.parametrize(("own", "expected"), [(False, [(10, 5), (30, 5)]), (True, [(10, 5)])])
-def test_times_in_which_a_function_ran(own: bool, expected: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize(("own", "expected"), [(False, [10, 20, 30]), (True, [10, 20])])
+def test_times_in_which_a_function_ran(own: bool, expected: list[int]) -> None:
     samples = [
         Sample((MAIN, PARSE), 10, 5, state="running"),
-        Sample((MAIN, PARSE), 20, 5, state="idle"),
+        Sample((MAIN, PARSE), 20, 5, state="idle"),  # waits for the GIL, say
         Sample((MAIN, PARSE, READ), 30, 5, state="running"),
         Sample((MAIN, READ), 40, 5, state="running"),
     ]
     found = mends.code_times(tables(samples), "parse", "/srv/app/main.py", own=own)
-    assert found.select("start_ns", "duration_ns").rows() == expected
+    assert found["start_ns"].to_list() == expected
 
 
 def test_waits_for_a_pool_are_those_of_the_kinds_of_spans_that_wait() -> None:

@@ -253,7 +253,8 @@ def test_between_takes_the_work_of_a_loop_along(tmp_path: Path) -> None:
     one = spans((1, None, 0, 100), (2, 1, 10, 10), (3, 1, 40, 10), (4, 1, 70, 10))
     tables = FixedTables({**rows(("s1", 12e6)), "spans": one})
     (found,) = outcome(load_rule(write(tmp_path, text)), tables).findings
-    assert found.impact_low_ratio == pytest.approx(0.3)
+    # At worst half of the work between them goes.
+    assert found.impact_low_ratio == pytest.approx(0.5)
     # Own time is 70 ms, 40 ms of it between the queries. It shrinks as a whole, to 30 ms.
     assert found.impact_high_ratio == pytest.approx(0.7)
 
@@ -267,8 +268,8 @@ def test_side_by_side_the_longest_counts(tmp_path: Path) -> None:
     one = spans((1, None, 0, 100), (2, 1, 0, 30), (3, 1, 30, 50), (4, 1, 80, 20))
     (found,) = outcome(rule, FixedTables({**rows(("s1", 12e6)), "spans": one})).findings
     assert found.impact_high_ratio == pytest.approx(0.5)
-    # At worst the third needs an answer of the first two.
-    assert found.impact_low_ratio == pytest.approx(0.3)
+    # No call is longer than is usual at its place, so there is nothing to be better at best.
+    assert found.impact_low_ratio == pytest.approx(0.5)
 
 
 def test_what_is_not_replayed_is_bounded_by_its_plain_total(

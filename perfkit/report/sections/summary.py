@@ -11,13 +11,12 @@ from perfkit import units
 from perfkit.analysis.percentiles import quantiles
 from perfkit.report.context import Context
 from perfkit.report.sections.heatmaps import marks
-from perfkit.rules.model import Finding
+from perfkit.rules.plan import Step
 
 TITLE = "Summary"
 NEEDS: tuple[str, ...] = ()
 EMPTY: dict[str, str] = {}
 
-_FIRST = 3
 _WORTH_SAYING = 0.02
 """Ours: a saving below this share of the request time is no headline."""
 
@@ -31,7 +30,8 @@ def build(context: Context) -> dict[str, Any]:
         "verdict": _verdict(context),
         "story": _story(context),
         "tiles": [*_latency(context), *_load(context), *_resources(context, timeline)],
-        "first": [_step(finding) for finding in context.findings[:_FIRST]],
+        "first": [_step(step) for step in context.plan.steps],
+        "together": context.plan.words() if len(context.plan.steps) > 1 else "",
         "missing": _missing(context),
         "timeline": not timeline.is_empty(),
         **({"data": {"timeline": _timeline(context, timeline)}} if timeline.height else {}),
@@ -102,12 +102,12 @@ def _spent_in(row: dict[str, Any]) -> str:
     return f"spent in {name}{where}"
 
 
-def _step(finding: Finding) -> dict[str, Any]:
+def _step(step: Step) -> dict[str, Any]:
     gain = ""
-    if finding.impact_high_ratio:
-        low = finding.impact_low_ratio or 0.0
-        gain = f"saves {units.percent_range(low, finding.impact_high_ratio)} of request time"
-    return {"finding": finding, "gain": gain, "risk": finding.risk}
+    if step.saved_high_ratio:
+        saved = units.percent_range(step.saved_low_ratio or 0.0, step.saved_high_ratio)
+        gain = f"saves {saved} of request time"
+    return {"finding": step.finding, "gain": gain, "risk": step.finding.risk}
 
 
 def _tile(label: str, value: str, note: str = "", *, stat: str = "", tone: str = "") -> Any:

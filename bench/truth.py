@@ -1,0 +1,257 @@
+"""Is it true? The demo's planted problems against what perfkit says about them.
+
+    python -m bench.truth what-if FOLDER     # predicted saving beside that measured by mending
+    python -m bench.truth rules FOLDER       # what is found where a problem is alone
+
+Both record into the folder what it lacks (`bench.demo_runs`; a round takes about 6 minutes) and
+print a table in Markdown. Request time is that of the recorded spans: what a request waited before
+the service read it, as behind a blocked event loop, is in neither column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import polars as pl
+
+from bench.demo_runs import Load, alone, pairs
+from perfkit.analysis.edits import Edits
+from perfkit.analysis.session import Tables
+from perfkit.analysis.what_if import Change, forecast
+from perfkit.capture import Capture
+from perfkit.demo.problems import PROBLEMS, Problem
+from perfkit.rules import evaluate
+from perfkit.rules.load import load_rules
+from perfkit.rules.model import Finding, Outcome, Rule
+
+AGREES_WITHIN = 0.15
+"""Of the request time of what a problem affects: how far the middle of the predicted range may be
+from what was measured."""
+
+# 97.5 % quantiles of Student's distribution for 1, 2, … degrees of freedom.
+_STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+_NAMES: dict[str, Callable[[Finding], bool]] = {
+    "cache": lambda f: _is(f, "cache.", "db.slow", "db.redundant") and "usage_events" in _text(f),
+    "pool": lambda f: _is(f, "pool.", "db.transaction") and "check_stock" in _text(f),
+    "n_plus_one": lambda f: _is(f, "db.n-plus-one", "db.chatty") and "order_items" in _text(f),
+    "index": lambda f: _is(f, "db.slow", "db.missing-index") and "citations" in _text(f),
+    "serial": lambda f: _is(f, "calls.serial") and "plan-trip" in _text(f),
+    "blocking": lambda f: _is(f, "py.event-loop") and "render_report" in _text(f),
+    "hot_code": lambda f: _is(f, "py.tls-context") or "create_default_context" in _text(f),
+    "lock": lambda f: _is(f, "py.lock") and "acquire_lock" in _text(f),
+    "leak": lambda f: _is(f, "mem."),
+}
+"""Problem -> whether a finding names it: a rule that should find it, at the right place."""
+
+_ALSO: dict[str, Callable[[Finding], bool]] = {
+    "cache": lambda f: _is(f, "cache.") and "database-query" in _text(f),
+    "pool": lambda f: _is(f, "pool.") and ("inventory" in _text(f) or f.key["pool"] == "sqlite"),
+}
+
+_OF_THE_MACHINE = ("cpu.", "psi.", "disk.")
+"""Rules about the machine. Where other work keeps it busy they are right, and no problem of the
+demo: they are counted apart."""
+
+_AMOUNTS = {
+    "min_repeat_time": 0,
+    "min_mean": 2_000_000,
+    "min_share": 0.002,
+    "min_saved": 1_000_000,
+    "min_wait": 0,
+    "min_wait_share": 0.0,
+}
+"""Parameters by which a rule leaves out what costs little. A run is short, and one problem may cost
+3 % of it: lowered, so that the prediction is judged and not the threshold."""
+
+
+def _is(finding: Finding, *beginnings: str) -> bool:
+    return finding.rule_id.startswith(beginnings)
+
+
+def _text(finding: Finding) -> str:
+    return f"{finding.title} {finding.message} {finding.evidence}"
+
+
+def names(problem: str, finding: Finding) -> bool:
+    """Whether a finding names a problem."""
+    also = _ALSO.get(problem)
+    return _NAMES[problem](finding) or (also is not None and also(finding))
+
+
+class Run:
+    """One capture, and what the rules say about it."""
+
+    def __init__(self, path: Path, *, small_too: bool = False) -> None:
+        self.tables = Tables(Capture.open(path))
+        rules = load_rules()
+        if small_too:
+            rules = [_sensitive(rule) for rule in rules]
+        self.outcomes: list[Outcome] = evaluate.run(rules, self.tables)
+        self.findings = evaluate.findings(self.outcomes)
+
+    def requests(self) -> pl.DataFrame:
+        """Return the entries with `label`, as the load generator names them, and `duration_ns`."""
+        tree = self.tables.frame("tree").filter(pl.col("row") == pl.col("entry_row"))
+        return tree.select("duration_ns", label=_LABEL)
+
+    def change(self, problem: Problem) -> tuple[Change, list[Finding]]:
+        """Return what the findings that name a problem would change together."""
+        named = [one for one in self.findings if names(problem.name, one)]
+        changes = {key: one for outcome in self.outcomes for key, one in outcome.changes.items()}
+        chosen = [changes[one.fingerprint] for one in named if one.fingerprint in changes]
+        return reduce(add, chosen, Change(Edits(), Edits())), named
+
+    def growth_bytes(self) -> float:
+        """Return how much the gateway's memory grew under load."""
+        spans = self.tables.frame("tree")
+        since, until = spans["start_ns"].min(), spans["end_ns"].max()
+        memory = self.tables["metrics"].filter(
+            pl.col("name") == "process.memory.usage", pl.col("ts_ns").is_between(since, until)
+        )
+        each = memory.sort("ts_ns").group_by("instance").agg(pl.col("value"))
+        return max(
+            (float(one[-1] - one[0]) for one in each.collect()["value"] if len(one)), default=0.0
+        )
+
+
+def _sensitive(rule: Rule) -> Rule:
+    params = {
+        name: replace(one, value=_AMOUNTS.get(name, one.value)) for name, one in rule.params.items()
+    }
+    return replace(rule, params=params)
+
+
+_LABEL = pl.coalesce(
+    "entry_tool", pl.col("entry_endpoint").str.replace("{user_id:int}", "{user_id}", literal=True)
+)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Of the time of the affected requests in one round: predicted at least, at most, measured."""
+
+    low: float
+    high: float
+    measured: float
+    share: float
+    """Their share of all request time."""
+
+    @property
+    def off(self) -> float:
+        """How far the middle of the prediction is from what was measured."""
+        return self.measured - (self.low + self.high) / 2
+
+
+def saving(problem: Problem, before: Run, after: Run) -> Saving:
+    """Predict from a run with the problem, and measure by one in which it is mended."""
+    change, _ = before.change(problem)
+    by = ["entry_tool", "entry_endpoint"]
+    foreseen = forecast(before.tables, change, by).with_columns(label=_LABEL)
+    mine = foreseen.filter(pl.col("label").is_in(problem.affects))
+    sums = {
+        when: float((mine["requests"] * mine[f"mean_{when}_ns"]).sum())
+        for when in ("now", "low", "high")
+    }
+    mended = after.requests().group_by("label").agg(pl.col("duration_ns").mean())
+    joined = before.requests().join(mended, on="label", suffix="_mended")
+    left = float(joined.filter(pl.col("label").is_in(problem.affects))["duration_ns_mended"].sum())
+    total = float((foreseen["requests"] * foreseen["mean_now_ns"]).sum())
+    now = sums["now"]
+    return Saving(1 - sums["high"] / now, 1 - sums["low"] / now, 1 - left / now, now / total)
+
+
+def mean_and_margin(values: list[float]) -> tuple[float, float]:
+    """Return the mean and half the width of its 95 % confidence interval; the unit is the run."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.nan
+    margin = statistics.stdev(values) / math.sqrt(len(values))
+    return mean, margin * _STUDENT[min(len(values) - 1, len(_STUDENT)) - 1]
+
+
+def what_if_table(recorded: Iterable[tuple[str, Path, Path]]) -> Iterable[str]:
+    """Yield the table of predicted and measured savings."""
+    rows: dict[str, list[Saving]] = {}
+    growth: list[tuple[float, float]] = []
+    problems = {problem.name: problem for problem in PROBLEMS}
+    for name, *paths in recorded:
+        before, after = Run(paths[0], small_too=True), Run(paths[1])
+        if name == "leak":
+            growth.append((before.growth_bytes(), after.growth_bytes()))
+        else:
+            rows.setdefault(name, []).append(saving(problems[name], before, after))
+    yield "| problem | of all time | predicted | measured (95 % CI) | off | agrees |"
+    yield "|---|---|---|---|---|---|"
+    for name, each in rows.items():
+        low, high = (statistics.fmean(getattr(one, at) for one in each) for at in ("low", "high"))
+        measured, margin = mean_and_margin([one.measured for one in each])
+        off = measured - (low + high) / 2
+        agrees = "yes" if abs(off) <= AGREES_WITHIN else "NO"
+        yield (
+            f"| {name} | {statistics.fmean(one.share for one in each):.0%} | {low:.0%}–{high:.0%} "
+            f"| {measured:.0%} ± {margin:.0%} | {off:+.0%} | {agrees} |"
+        )
+    if growth:
+        before_mib, after_mib = (statistics.fmean(one) / 2**20 for one in zip(*growth, strict=True))
+        yield f"| leak | grows by {before_mib:.0f} MiB | no growth | {after_mib:.0f} MiB | | |"
+
+
+def rules_table(recorded: Iterable[tuple[str, Path]]) -> Iterable[str]:
+    """Yield what is found at medium or above, with precision and recall."""
+    yield "| planted | named | first | false at medium or above | of the machine |"
+    yield "|---|---|---|---|---|"
+    right = false = named_count = planted_count = 0
+    for name, path in recorded:
+        planted = {"all": list(_NAMES), "none": []}.get(name, [name])
+        serious = [one for one in Run(path).findings if one.severity in ("high", "medium")]
+        machine = [one for one in serious if one.rule_id.startswith(_OF_THE_MACHINE)]
+        found = [one for one in serious if one not in machine]
+        true = [one for one in found if any(names(each, one) for each in planted)]
+        wrong = [one for one in found if one not in true]
+        named = [each for each in planted if any(names(each, one) for one in true)]
+        first = "" if not planted else "yes" if found and found[0] in true else "no"
+        right, false = right + len(true), false + len(wrong)
+        named_count, planted_count = named_count + len(named), planted_count + len(planted)
+        lacking = [each for each in planted if each not in named]
+        said = f"{len(named)} of {len(planted)}" + (
+            f", not {', '.join(lacking)}" if lacking else ""
+        )
+        yield (f"| {name} | {said} | {first} | {_ids(wrong)} | {_ids(machine)} |")
+    yield (
+        f"\nPrecision {right / max(1, right + false):.0%} ({right} of {right + false} findings), "
+        f"recall {named_count / max(1, planted_count):.0%} ({named_count} of {planted_count})."
+    )
+
+
+def _ids(findings: list[Finding]) -> str:
+    return ", ".join(f"{one.rule_id} ({one.title})" for one in findings) or "none"
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.truth", description=__doc__)
+    parser.add_argument("table", choices=("what-if", "rules"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--duration", type=float, default=20, help="seconds of load in each run")
+    options = parser.parse_args()
+    if options.table == "what-if":
+        # Two gateways share the machine: so each gets less.
+        load = Load(options.duration, rate=10)
+        lines = what_if_table(pairs(options.folder, options.rounds, load))
+    else:
+        lines = rules_table(alone(options.folder, options.rounds, Load(options.duration)))
+    for line in lines:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perfkit.rules.evaluate import run
+from perfkit.rules.fixed import FixedTables
+from perfkit.rules.load import load_rules
+from perfkit.rules.plan import Plan, plan
+
+MS = 1_000_000
+
+
+def requests(statements: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Return twenty requests that make these queries, of so many ms, one after the other."""
+    rows = []
+    for number in range(1, 21):
+        at = number * 10**9
+        root = {"trace_lo": number, "span_id": 1, "kind": "server", "name": "GET /x"}
+        rows.append(root | {"endpoint": "GET /x", "start_ns": at, "service": "app"})
+        for place, (statement, length) in enumerate(statements, 2):
+            rows.append(
+                {"trace_lo": number, "span_id": place, "parent_id": 1, "kind": "client"}
+                | {"name": "SELECT", "db_system": "sqlite", "db_statement": statement}
+                | {"start_ns": at, "duration_ns": length * MS, "service": "app"}
+            )
+            at += length * MS
+        rows[-len(statements) - 1]["duration_ns"] = at + 10 * MS - number * 10**9
+    return rows
+
+
+def planned(*statements: tuple[str, int]) -> Plan:
+    tables = FixedTables({"spans": requests([*statements])})
+    rules = [rule for rule in load_rules() if rule.id == "db.slow-query"]
+    return plan(run(rules, tables), tables)
+
+
+SLOW = ("SELECT a FROM t WHERE b = 1", 600)
+OTHER = ("SELECT c FROM u WHERE d = 1", 300)
+
+
+def test_savings_of_steps_add_up_to_what_they_save_together() -> None:
+    found = planned(SLOW, OTHER)
+    assert len(found.steps) == 2
+    assert found.together is not None
+    for end in ("saved_low_ratio", "saved_high_ratio"):
+        added = sum(getattr(step, end) for step in found.steps)
+        assert added == pytest.approx(found.together[end])
+    # Queries to a fifth or a hundredth: of 910 ms stay 10 + 120 + 60, or 10 + 6 + 3.
+    assert found.together["p95_now_ns"] == 910 * MS
+    assert found.together["p95_high_ns"] == 190 * MS
+    assert found.together["p95_low_ns"] == 19 * MS
+    assert "p95 from 910 ms to 19 ms to 190 ms" in found.words()
+
+
+def test_nothing_found_is_no_plan() -> None:
+    found = plan([], FixedTables({}))
+    assert (found.steps, found.covered, found.together, found.words()) == ((), {}, None, "")
