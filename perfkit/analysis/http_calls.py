@@ -43,6 +43,7 @@ _SEGMENTS = (
     r"/(?:\d+(?:[.-][^/]*)?|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
     r"|[0-9a-fA-F]{16,}|[A-Za-z0-9_-]{32,})(/|$)"
 )
+_SITE = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
 _FILE = r"\.[A-Za-z][A-Za-z0-9]{1,5}/?$"
 
 
@@ -73,13 +74,15 @@ def compute(tables: Tables) -> pl.DataFrame:
     )
     attributes = _Attributes.of(calls["attributes"])
     url = _address(attributes)
-    path = url.str.split_exact("?", 1)
+    path = pl.col("url").str.strip_prefix(pl.col("site")).str.split_exact("?", 1)
     return (
         calls.lazy()
-        .with_columns(url=url)
+        .with_columns(url=url, site=url.str.extract(_SITE, 0).fill_null(""))
         .with_columns(path=path.struct.field("field_0"), query=path.struct.field("field_1"))
         .with_columns(
-            address=pl.concat_str(_template(pl.col("path")), _without_values(pl.col("query"))),
+            address=pl.concat_str(
+                "site", _template(pl.col("path")), _without_values(pl.col("query"))
+            ),
             url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
             file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
             request_bytes=attributes.number(_SENT),

@@ -50,7 +50,7 @@ def run_query(
         _check_joins(stage, frames, limits)
         with pl.SQLContext(frames, eager=False) as context:
             lazy = context.execute(guard.sql(stage.select, params), eager=False)
-        result = collect(lazy.head(limits.result_rows + 1), limits)
+        result = _known(collect(lazy.head(limits.result_rows + 1), limits))
         if result.height > limits.result_rows:
             raise TooMuch(f"more than {limits.result_rows:,} rows")
         if stage.name:
@@ -63,7 +63,15 @@ def add_column(
 ) -> pl.DataFrame:
     """Return the frame with one more column, computed row by row."""
     sql = guard.sql(expression.tree, params)
-    return frame.with_columns(pl.sql_expr(sql).alias(name))
+    return _known(frame.with_columns(pl.sql_expr(sql).alias(name)))
+
+
+def _known(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with null for what is no number, such as the correlation with a constant.
+
+    Polars takes NaN for larger than any number, so that it would pass every threshold.
+    """
+    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def collect(lazy: pl.LazyFrame, limits: Limits) -> pl.DataFrame:

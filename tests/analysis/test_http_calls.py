@@ -34,6 +34,10 @@ def test_addresses_are_told_apart_by_path_and_names_of_the_query_not_by_ids_and_
     assert first["address"] == second["address"] == third["address"] == expected
     assert first["url_hash"] != second["url_hash"]
     assert other["address"] == "http://s/users/me/orders"
+    (numbered,) = calls(call(2, "http://127.0.0.1:8080/17?x"))
+    assert numbered["address"] == "http://127.0.0.1:8080/{id}?x"
+    (bare,) = calls(call(2, "https://10.0.0.1"))
+    assert bare["address"] == "https://10.0.0.1"
 
 
 SEGMENTS = st.sampled_from(
