@@ -65,8 +65,11 @@ class Node:
         return Place(place.path, place.line + line, indent + column)
 
 
-def read(path: Path, most_bytes: int = MAX_BYTES) -> Node:
-    """Return the file as a tree. Raises RuleError with file, line and column."""
+def read(path: Path, most_bytes: int = MAX_BYTES, *, without: str | None = None) -> Node:
+    """Return the file as a tree. Raises RuleError with file, line and column.
+
+    What belongs to the top-level key `without` is not read: an empty list stands for it.
+    """
     start = Place(path, 1, 1)
     try:
         raw = path.read_bytes()
@@ -76,6 +79,8 @@ def read(path: Path, most_bytes: int = MAX_BYTES) -> Node:
         raise start.error(f"larger than {most_bytes // 1024} KiB")
     try:
         text = raw.decode("utf-8")
+        if without:
+            text = _cut(text, without)
         events = iter(yaml.parse(text, Loader=_LOADER))
         _expect(next(events), yaml.StreamStartEvent)
         first = next(events)
@@ -96,6 +101,15 @@ def read(path: Path, most_bytes: int = MAX_BYTES) -> Node:
     except yaml.YAMLError as error:
         raise start.error(f"not valid YAML: {' '.join(str(error).split())}") from error
     return tree
+
+
+def _cut(text: str, key: str) -> str:
+    """Empty the list of a top-level key; what follows stays on its lines."""
+    found = re.search(rf"^{key}:\s*\n(?:[ \-#].*\n|\n)*", text, re.MULTILINE)
+    if found is None:
+        return text
+    lines = "\n" * found[0].count("\n")
+    return f"{text[: found.start()]}{key}: []{lines}{text[found.end() :]}"
 
 
 def _expect(event: yaml.Event, kind: type[yaml.Event]) -> None:

@@ -33,6 +33,7 @@ from perfkit.rules.model import (
     WhatIf,
 )
 from perfkit.rules.software import NAMES
+from perfkit.sql import guard
 from perfkit.sql.guard import Expression, Query
 from perfkit.sql.scopes import unknown
 
@@ -74,7 +75,8 @@ def known_tables() -> Columns:
 
 def load_rule(path: Path, *, tests: bool = False) -> Rule:
     """Return the checked rule of one file. Raises RuleError with file, line and column."""
-    top = Map(document.read(path), "a rule", REQUIRED, _OPTIONAL)
+    read = document.read(path, without=None if tests else "tests")
+    top = Map(read, "a rule", REQUIRED, _OPTIONAL)
     rule_id = top.text("id")
     if not re.fullmatch(ID_PATTERN, rule_id) or path.stem != rule_id:
         raise top["id"].place.error(
@@ -83,7 +85,7 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
     tables = known_tables()
     requires = {table: _needed(table, node, tables) for table, node in top.pairs("requires")}
     params = {name: _param(name, node) for name, node in top.pairs("params")}
-    query = fields.query(top["query"], tables, params)
+    query = fields.placed(top["query"], lambda text: _checked(text, frozenset(params)))
     _check_order(query, top["query"])
     columns = set(query.columns)
     derive: dict[str, Expression] = {}
@@ -124,6 +126,12 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
         references=tuple(_reference(node) for node in top.items("references")),
         tests=embedded.read_tests(top.items("tests"), tables) if tests else (),
     )
+
+
+@lru_cache(maxsize=256)
+def _checked(text: str, params: frozenset[str]) -> Query:
+    """Check a query. Rules about code share theirs, and differ in their parameters' values."""
+    return guard.check_query(text, known_tables(), params)
 
 
 def _needed(table: str, node: Node, tables: Columns) -> tuple[str, ...]:

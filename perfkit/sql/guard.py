@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import sqlglot
 from sqlglot import Dialect, exp
@@ -39,6 +40,8 @@ MAX_STAGES = 12
 MAX_LIST = 200
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+_BRACKET = re.compile(r"[()\[\]{}]")
+_LAYOUT = str.maketrans("", "", "\n\t")
 _BINARY = {"this", "expression"}
 _ONE = {"this"}
 
@@ -174,14 +177,7 @@ def literal(value: Value) -> exp.Expr:
 
 def check_expression(text: str, columns: Collection[str], params: Collection[str]) -> Expression:
     """Check an expression over one row. Raises GuardError."""
-    tree = _parse("SELECT " + text, shift=7)
-    if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
-        raise GuardError("not one expression", hint="write for example: calls * mean_ns")
-    extra = [key for key, value in tree.args.items() if value and key != "expressions"]
-    if extra:
-        raise GuardError(f"an expression cannot have {extra[0].rstrip('_').upper()}")
-    root = tree.expressions[0]
-    _check_nodes(root, _SCALAR, shift=7)
+    root = _scalar(text)
     _check_params(root, params)
     used = set()
     for column in root.find_all(exp.Column):
@@ -191,6 +187,20 @@ def check_expression(text: str, columns: Collection[str], params: Collection[str
             raise at(column, *unknown("column", column.name, columns), shift=7)
         used.add(column.name)
     return Expression(root, frozenset(used))
+
+
+@lru_cache(maxsize=1024)
+def _scalar(text: str) -> exp.Expr:
+    """Parse an expression, whatever its columns; rules share many. The tree is never changed."""
+    tree = _parse("SELECT " + text, shift=7)
+    if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
+        raise GuardError("not one expression", hint="write for example: calls * mean_ns")
+    extra = [key for key, value in tree.args.items() if value and key != "expressions"]
+    if extra:
+        raise GuardError(f"an expression cannot have {extra[0].rstrip('_').upper()}")
+    root: exp.Expr = tree.expressions[0]
+    _check_nodes(root, _SCALAR, shift=7)
+    return root
 
 
 def check_query(
@@ -234,8 +244,8 @@ def check_query(
 def _parse(text: str, shift: int = 0) -> exp.Expr:
     if len(text) > MAX_TEXT:
         raise GuardError(f"longer than {MAX_TEXT} characters")
-    bad = next((char for char in text if not char.isprintable() and char not in "\n\t"), None)
-    if bad is not None:
+    if not text.translate(_LAYOUT).isprintable():
+        bad = next(char for char in text if not char.isprintable() and char not in "\n\t")
         raise GuardError(f"the character U+{ord(bad):04X} is not allowed in SQL")
     if _nesting(text) > MAX_NESTING:
         raise GuardError(f"nested deeper than {MAX_NESTING} brackets")
@@ -257,23 +267,22 @@ def _parse(text: str, shift: int = 0) -> exp.Expr:
 
 def _nesting(text: str) -> int:
     deepest = depth = 0
-    for char in text:
-        if char in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in ")]}":
-            depth -= 1
+    for bracket in _BRACKET.findall(text):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
     return deepest
 
 
 def _check_nodes(
     root: exp.Expr, allowed: Mapping[type[exp.Expr], set[str]], shift: int = 0
 ) -> None:
-    depths = {id(root.parent): 0}
-    for number, node in enumerate(root.walk()):
+    number = 0
+    todo = [(root, 1)]
+    while todo:
+        node, depth = todo.pop()
+        number += 1
         if number > MAX_NODES:
             raise GuardError(f"more than {MAX_NODES} parts")
-        depth = depths[id(node)] = depths[id(node.parent)] + 1
         if depth > MAX_DEPTH:
             raise at(node, f"nested deeper than {MAX_DEPTH} levels", shift=shift)
         arguments = allowed.get(type(node))
@@ -285,6 +294,7 @@ def _check_nodes(
         check = _CHECKS.get(type(node))
         if check is not None:
             check(node, shift)
+        todo += [(child, depth + 1) for child in node.iter_expressions(reverse=True)]
 
 
 def _check_function(node: exp.Expr, shift: int) -> None:

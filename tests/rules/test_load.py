@@ -213,3 +213,15 @@ def test_a_default_beyond_all_bounds(tmp_path: Path) -> None:
     path = write(tmp_path, changed("{default: 5, unit: ms,", "{default: 1e300, unit: h,"))
     with pytest.raises(RuleError, match=r"8:\d+: 1e\+300 h is too large"):
         load_rule(path)
+
+
+def test_the_tests_are_skipped_wherever_they_stand_and_lines_stay_right(tmp_path: Path) -> None:
+    body, tests = RULE.split("tests:\n")
+    path = write(tmp_path, f"tests:\n{tests}# a remark\n{body}")
+    assert load_rule(path).tests == ()
+    assert len(load_rule(path, tests=True).tests) == 1
+    faulty = body.replace("headline:", "headlin:")
+    path = write(tmp_path, f"tests:\n{tests}# a remark\n{faulty}")
+    line = path.read_text().split("\n").index('headlin: "Look at {name:text}"') + 1
+    with pytest.raises(RuleError, match=f":{line}:1: unknown key"):
+        load_rule(path)
