@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.forest import Bools, Ints
-from perfkit.analysis.overlaps import most_at_once
+from perfkit.analysis.overlaps import concurrency
 from perfkit.analysis.percentiles import codes
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.summary import (
@@ -40,11 +40,37 @@ def compute_operations(tables: Tables) -> pl.DataFrame:
 
 def compute_edges(tables: Tables) -> pl.DataFrame:
     """Return one row a dependency: what one service calls, and what that costs."""
-    calling = pl.col("category").is_in(["client", "database", "messaging", "tool"])
+    calling = pl.col("category").is_in(CALLING)
+    names = [name for name in _EDGE_COLUMNS if name not in _SERVED]
+    edges = tables.frame("components").filter(calling).select(*_COMPONENT, *names)
+    served = _served(tables.frame("tree"))
     return (
-        tables.frame("components")
-        .filter(calling)
-        .select(*_COMPONENT, "count", "errors", "total_ns", "gap_ns", "critical_ns")
+        edges.join(served, on=_COMPONENT, how="left", maintain_order="left")
+        .with_columns(pl.col("served").fill_null(0))
+        .select(*_COMPONENT, *_EDGE_COLUMNS)
+    )
+
+
+def _served(tree: pl.DataFrame) -> pl.DataFrame:
+    """Return for each dependency the calls whose server was seen, and what it took for them."""
+    serving = pl.col("kind").is_in(["server", "consumer"])
+    callees = tree.filter(
+        serving,
+        ~pl.col("duplicate"),
+        pl.col("parent_row").is_not_null(),
+        pl.col("entry_row").is_not_null(),
+    )
+    call = tree.select(*_COMPONENT, "adjusted_count", "entry_row")[callees["parent_row"]]
+    weight = pl.col("adjusted_count")
+    return (
+        call.with_columns(callees["duration_ns"], call_row=callees["parent_row"])
+        .filter(pl.col("category").is_in(CALLING), pl.col("entry_row").is_not_null())
+        .group_by(_COMPONENT)
+        .agg(
+            served=weight.filter(pl.col("call_row").is_first_distinct()).sum().round(),
+            server_ns=(weight * pl.col("duration_ns")).sum().round(),
+        )
+        .with_columns(pl.col("served", "server_ns").cast(pl.Int64))
     )
 
 
@@ -66,6 +92,7 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
     busy = sums(code, weight * duration * outer, groups)
     window = max(window_ns(tree), 1)
     start, end = spans["start_ns"].to_numpy(), spans["end_ns"].to_numpy()
+    at_once = concurrency(code[outer], start[outer], end[outer], groups)
     # A second report of a request is no second call; its own time stays where it was spent.
     single = ~spans["duplicate"].to_numpy()
     counted = spans.select("duration_ns", "status", "adjusted_count").filter(pl.Series(single))
@@ -78,7 +105,9 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
             gap_ns=total("gap_ns"),
             critical_ns=total("critical_ns"),
             mean_concurrency=pl.Series(busy / window),
-            max_concurrency=pl.Series(most_at_once(code[outer], start[outer], end[outer], groups)),
+            max_concurrency=pl.Series(at_once.most),
+            busy_ratio=pl.Series(at_once.busy_ns / window),
+            saturated_ratio=pl.Series(at_once.most_ns / np.maximum(at_once.busy_ns, 1)),
         )
         .with_columns(critical_ratio=ratio_of(pl.col("critical_ns"), request_time(tree)))
     )
@@ -113,6 +142,9 @@ _COLUMNS = {
     **{name: DOCS[name] for name in ("p50_ns", "p95_ns", "p99_ns", "max_ns")},
     "mean_concurrency": "how many of them run at once on average",
     "max_concurrency": "how many ran at once at most, among the spans that were kept",
+    "busy_ratio": "share of the capture's time in which at least one of them ran",
+    "saturated_ratio": "share of that in which as many ran as ever did: near 1 with several at "
+    "once speaks of a limit, such as a pool's size",
 }
 _KEYS = {
     "service": "service whose spans they are: the caller",
@@ -120,6 +152,24 @@ _KEYS = {
     "component": "the service itself, or the peer, tool or database that it calls",
 }
 _NEEDS = ("tree", "span_times")
+
+CALLING = ("client", "database", "messaging", "tool")
+"""Categories of spans that call something else."""
+_SERVED = {
+    "served": "how many of the calls have a span of their server in the capture",
+    "server_ns": "time that the servers took for those; null where there are none",
+}
+_EDGE_COLUMNS = {
+    **{name: _COLUMNS[name] for name in ("count", "errors", "error_ratio")},
+    "total_ns": "time that the caller waited: from start to end of its calls",
+    **_SERVED,
+    "gap_ns": "network and queueing: time of served calls in which no server ran; calls whose "
+    "server was not seen add nothing",
+    **{name: _COLUMNS[name] for name in ("critical_ns", "critical_ratio")},
+    **{name: DOCS[name] for name in ("p50_ns", "p95_ns", "p99_ns", "max_ns")},
+    **{name: _COLUMNS[name] for name in ("mean_concurrency", "max_concurrency")},
+    **{name: _COLUMNS[name] for name in ("busy_ratio", "saturated_ratio")},
+}
 
 COMPONENTS = Derived("components", "one component", _NEEDS, compute_components, _KEYS | _COLUMNS)
 OPERATIONS = Derived(
@@ -132,8 +182,7 @@ OPERATIONS = Derived(
 EDGES = Derived(
     "edges",
     "one dependency: a service and what it calls",
-    ("components",),
+    ("components", "tree"),
     compute_edges,
-    _KEYS
-    | {name: _COLUMNS[name] for name in ("count", "errors", "total_ns", "gap_ns", "critical_ns")},
+    _KEYS | _EDGE_COLUMNS,
 )

@@ -129,6 +129,11 @@ def contended_pools(tables: Tables) -> pl.DataFrame:
     )
 
 
+def knows_pools(tables: Tables) -> bool:
+    """Whether metrics tell how many wait for connections, or how many there are."""
+    return not pool_readings(tables["metrics"]).is_empty()
+
+
 def _timed(readings: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
     """Add `start_ns` and `end_ns`: the time that each reading of a series stands for."""
     before = pl.col("ts_ns").shift(1).over(key)

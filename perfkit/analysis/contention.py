@@ -9,8 +9,9 @@ from __future__ import annotations
 import polars as pl
 
 from perfkit.analysis import sufferers
+from perfkit.analysis.ceilings import ceilings
 from perfkit.analysis.contended_code import contended_checkouts, contended_loops, contended_waits
-from perfkit.analysis.contended_metrics import contended_metrics, contended_pools
+from perfkit.analysis.contended_metrics import contended_metrics, contended_pools, knows_pools
 from perfkit.analysis.overlaps import covered, most_at_once
 from perfkit.analysis.session import Derived, Tables
 
@@ -28,10 +29,9 @@ def compute(tables: Tables) -> pl.DataFrame:
         *(contended_metrics, contended_pools, contended_checkouts),
         *(contended_waits, contended_loops),
     )
-    found = pl.concat(
-        source(tables).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
-        for source in sources
-    )
+    found = pl.concat(_conformed(source(tables)) for source in sources)
+    if not knows_pools(tables) and "pool" not in found["kind"]:
+        found = pl.concat([found, _conformed(ceilings(tables))])
     episodes = _merged(found.filter(pl.col("end_ns") > pl.col("start_ns")))
     episodes = _largest(episodes).with_row_index("contention_row")
     episodes = episodes.with_columns(pl.col("contention_row").cast(pl.Int64))
@@ -42,6 +42,10 @@ def compute(tables: Tables) -> pl.DataFrame:
         how="left",
         maintain_order="left",
     ).select(pl.col(name).cast(_TYPES.get(name, pl.Int64())) for name in COLUMNS)
+
+
+def _conformed(found: pl.DataFrame) -> pl.DataFrame:
+    return found.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
 
 
 def compute_endpoints(tables: Tables) -> pl.DataFrame:
@@ -179,7 +183,8 @@ COLUMNS = {
     "mean_level": "how much, on average over `contended_ns`, in `unit`",
     "peak_level": "how much at most",
     "unit": "`requests waiting`, `threads waiting`, `connections waiting`, `callbacks blocking`, "
-    "`tasks per core`, or `share of time`",
+    "`calls at once` (database calls, at a limit that their spans show), `tasks per core`, "
+    "or `share of time`",
     "threshold": "the size of the pool, or the value from which on a metric counts as contention",
     "wait_ns": "time waited, added up over those who waited; of event loops the time that other "
     "requests were in flight meanwhile, an upper bound; null where nobody counts it",

@@ -71,24 +71,62 @@ def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
     An interval that begins when another ends does not overlap it; one of no length lasts 1 ns.
     """
     result = np.zeros(groups, dtype=np.int64)
-    if not len(group):
-        return result
+    if len(group):
+        level, _ = _levels(group, start, end, groups)
+        filled, first = _filled(group, groups)
+        result[filled] = np.maximum.reduceat(level, first)
+    return result
+
+
+class Concurrency(NamedTuple):
+    """For each group: the most intervals that are open at once, for how long they are, and the
+    time in which any is open.
+    """
+
+    most: Ints
+    most_ns: Ints
+    busy_ns: Ints
+
+
+def concurrency(group: Ints, start: Ints, end: Ints, groups: int) -> Concurrency:
+    """Return how many intervals of each group are open at once; see `most_at_once`."""
+    found = Concurrency(*(np.zeros(groups, dtype=np.int64) for _ in range(3)))
+    if len(group):
+        level, times = _levels(group, start, end, groups)
+        lasts = np.append(np.diff(times), 0)
+        filled, first = _filled(group, groups)
+        found.most[filled] = np.maximum.reduceat(level, first)
+        size = np.diff(np.append(first, len(level)))
+        at_most = level == np.repeat(found.most[filled], size)
+        found.most_ns[filled] = np.add.reduceat(np.where(at_most, lasts, 0), first)
+        found.busy_ns[filled] = np.add.reduceat(np.where(level > 0, lasts, 0), first)
+    return found
+
+
+def _levels(group: Ints, start: Ints, end: Ints, groups: int) -> tuple[Ints, Ints]:
+    """Return how many intervals are open after each start and end, by group and time, and when.
+
+    Each group returns to 0 at its end; times are only good for differences inside a group.
+    """
     count = len(group)
     both = np.concatenate([group, group])
     times = np.concatenate([start, np.maximum(end, start + 1)])
-    # Even numbers are ends and odd ones starts: at one moment ends come first.
     axis = _on_one_axis(both, times, groups)
     if axis is None:
-        axis = np.empty(2 * count, dtype=np.int64)
-        axis[np.lexsort((np.arange(2 * count) < count, times, both))] = np.arange(2 * count)
+        order = np.lexsort((np.arange(2 * count) < count, times, both))
+        return np.cumsum(np.where(order < count, 1, -1)), times[order]
+    # Even numbers are ends and odd ones starts: at one moment ends come first.
     axis *= 2
     axis[:count] += 1
-    step = (np.sort(axis) & 1) * 2 - 1
-    level = np.cumsum(step)  # each group returns to 0 at its end
+    axis.sort()
+    return np.cumsum((axis & 1) * 2 - 1), axis >> 1
+
+
+def _filled(group: Ints, groups: int) -> tuple[Ints, Ints]:
+    """Return the groups that have intervals, and where their starts and ends begin."""
     size = 2 * np.bincount(group, minlength=groups)
     filled = np.flatnonzero(size)
-    result[filled] = np.maximum.reduceat(level, (np.cumsum(size) - size)[filled])
-    return result
+    return filled, (np.cumsum(size) - size)[filled]
 
 
 def runs(group: Ints) -> tuple[Ints, Ints]:

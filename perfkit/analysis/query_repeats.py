@@ -37,6 +37,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     return repeats.with_columns(
         sequential=pl.col("union_ns") == pl.col("total_ns"),
         interleaved=_interleaved(parents_of(tree), repeats),
+        caller=tree["name"].gather(repeats["parent_row"]),
         entry_endpoint=tree["entry_endpoint"].gather(repeats["entry_row"]),
         entry_tool=tree["entry_tool"].gather(repeats["entry_row"]),
     ).select(*_COLUMNS)
@@ -73,6 +74,7 @@ def _interleaved(parent: Ints, repeats: pl.DataFrame) -> pl.Series:
 _COLUMNS = {
     "entry_row": "the entry, a row of `tree`",
     "parent_row": "the span under which it ran",
+    "caller": "name of that span: where the loop is",
     "query_id": "the query, see `queries`",
     "calls": "how often",
     "distinct_statements": "how many different texts, as recorded",

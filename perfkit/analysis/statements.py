@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from typing import Any
 
 import polars as pl
 import sqlglot
@@ -39,9 +40,15 @@ _KEY_VALUE = frozenset({"redis", "valkey", "memcached"})
 _DOCUMENT = frozenset({"mongodb", "couchbase", "couchdb", "dynamodb", "aws.dynamodb"})
 _SEARCH = frozenset({"elasticsearch", "opensearch"})
 
-_MAX_PARSED = 2_000
-"""Distinct texts that are parsed. Beyond, literals are first stripped by pattern, in columns."""
+_STRINGS_IN_DOUBLE_QUOTES = frozenset({"mysql", "mariadb", "bigquery", "gcp.bigquery"})
+
+_MAX_PARSED = 1_000
+"""Statements that are parsed, and their characters in all: sqlglot takes some 5 µs a character."""
+_MAX_PARSED_CHARACTERS = 400_000
 _MAX_TEXT = 20_000
+_MAX_PARSED_TEXT = 10_000
+_MAX_BRACKETS = 100
+"""Subscripts cost sqlglot time with the square of their number."""
 _MAX_RESULT = 4_000
 
 _QUOTED = r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`"
@@ -57,46 +64,94 @@ _TRANSACTION = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE",
 _KEEPING = (exp.Interval, exp.JSONPath, exp.JSONPathKey, exp.DataType, exp.DataTypeParam)
 _PARSED = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop)
 
+# One pass from left to right, as a lexer does it: what is in quotes is no comment, and the other
+# way round. Names and names in quotes stay (group 1); comments, strings and numbers are values.
+_NAMES = r"`[^`]*`|[A-Za-z_$@:%?][\w$]*"
+_IN_DOUBLE_QUOTES = r"\"[^\"]*\""
+_VALUES = r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+_PIECES = rf"(?s)({_IN_DOUBLE_QUOTES}|{_NAMES})|{_VALUES}"
+_PIECES_WITH_STRINGS = rf"(?s)({_NAMES})|{_IN_DOUBLE_QUOTES}|{_VALUES}"
+_VALUE = "\ufdd0"
+"""Stands for a value in a key; no text has it, for Unicode says that it is no character."""
+_SAYS_MORE = r"(?i)\\'|\$\$|\binterval\b|->|json|\b(?:var)?char\s*\(|numeric|decimal|\x{fdd0}"
+"""Where values are kept, or quotes are not as `_PIECES` has them: then the text is the key."""
+
 
 def normalise_all(distinct: pl.DataFrame) -> pl.Series:
     """Normalise each row of `db_system`, `db_statement` (and of `name`, used where it is null).
 
-    Rows come most frequent first; when there are very many, only the first are parsed.
+    Rows come most frequent first. Texts that differ in nothing but values are parsed once; when
+    there is too much to parse, values of the rest are taken out by pattern.
     """
-    text = distinct.select(pl.coalesce("db_statement", "name").fill_null("").str.head(_MAX_TEXT))
-    systems = distinct["db_system"].fill_null("")
-    texts = text.to_series()
-    if texts.len() > _MAX_PARSED:
-        texts = texts.str.replace_all(_STRING, "''").str.replace_all(_NUMBER, "${1}0")
-    cache: dict[tuple[str, str], str] = {}
-    result = []
-    for pair in zip(systems, texts, strict=True):
-        known = cache.get(pair)
-        if known is None:
-            known = cache[pair] = normalise(*pair, parse=len(cache) < _MAX_PARSED)
-        result.append(known)
-    return pl.Series("statement", result, dtype=pl.String)
+    text = pl.coalesce("db_statement", "name").fill_null("").str.head(_MAX_TEXT + 1)
+    texts = distinct.select(system=pl.col("db_system").fill_null("").str.to_lowercase(), text=text)
+    keyed = texts.with_columns(key=_keys(texts))
+    different = keyed.unique(["system", "key"], keep="first", maintain_order=True)
+    parsed = characters = 0
+    statements = []
+    for system, one in different.select("system", "text").iter_rows():
+        parse = parsed < _MAX_PARSED and characters + len(one) <= _MAX_PARSED_CHARACTERS
+        parsed, characters = parsed + parse, characters + parse * len(one)
+        statements.append(normalise(system, one, parse=parse))
+    named = different.with_columns(statement=pl.Series(statements, dtype=pl.String))
+    return keyed.join(
+        named.select("system", "key", "statement"), on=["system", "key"], maintain_order="left"
+    )["statement"]
+
+
+def _keys(texts: pl.DataFrame) -> pl.Series:
+    """Return what is the same for texts that differ in nothing but values."""
+    text, system = pl.col("text"), pl.col("system")
+    named = "${1}" + _VALUE
+    values = (
+        pl.when(system.is_in(_STRINGS_IN_DOUBLE_QUOTES))
+        .then(text.str.replace_all(_PIECES_WITH_STRINGS, named))
+        .otherwise(text.str.replace_all(_PIECES, named))
+        .str.replace_all(r"\s+", " ")
+    )
+    # A list of values has as many as happen to be asked for.
+    values = values.str.replace_all(f"{_VALUE}(?: ?, ?{_VALUE})+", _VALUE)
+    rows = rf"(\( ?{_VALUE} ?\))(?: ?, ?\( ?{_VALUE} ?\))+"
+    whole = text.str.contains(_SAYS_MORE) | system.is_in([*_KEY_VALUE, *_DOCUMENT, *_SEARCH])
+    return texts.select(
+        pl.when(whole).then(text).otherwise(values.str.replace_all(rows, "${1}"))
+    ).to_series()
 
 
 def normalise(system: str, text: str, *, parse: bool = True) -> str:
     """Return a statement with placeholders for its values.
 
-    SQL is rewritten by sqlglot in the dialect of the product; what it cannot parse is stripped by
-    pattern. Other stores are named by their command.
+    SQL is rewritten by sqlglot in the dialect of the product; what it cannot parse, and what is so
+    long that it would take its time, is stripped by pattern. Other stores are named by their
+    command. A text that is cut ends with an ellipsis.
     """
-    system = system.lower()
-    text = text.strip()
+    name = _name(system.lower(), text[:_MAX_TEXT].strip(), parse, len(text) > _MAX_TEXT)
+    return name if len(name) <= _MAX_RESULT else name[:_MAX_RESULT] + "…"
+
+
+def _name(system: str, text: str, parse: bool, cut: bool) -> str:
     if system in _KEY_VALUE:
         return _commands(text)
     if system in _DOCUMENT:
         return _document_command(text)
     if system in _SEARCH:
-        return template_path(text)[:_MAX_RESULT]
+        return _search(text)
     first = text.partition(" ")[0].rstrip(";").upper()
     if first in _TRANSACTION:
         return first
-    parsed = _parsed(_DIALECTS.get(system), text) if parse else None
-    return (parsed or _stripped(text))[:_MAX_RESULT]
+    strings = system in _STRINGS_IN_DOUBLE_QUOTES
+    if cut:
+        return _cut(text, strings=strings)
+    simple = len(text) <= _MAX_PARSED_TEXT and text.count("[") <= _MAX_BRACKETS
+    parsed = _parsed(_DIALECTS.get(system), text) if parse and simple else None
+    return parsed or _stripped(text, strings=strings)
+
+
+def _cut(text: str, *, strings: bool) -> str:
+    """Return a statement that was cut, without the string, word, list or row that it ends in."""
+    if text.count("'") % 2:
+        text = text[: text.rindex("'")]
+    return re.sub(r"[\w.]*$", "", _stripped(text, strings=strings)).rstrip(" ,(?") + " …"
 
 
 def _parsed(dialect: str | None, text: str) -> str | None:
@@ -133,10 +188,13 @@ def _without_values(statement: exp.Expr) -> exp.Expr:
     return statement
 
 
-def _stripped(text: str) -> str:
+def _stripped(text: str, *, strings: bool = False) -> str:
+    """Take values out by pattern; `strings` says that double quotes hold strings, not names."""
     text = _COMMENT.sub(lambda match: match[1] or " ", text)
     text = _PARAMETER.sub(lambda match: match[1] or "?", text)
     text = re.sub(_STRING, "?", text)
+    if strings:
+        text = re.sub(r'"[^"]*"', "?", text)
     text = re.sub(_NUMBER, r"\1?", text)
     text = _LIST.sub("(?)", " ".join(text.split()))
     return _ROWS.sub(r"\1", text)
@@ -150,13 +208,35 @@ def _commands(text: str) -> str:
     return "; ".join(distinct[:10])
 
 
+def _search(text: str) -> str:
+    """Return method and path without ids, and the body without its values."""
+    path, brace, body = text.partition("{")
+    named = template_path(path.strip())
+    if not brace:
+        return named
+    try:
+        shape = json.dumps(_shape(json.loads(brace + body)), separators=(",", ":"))
+    except (ValueError, RecursionError):
+        shape = _stripped(brace + body)
+    return f"{named} {shape}".strip()
+
+
+def _shape(value: Any) -> Any:
+    """Return JSON with `?` for its values; a list is that of its first element."""
+    if isinstance(value, dict):
+        return {key: _shape(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_shape(value[0])] if value else []
+    return "?"
+
+
 def _document_command(text: str) -> str:
     """Return command and collection: of `{"find": "users", …}` or of `find users …`."""
     if text.startswith("{"):
         try:
             command = json.loads(text)
         except (ValueError, RecursionError):
-            return _stripped(text)[:_MAX_RESULT]
+            return _stripped(text)
         if isinstance(command, dict) and command:
             verb, target = next(iter(command.items()))
             return f"{verb} {target}" if isinstance(target, str) else str(verb)

@@ -45,7 +45,7 @@ LIMIT 10""",
     "dependencies": Example(
         "What do the services call, what does it cost, and how much of it is network and queueing?",
         """\
-SELECT service, component, category, count, errors, total_ns, gap_ns, critical_ns
+SELECT service, component, critical_ratio, count, error_ratio, total_ns, server_ns, gap_ns
 FROM edges
 ORDER BY critical_ns DESC
 LIMIT 15""",
@@ -61,13 +61,12 @@ LIMIT 10""",
     "repeated-queries": Example(
         "Which queries run again and again within one request, and from where (N+1)?",
         """\
-SELECT q.statement, p.name AS caller, COUNT(*) AS places, MAX(r.calls) AS most_calls,
+SELECT q.statement, r.caller, COUNT(*) AS places, MAX(r.calls) AS most_calls,
   SUM(r.union_ns) AS spent_ns
 FROM query_repeats AS r
 JOIN queries AS q ON r.query_id = q.query_id
-JOIN tree AS p ON r.parent_row = p.row
 WHERE r.calls >= 5
-GROUP BY q.statement, p.name
+GROUP BY q.statement, r.caller
 ORDER BY spent_ns DESC
 LIMIT 10""",
     ),
@@ -79,6 +78,22 @@ FROM requests
 WHERE entry
 ORDER BY duration_ns DESC
 LIMIT 10""",
+    ),
+    "what-changed-when": Example(
+        "When did rate, errors, latency or resources leave their usual level, and who suffered?",
+        """\
+SELECT start_ns, duration_ns, measure, endpoint, shape, change_ratio, extra_ns, worst_endpoint
+FROM shifts
+ORDER BY score DESC
+LIMIT 15""",
+    ),
+    "who-waits": Example(
+        "Who waited for connections, locks, the event loop or the machine, and what did it cost?",
+        """\
+SELECT kind, resource, start_ns, contended_ns, wait_ns, requests, extra_ns, worst_endpoint
+FROM contention
+ORDER BY wait_ns DESC NULLS LAST, contended_ns DESC
+LIMIT 15""",
     ),
     "hot-code": Example(
         "Which functions keep the processor busy?",

@@ -57,8 +57,22 @@ def slow_components(tables: Tables, keys: list[str]) -> dict[tuple[Any, ...], Ro
                 )
                 for row in outer
             ),
+            **slow_levels(outer, max(window, 1)),
         }
     return result
+
+
+def slow_levels(spans: list[Row], window: int) -> Row:
+    """Count open spans nanosecond by nanosecond."""
+    moments: dict[int, int] = {}
+    for row in spans:
+        for at in range(row["start_ns"], max(row["end_ns"], row["start_ns"] + 1)):
+            moments[at] = moments.get(at, 0) + 1
+    most = max(moments.values())
+    return {
+        "busy_ratio": len(moments) / window,
+        "saturated_ratio": sum(level == most for level in moments.values()) / len(moments),
+    }
 
 
 @given(traces(damaged=True))
@@ -87,13 +101,49 @@ def test_edges_are_what_a_service_calls() -> None:
     edges = analyse(
         [
             S(1, 0, 100, kind="server"),
-            S(2, 10, 40, 1, kind="client", peer="b:80"),
-            S(3, 20, 30, 2, kind="server", service="b"),
+            S(2, 10, 40, 1, kind="client", peer="b:80", adjusted_count=2.0),
+            S(3, 20, 30, 2, kind="server", service="b", adjusted_count=2.0),
             S(4, 22, 28, 3, kind="client", service="b", db_system="redis"),
             S(5, 50, 60, 1),
+            S(6, 60, 70, 1, kind="client", peer="b:80", status="error"),
         ]
     ).frame("edges")
-    assert edges.select("service", "category", "component", "total_ns", "gap_ns").rows() == [
-        ("app", "client", "b", 30, 20),
-        ("b", "database", "redis", 6, 0),
+    names = ("service", "category", "component", "count", "errors", "error_ratio")
+    assert edges.select(*names).rows() == [
+        ("app", "client", "b", 3, 1, pytest.approx(1 / 3)),
+        ("b", "database", "redis", 1, 0, 0.0),
     ]
+    costs = ("total_ns", "served", "server_ns", "gap_ns")
+    # The call that failed never reached a server that we know of.
+    assert edges.select(*costs).rows() == [(70, 2, 20, 40), (6, 0, None, 0)]
+
+
+@given(traces(damaged=True))
+def test_edges_equal_the_slow_sums(spans: list[S]) -> None:
+    tables = analyse(spans)
+    rows = tables.frame("tree").to_dicts()
+    calling = ("client", "database", "messaging", "tool")
+    expected: dict[tuple[Any, ...], list[float]] = {}
+    calls: dict[tuple[Any, ...], dict[int, float]] = {}
+    for row in rows:
+        if row["entry_row"] is None or row["category"] not in calling:
+            continue
+        expected.setdefault((row["service"], row["category"], row["component"]), [])
+    for row in rows:
+        if row["kind"] not in ("server", "consumer") or row["duplicate"]:
+            continue
+        if row["parent_row"] is None or row["entry_row"] is None:
+            continue
+        call = rows[row["parent_row"]]
+        key = (call["service"], call["category"], call["component"])
+        if call["category"] in calling and call["entry_row"] is not None:
+            expected[key].append(row["duration_ns"] * call["adjusted_count"])
+            calls.setdefault(key, {})[call["row"]] = call["adjusted_count"]
+    found = {
+        (row["service"], row["category"], row["component"]): row
+        for row in tables.frame("edges").to_dicts()
+    }
+    assert set(found) == set(expected)
+    for key, times in expected.items():
+        assert found[key]["served"] == sum(calls.get(key, {}).values())
+        assert found[key]["server_ns"] == (sum(times) if times else None)

@@ -94,8 +94,6 @@ def build(context: Context) -> dict[str, Any]:
         frame = context.tables.frame(table)
         if frame.is_empty():
             continue
-        if table == "edges":
-            frame = _with_ratios(frame, context)
         ranked = frame.sort(order, descending=True, nulls_last=True, maintain_order=True)
         views.append(
             {
@@ -162,11 +160,3 @@ def _rows_of_nodes(
     of_node = np.full(context.tables.frame("span_tree").height, -1, dtype=np.int32)
     of_node[found["node_id"].to_numpy()] = found["shown"].to_numpy()
     return of_node
-
-
-def _with_ratios(edges: pl.DataFrame, context: Context) -> pl.DataFrame:
-    request_ns = context.facts["request_ns"] or None
-    return edges.with_columns(
-        error_ratio=pl.col("errors") / pl.col("count"),
-        critical_ratio=pl.col("critical_ns") / pl.lit(request_ns, dtype=pl.Float64),
-    )
