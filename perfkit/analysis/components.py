@@ -62,15 +62,17 @@ def _served(tree: pl.DataFrame) -> pl.DataFrame:
     )
     call = tree.select(*_COMPONENT, "adjusted_count", "entry_row")[callees["parent_row"]]
     weight = pl.col("adjusted_count")
-    return (
+    found = (
         call.with_columns(callees["duration_ns"], call_row=callees["parent_row"])
         .filter(pl.col("category").is_in(CALLING), pl.col("entry_row").is_not_null())
         .group_by(_COMPONENT)
         .agg(
-            served=weight.filter(pl.col("call_row").is_first_distinct()).sum().round(),
-            server_ns=(weight * pl.col("duration_ns")).sum().round(),
+            served=weight.filter(pl.col("call_row").is_first_distinct()).sum(),
+            server_ns=(weight * pl.col("duration_ns")).sum(),
         )
-        .with_columns(pl.col("served", "server_ns").cast(pl.Int64))
+    )
+    return found.with_columns(
+        whole(found[name].to_numpy()).alias(name) for name in ("served", "server_ns")
     )
 
 
