@@ -23,6 +23,9 @@ _SLOT_NS = 1800 * 10**9
 _BETTER = 0.7
 """A course or a line must leave at most this share of the deviations from a level."""
 
+_MIN_CORRELATION = 0.5
+"""A line cannot leave as little as that of values whose order has less to do with time."""
+
 
 class Scaled(NamedTuple):
     """A series on a scale on which its noise is even."""
@@ -66,11 +69,21 @@ def baseline(times_ns: Ints, values: Floats) -> Baseline:
         course = _daily(times_ns, values)
         if _spread(values - course) <= _BETTER * residual:
             return Baseline("daily", course - np.median(course))
+    if abs(_rank_correlation(values)) < _MIN_CORRELATION:
+        return Baseline("level", flat)
     line = _line(times_ns, values)
     left = _spread(values - line)
     if left <= _BETTER * residual and left <= _spread(values - _step(values)):
         return Baseline("drift", line - np.median(line))
     return Baseline("level", flat)
+
+
+def _rank_correlation(values: Floats) -> float:
+    """Return how far the order of the values is that of time (Spearman), from -1 to 1."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+    apart = ranks - np.arange(len(values))
+    return float(1 - 6 * (apart**2).sum() / (len(values) ** 3 - len(values)))
 
 
 def _spread(residual: Floats) -> float:

@@ -10,6 +10,17 @@ from perfkit.analysis.session import Tables
 
 _LOOP_CONFIDENCE = 0.9
 _CHECKOUT_CONFIDENCE = 0.85
+_GIL_CONFIDENCE = 0.7
+
+_SECOND_NS = 1_000_000_000
+_GIL_HELD = 0.9
+"""Held for so much of a second, the lock is what threads wait for (our own choice)."""
+_TAKES_PART = 0.05
+"""Threads that hold it for less of a second do not count as another one (our own choice)."""
+_GIL_COLUMNS = (
+    *("pid", "kind", "resource", "service", "instance", "start_ns", "end_ns"),
+    *("level", "unit", "wait_ns", "threshold", "evidence", "confidence"),
+)
 
 
 def contended_checkouts(tables: Tables) -> pl.DataFrame:
@@ -50,6 +61,43 @@ def contended_waits(tables: Tables) -> pl.DataFrame:
             evidence=pl.lit("samples"),
         )
     )
+
+
+def contended_gil(tables: Tables) -> pl.DataFrame:
+    """Return the seconds in which the interpreter's lock was never free and several took turns.
+
+    Only recordings that watched the lock can say it: others have no column `gil_ns`, or nulls.
+    """
+    samples = tables["samples"]
+    if "gil_ns" not in samples.collect_schema():
+        return pl.DataFrame(schema=dict.fromkeys(_GIL_COLUMNS, pl.Float64))
+    held = pl.col("gil_ns")
+    taken = (
+        samples.filter(held > 0)
+        .group_by("pid", "tid", second=pl.col("ts_ns") // _SECOND_NS)
+        .agg(held.sum())
+        .group_by("pid", "second")
+        .agg(
+            held=(held.sum() / _SECOND_NS).clip(0, 1),
+            takers=(held >= _TAKES_PART * _SECOND_NS).sum(),
+        )
+        .filter(pl.col("held") >= _GIL_HELD, pl.col("takers") >= 2)
+    )
+    return taken.select(
+        "pid",
+        kind=pl.lit("gil"),
+        resource=pl.lit("interpreter lock"),
+        service=pl.lit(None, pl.String),
+        instance=pl.lit(None, pl.String),
+        start_ns=pl.col("second") * _SECOND_NS,
+        end_ns=(pl.col("second") + 1) * _SECOND_NS,
+        level="held",
+        unit=pl.lit("share of time"),
+        wait_ns=pl.lit(None, pl.Float64),
+        threshold=pl.lit(_GIL_HELD),
+        evidence=pl.lit("samples"),
+        confidence=pl.lit(_GIL_CONFIDENCE),
+    ).collect()
 
 
 def contended_loops(tables: Tables) -> pl.DataFrame:

@@ -10,7 +10,12 @@ import polars as pl
 
 from perfkit.analysis import sufferers
 from perfkit.analysis.ceilings import ceilings
-from perfkit.analysis.contended_code import contended_checkouts, contended_loops, contended_waits
+from perfkit.analysis.contended_code import (
+    contended_checkouts,
+    contended_gil,
+    contended_loops,
+    contended_waits,
+)
 from perfkit.analysis.contended_metrics import contended_metrics, contended_pools, knows_pools
 from perfkit.analysis.overlaps import covered, most_at_once
 from perfkit.analysis.session import Derived, Tables
@@ -27,7 +32,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `contention`, most waiting first."""
     sources = (
         *(contended_metrics, contended_pools, contended_checkouts),
-        *(contended_waits, contended_loops),
+        *(contended_waits, contended_gil, contended_loops),
     )
     found = pl.concat(_conformed(source(tables)) for source in sources)
     if not knows_pools(tables) and "pool" not in found["kind"]:
@@ -208,7 +213,7 @@ ENDPOINT_COLUMNS = {
 DERIVED = Derived(
     "contention",
     f"one time in which requests waited for one resource (at most {MAX_ROWS} of a kind)",
-    ("metrics", "tree", "requests", "wait_samples", "loop_blocking"),
+    ("metrics", "samples", "tree", "requests", "wait_samples", "loop_blocking"),
     compute,
     COLUMNS,
 )

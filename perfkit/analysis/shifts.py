@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis import sufferers
-from perfkit.analysis.baselines import Baseline, baseline, scaled
+from perfkit.analysis.baselines import Baseline, Scaled, baseline, scaled
 from perfkit.analysis.forest import Bools, Ints
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.shift_scan import MIN_POINTS, Floats, Noise, Run, find_runs
@@ -23,22 +23,24 @@ _MIN_RATIO = 0.1
 
 
 class _Series(NamedTuple):
-    """One series without gaps, and what was found in it."""
+    """One series without gaps."""
 
     key: dict[str, Any]
     width_ns: int
     start_ns: Ints
     values: Floats
     observations: Floats
+    even: Scaled
+    """Its values on a scale on which their noise is even."""
     baseline: Baseline
-    noise: Noise
-    runs: list[Run]
 
 
 def compute_trends(tables: Tables) -> pl.DataFrame:
     """Return one row a series."""
     rows = []
-    for one in _all(tables):
+    shifts = tables.frame("shifts")["series_id"].to_list()
+    for part in _parts(tables):
+        one = _prepared(part)
         found = trend(one.start_ns, one.values)
         rows.append(
             one.key
@@ -53,7 +55,7 @@ def compute_trends(tables: Tables) -> pl.DataFrame:
                 "baseline": one.baseline.shape,
                 "slope_per_s": found.slope_per_s if found else None,
                 "trend_p": found.p if found else None,
-                "shifts": len(_told(one)),
+                "shifts": shifts.count(one.key["series_id"]),
             }
         )
     return pl.DataFrame(rows, schema=_TRENDS_SCHEMA)
@@ -61,7 +63,8 @@ def compute_trends(tables: Tables) -> pl.DataFrame:
 
 def compute_shifts(tables: Tables) -> pl.DataFrame:
     """Return one row a shift, the clearest first."""
-    rows = [row for one in _all(tables) for row in _told(one)]
+    parts = _parts(tables)
+    rows = [row for part in parts for row in _told(_prepared(part), len(parts))]
     if not rows:
         return pl.DataFrame(schema=_SHIFTS_SCHEMA)
     schema = {name: dtype for name, dtype in _SHIFTS_SCHEMA.items() if name in rows[0]}
@@ -71,40 +74,40 @@ def compute_shifts(tables: Tables) -> pl.DataFrame:
     return _with_sufferers(shifts, tables).select(list(SHIFT_COLUMNS))
 
 
-def _all(tables: Tables) -> list[_Series]:
+def _parts(tables: Tables) -> list[pl.DataFrame]:
+    """Return the series that are long enough, without their gaps."""
     series = tables.frame("series").drop_nulls("value")
-    parts = [
+    return [
         part
         for part in series.partition_by("series_id", maintain_order=True)
         if part.height >= MIN_POINTS
     ]
-    return [_examined(part, len(parts)) for part in parts]
 
 
-def _examined(part: pl.DataFrame, together: int) -> _Series:
+def _prepared(part: pl.DataFrame) -> _Series:
     key = part.select(KEY).row(0, named=True)
     width_ns = int(part["bucket_width_ns"][0])
     start = part["bucket_ns"].to_numpy()
     values, observations = part["value"].to_numpy(), part["observations"].to_numpy()
     scale = scaled(key["kind"], values, observations, width_ns)
     expected = baseline(start + width_ns // 2, scale.values)
-    runs, noise = find_runs(scale.values - expected.course, scale.floor, together)
-    return _Series(key, width_ns, start, values, observations, expected, noise, runs)
+    return _Series(key, width_ns, start, values, observations, scale, expected)
 
 
-def _told(one: _Series) -> list[dict[str, Any]]:
-    """Return the runs of a series that are large enough to be told."""
-    flagged = np.zeros(len(one.values), dtype=np.bool_)
-    for run in one.runs:
-        flagged[run.first : run.last + 1] = True
-    rows = [_row(one, run, flagged) for run in one.runs]
+def _told(one: _Series, together: int) -> list[dict[str, Any]]:
+    """Return the runs of a series, one of so many, that are large enough to be told."""
+    runs, noise = find_runs(one.even.values - one.baseline.course, one.even.floor, together)
+    normal = np.ones(len(one.values), dtype=np.bool_)
+    for run in runs:
+        normal[run.first : run.last + 1] = False
+    rows = [_row(one, run, noise, normal) for run in runs] if normal.any() else []
     return [row for row in rows if _matters(one.key, row["expected"], row["mean"])]
 
 
-def _row(one: _Series, run: Run, flagged: Bools) -> dict[str, Any]:
+def _row(one: _Series, run: Run, noise: Noise, normal: Bools) -> dict[str, Any]:
     inside = slice(run.first, run.last + 1)
     values = one.values[inside]
-    expected = _expected(one, ~flagged, inside)
+    expected = _expected(one, noise, normal, inside)
     mean = float(_mean(one, values, one.observations[inside]))
     peak = run.first + int(np.argmax(values) if run.up else np.argmin(values))
     end_ns = int(one.start_ns[run.last]) + one.width_ns
@@ -136,15 +139,15 @@ def _mean(one: _Series, values: Floats, observations: Floats) -> float:
     return float(values.mean())
 
 
-def _expected(one: _Series, normal: Bools, inside: slice) -> float:
+def _expected(one: _Series, noise: Noise, normal: Bools, inside: slice) -> float:
     """Return what the series would have been, had it gone on as outside of its runs."""
     if one.baseline.shape == "level":
         return _mean(one, one.values[normal], one.observations[normal])
     # On the even scale the baseline moves; the buckets outside say what it is in the units.
-    scale = scaled(one.key["kind"], one.values, one.observations, one.width_ns).values
-    wanted = one.baseline.course[inside].mean() + one.noise.base
-    order = np.argsort(scale[normal])
-    return float(np.interp(wanted, scale[normal][order], one.values[normal][order]))
+    even = one.even.values[normal]
+    wanted = one.baseline.course[inside].mean() + noise.base
+    order = np.argsort(even)
+    return float(np.interp(wanted, even[order], one.values[normal][order]))
 
 
 def _matters(key: dict[str, Any], expected: float, mean: float) -> bool:
@@ -241,7 +244,7 @@ _SHIFTS_SCHEMA = {name: _type(name) for name in SHIFT_COLUMNS}
 TRENDS = Derived(
     "trends",
     f"one series of `series` with at least {MIN_POINTS} buckets that have a value",
-    ("series",),
+    ("series", "shifts"),
     compute_trends,
     _TRENDS,
 )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.analysis import contention
+from perfkit.analysis.contended_code import contended_gil
 from perfkit.analysis.session import Tables
 from tests.analysis.build import S, analyse
 
@@ -238,3 +239,33 @@ def test_merging_equals_a_loop(pieces: list[tuple[str, int, int]]) -> None:
 def test_nothing_gives_all_columns() -> None:
     for derived in (contention.DERIVED, contention.ENDPOINTS):
         assert analyse([]).frame(derived.name).columns == list(derived.columns)
+
+
+def gil_samples(holders: dict[int, list[float]]) -> pl.DataFrame:
+    """Return samples of 100 ms in which each thread holds the lock for shares of each second."""
+    rows = [
+        {"pid": 7, "tid": tid, "ts_ns": EPOCH + second * SECOND + tenth * SECOND // 10,
+         "duration_ns": SECOND // 10, "gil_ns": round(share * SECOND / 10)}
+        for tid, shares in holders.items()
+        for second, share in enumerate(shares)
+        for tenth in range(10)
+    ]  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+def test_the_lock_of_the_interpreter_is_contended_when_it_is_never_free() -> None:
+    busy = gil_samples({1: [0.6, 0.96, 0.3, 0.5], 2: [0.39, 0.03, 0.2, 0.45]})
+    found = contended_gil({"samples": busy.lazy()})  # type: ignore[arg-type]
+    # In second 1 one thread alone holds it, in second 2 it is free half of the time.
+    rows = found.sort("start_ns").to_dicts()
+    assert [(row["start_ns"] - EPOCH) // SECOND for row in rows] == [0, 3]
+    assert [row["level"] for row in rows] == [pytest.approx(0.99), pytest.approx(0.95)]
+    assert {row["pid"] for row in rows} == {7}
+    assert contention._conformed(found).height == 2
+
+
+def test_a_recording_that_did_not_watch_the_lock_says_nothing_of_it() -> None:
+    unwatched = gil_samples({1: [1.0]}).with_columns(gil_ns=pl.lit(None, pl.Int64))
+    for samples in (unwatched, unwatched.drop("gil_ns")):
+        found = contended_gil({"samples": samples.lazy()})  # type: ignore[arg-type]
+        assert contention._conformed(found).is_empty()
