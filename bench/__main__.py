@@ -6,10 +6,17 @@ import importlib
 import sys
 
 BENCHMARKS = (
-    *("startup", "spans", "analysis", "jaeger", "samples", "recording", "page", "compare"),
+    "startup",
+    "spans",
+    "analysis",
+    "jaeger",
+    "samples",
+    "recording",
+    "page",
+    "compare",
+    "tables",
+    "rca",
 )
-DETAILS = ("tables",)
-"""Run only when named."""
 
 
 def main(names: list[str]) -> int:

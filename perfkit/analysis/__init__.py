@@ -26,6 +26,7 @@ from perfkit.analysis import (
     samples,
     serial_calls,
     shifts,
+    slow_traits,
     span_times,
     span_tree,
     span_waits,
@@ -78,4 +79,5 @@ DERIVED: tuple[Derived, ...] = (
     shifts.SHIFTS,
     contention.DERIVED,
     contention.ENDPOINTS,
+    slow_traits.DERIVED,
 )

@@ -28,6 +28,8 @@ class Comparison:
     """`path_differences.COLUMNS`, for requests."""
     code_paths: pl.DataFrame
     """The same for the code that was seen running."""
+    traits: pl.DataFrame | None
+    """Of slow against typical the table `slow_traits`; otherwise None."""
 
 
 _KINDS = (
@@ -50,4 +52,5 @@ def compare(contrast: Contrast) -> Comparison:
         rank(contrast),
         path_differences.request_paths(contrast),
         path_differences.code_paths(contrast),
+        contrast.parts[0].tables.frame("slow_traits") if contrast.about == "tail" else None,
     )

@@ -31,7 +31,7 @@ BLOCKS = 10
 SLOW_LEVEL = 0.95
 TYPICAL_LEVEL = 0.75
 FEWEST_REQUESTS = 20
-"""Slow are requests beyond their endpoint's 95th percentile, typical those up to its 75th; between
+"""Slow are requests from their endpoint's 95th percentile on, typical those up to its 75th; between
 lies neither. An endpoint with fewer than 20 requests has no 95th percentile to speak of."""
 
 Unit = Literal["run", "block of time"]
@@ -206,7 +206,8 @@ def tail_side(requests: pl.DataFrame) -> tuple[Ints, int]:
     weight = requests["adjusted_count"].to_numpy()
     marks = quantiles(code, duration, weight, distinct.height, [TYPICAL_LEVEL, SLOW_LEVEL])
     enough = np.bincount(code, minlength=distinct.height)[code] >= FEWEST_REQUESTS
-    typical, slow = duration <= marks[code, 0], duration > marks[code, 1]
+    typical = duration <= marks[code, 0]
+    slow = (duration >= marks[code, 1]) & ~typical
     side: Ints = np.where(enough & typical, 0, np.where(enough & slow, 1, -1))
     return side, int((~enough).sum())
 

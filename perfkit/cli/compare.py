@@ -116,6 +116,7 @@ def _as_data(comparison: Comparison) -> Row:
         "answer": compare_text.answer(comparison),
         "causes": comparison.causes.ranking.to_dicts(),
         "evidence": comparison.causes.evidence.to_dicts(),
+        "slow_traits": None if comparison.traits is None else comparison.traits.to_dicts(),
         "differences": comparison.differences.to_dicts(),
         "request_paths": comparison.request_paths.head(_MOST_IN_JSON).to_dicts(),
         "code_paths": comparison.code_paths.head(_MOST_IN_JSON).to_dicts(),

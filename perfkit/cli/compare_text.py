@@ -42,8 +42,12 @@ _MEASURES = {
 def show(comparison: Comparison) -> None:
     """Print the answer first, then what it rests on."""
     _show_answer(comparison)
+    if comparison.traits is not None:
+        _show_traits(comparison.traits)
     for title, kind in _TABLES:
-        _show_differences(comparison, title, kind)
+        # Slow ones are slower: that is how they were chosen.
+        if comparison.traits is None or kind not in ("endpoint", "tool"):
+            _show_differences(comparison, title, kind)
     _show_causes(comparison)
     _show_paths("Call paths of requests", comparison.request_paths)
     _show_paths("Code that ran", comparison.code_paths)
@@ -59,11 +63,57 @@ def _show_answer(comparison: Comparison) -> None:
 
 def answer(comparison: Comparison) -> list[str]:
     """Return the answer in three sentences: what changed, what made it, and how sure that is."""
-    tail = comparison.contrast.about == "tail"
-    lines = [] if tail else [_what_changed(comparison)]
-    lines.append(_what_made_it(comparison))
-    lines.append(_claim(comparison.contrast))
-    return lines
+    tail = comparison.traits is not None
+    what = _what_slow_ones_share(comparison) if tail else _what_changed(comparison)
+    return [what, _what_made_it(comparison), _claim(comparison.contrast)]
+
+
+def _what_slow_ones_share(comparison: Comparison) -> str:
+    """Return what the slow requests of the busiest endpoint share, and where their time was."""
+    assert comparison.traits is not None
+    rows = comparison.traits.to_dicts()
+    if not rows:
+        return "Slow requests have nothing in common that typical ones have not."
+    endpoint = [row for row in rows if row["endpoint"] == rows[0]["endpoint"]]
+    best = [next((row for row in endpoint if row["kind"] == kind), None) for kind in ("was", "did")]
+    parts = [f"{_trait(row)} ({_shares(row)})" for row in best if row]
+    name = text.shorten(rows[0]["endpoint"], 50)
+    return f"Slow requests to {name} are those with {'; they have '.join(parts)}."
+
+
+def _trait(row: Row) -> str:
+    parts = [(row["key"], row["value"]), (row["key_2"], row["value_2"])]
+    return " and ".join(_pair(key, value) for key, value in parts if key)
+
+
+def _pair(key: str, value: str) -> str:
+    value = text.shorten(value, 40)
+    return f"{text.plain(key)} {value}" if value.startswith("> ") else f"{text.plain(key)}={value}"
+
+
+def _shares(row: Row) -> str:
+    slow, typical = units.percent(row["slow_ratio"]), units.percent(row["typical_ratio"])
+    return f"{slow} of the slow, {typical} of the typical"
+
+
+def _show_traits(traits: pl.DataFrame) -> None:
+    text.heading("What slow requests share and typical ones do not")
+    if traits.is_empty():
+        click.echo("Nothing that is surely more frequent among them.")
+    for (_, endpoint), rows in traits.group_by("service", "endpoint", maintain_order=True):
+        text.table(
+            [text.shorten(endpoint, 60), "slow", "typical", "lift", "p"],
+            [
+                [
+                    text.shorten(_trait(row), 60),
+                    units.percent(row["slow_ratio"]),
+                    units.percent(row["typical_ratio"]),
+                    units.number(row["lift"]),
+                    _probability(row["p_adjusted"]),
+                ]
+                for row in rows.to_dicts()[:_TOP]
+            ],
+        )
 
 
 def _what_changed(comparison: Comparison) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,22 @@ def test_json_holds_everything(captures: list[str]) -> None:
     assert data["answer"][0].startswith("Changed: ")
 
 
-def test_a_single_capture_compares_slow_with_typical(captures: list[str]) -> None:
-    output = run(captures[0]).stdout
+def test_a_single_capture_compares_slow_with_typical(tmp_path: Path) -> None:
+    def sometimes(spans: list[shop.Span], noise: random.Random) -> list[shop.Span]:
+        if noise.random() > 0.1:
+            return spans
+        spans = [dict(span, tool="ask") if span["name"] == "GET /cart" else span for span in spans]
+        return shop.slower("GET /stock", 20)(spans, noise)
+
+    path = stored(tmp_path / "one.perfkit", shop.capture(300, change=sometimes))
+    output = run(path).stdout
     assert output.startswith("typical requests → slow requests\n")
+    answer = " ".join(output.split("\n\n")[0].split())
+    assert "Slow requests to GET /cart are those with tool=ask (100 % of the slow, 0 %" in answer
+    assert "Most likely cause: stock: GET /stock takes" in answer
+    assert "what goes together, not what causes what" in answer
+    data = json.loads(run(path, "--json").stdout)
+    assert {row["kind"] for row in data["slow_traits"]} == {"was", "did"}
 
 
 def test_before_and_after_a_moment(captures: list[str]) -> None:
