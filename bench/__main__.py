@@ -6,17 +6,11 @@ import importlib
 import sys
 
 BENCHMARKS = (
-    "startup",
-    "spans",
-    "analysis",
-    "jaeger",
-    "samples",
-    "recording",
-    "page",
-    "compare",
-    "tables",
+    *("startup", "spans", "analysis", "jaeger", "samples", "recording", "page", "compare"),
     "rca",
 )
+DETAILS = ("tables",)
+"""Run only when named."""
 
 
 def main(names: list[str]) -> int:

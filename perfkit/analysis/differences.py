@@ -6,6 +6,7 @@ that a longer or busier run is no change. All counts and sums use `adjusted_coun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,11 @@ _FEWEST = {"p50_ns": 5, "mean_ns": 5, "p95_ns": 20, "error_ratio": 5}
 """A run with fewer requests than this says nothing about that figure of an endpoint."""
 
 _LEVELS = {"p50_ns": 0.5, "p95_ns": 0.95}
+
+FEWEST_SHARE = 0.01
+"""Components and queries with less than a hundredth of the time of both sides together are not
+tested: they could explain nothing, and each test makes all others less sure. Choosing by the sum of
+both sides favours neither (Bourgon et al. 2010, PNAS 107)."""
 
 SCHEMA: dict[str, pl.DataType] = {
     "kind": pl.String(),
@@ -162,7 +168,7 @@ def components(contrast: Contrast) -> pl.DataFrame:
     errors = _divide(cells.sums(weight * cells.column("failed")), calls)
     enough = np.where(calls >= _FEWEST["error_ratio"], errors, np.nan)
     figures.append(Figure("error_ratio", cells.grid(enough), share=True))
-    return tested(contrast, "component", cells.things, figures)
+    return tested(contrast, "component", cells.things, figures, _worth(figures[0].values))
 
 
 def queries(contrast: Contrast) -> pl.DataFrame:
@@ -190,7 +196,7 @@ def queries(contrast: Contrast) -> pl.DataFrame:
         Figure("calls", cells.grid(calls) * per_request),
         Figure("mean_ns", cells.grid(_divide(total, calls))),
     ]
-    return tested(contrast, "query", cells.things, figures)
+    return tested(contrast, "query", cells.things, figures, _worth(figures[0].values))
 
 
 def resources(contrast: Contrast) -> pl.DataFrame:
@@ -251,14 +257,22 @@ class Cells(NamedTuple):
 
 
 def tested(
-    contrast: Contrast, kind: str, things: pl.DataFrame, figures: Sequence[Figure]
+    contrast: Contrast,
+    kind: str,
+    things: pl.DataFrame,
+    figures: Sequence[Figure],
+    worth: NDArray[np.bool_] | None = None,
 ) -> pl.DataFrame:
-    """Test every figure of every thing; corrected for the number of tests of this kind."""
+    """Test every figure of the things that are worth it; corrected for the tests of this kind."""
     rows, changes = [], []
     for figure in figures:
         before, after = contrast.split(figure.values)
-        for thing, one, other in zip(things.iter_rows(), before, after, strict=True):
+        for number, (thing, one, other) in enumerate(
+            zip(things.iter_rows(), before, after, strict=True)
+        ):
             change = compare_runs(one, other, relative=not figure.share)
+            if worth is not None and not worth[number]:
+                change = change._replace(low=math.nan, high=math.nan, p=math.nan)
             seen = [int(np.isfinite(side).sum()) for side in (one, other)]
             changes.append(change)
             rows.append((kind, *thing, figure.measure, *change, *seen))
@@ -274,6 +288,13 @@ def tested(
         .select(list(SCHEMA))
         .with_columns(pl.col(pl.Float64).fill_nan(None))
     )
+
+
+def _worth(time: Floats) -> NDArray[np.bool_]:
+    """Return which things have their share of the time in all runs."""
+    total = np.nansum(time, axis=1)
+    worth: NDArray[np.bool_] = total >= FEWEST_SHARE * total.sum()
+    return worth
 
 
 def request_weight(contrast: Contrast) -> Floats:
