@@ -122,7 +122,7 @@ def _latencies(
     figures = {name: marks[:, place] for place, name in enumerate(_LEVELS)}
     figures["mean_ns"] = _divide(cells.sums(weight * duration), count)
     figures["error_ratio"] = _divide(cells.sums(weight * cells.column("failed")), count)
-    return tested(
+    return judged(
         contrast,
         kind,
         cells.things,
@@ -168,7 +168,7 @@ def components(contrast: Contrast) -> pl.DataFrame:
     errors = _divide(cells.sums(weight * cells.column("failed")), calls)
     enough = np.where(calls >= _FEWEST["error_ratio"], errors, np.nan)
     figures.append(Figure("error_ratio", cells.grid(enough), share=True))
-    return tested(contrast, "component", cells.things, figures, _worth(figures[0].values))
+    return judged(contrast, "component", cells.things, figures, _worth(figures[0].values))
 
 
 def queries(contrast: Contrast) -> pl.DataFrame:
@@ -196,7 +196,7 @@ def queries(contrast: Contrast) -> pl.DataFrame:
         Figure("calls", cells.grid(calls) * per_request),
         Figure("mean_ns", cells.grid(_divide(total, calls))),
     ]
-    return tested(contrast, "query", cells.things, figures, _worth(figures[0].values))
+    return judged(contrast, "query", cells.things, figures, _worth(figures[0].values))
 
 
 def resources(contrast: Contrast) -> pl.DataFrame:
@@ -215,7 +215,7 @@ def resources(contrast: Contrast) -> pl.DataFrame:
     cells = Cells.read(contrast, read)
     value = cells.column("value")
     mean = _divide(cells.sums(value), cells.sums(np.ones(len(value))))
-    return tested(contrast, "resource", cells.things, [Figure("value", cells.grid(mean))])
+    return judged(contrast, "resource", cells.things, [Figure("value", cells.grid(mean))])
 
 
 class Cells(NamedTuple):
@@ -256,7 +256,7 @@ class Cells(NamedTuple):
         return values.reshape(self.things.height, self.runs)
 
 
-def tested(
+def judged(
     contrast: Contrast,
     kind: str,
     things: pl.DataFrame,
