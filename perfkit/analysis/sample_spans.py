@@ -2,20 +2,23 @@
 
 A sample belongs to the span that was open on its thread and had no open child there. On a thread
 that serves one request at a time there is one such span. On an event loop several requests are open
-on one thread, and a stack does not say which of them it worked for: then the sample is ambiguous.
+on one thread, and a stack does not say which of them it worked for. Where spans say their steps
+(see `span_steps`) it is the one whose step it was; where they do not, the sample is ambiguous.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.intervals import Changes, Intervals, uncovered, union
+from perfkit.analysis.intervals import Changes, Intervals, Ints, uncovered, union
 from perfkit.analysis.percentiles import codes
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.span_threads import NOWHERE, SpanThreads, span_threads
+from perfkit.analysis.span_steps import Steps, span_steps
+from perfkit.analysis.span_threads import NOWHERE, Matched, SpanThreads, span_threads
 from perfkit.analysis.tree import rows_or_null
 
 
@@ -25,7 +28,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     if samples.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     spans = span_threads(tables)
-    activity = _Activity.of(spans)
+    activity = _Activity.of(spans, span_steps(tables, spans))
     start = samples["ts_ns"].to_numpy()
     end = start + samples["duration_ns"].fill_null(0).clip(0).to_numpy()
     pieces = activity.changes.cut(samples["thread"].to_numpy(), start, end)
@@ -50,13 +53,16 @@ class _Activity:
     """A row for each state: `row`, `entry_row` (null unless there is exactly one), `ambiguous`."""
 
     @classmethod
-    def of(cls, spans: SpanThreads) -> _Activity:
-        """Sweep over the starts and ends of all spans on sampled threads."""
+    def of(cls, spans: SpanThreads, steps: Steps) -> _Activity:
+        """Sweep over the starts and ends of all spans on sampled threads, and of their steps."""
         matched = spans.matched()
+        since_ns = _unsaid_since(spans, matched, steps)
         changes = Changes.of(
             spans.thread_count,
-            np.concatenate([matched.thread, matched.thread]),
-            np.concatenate([matched.start_ns, matched.end_ns]),
+            np.concatenate([*(matched.thread,) * 3, steps.thread, steps.thread]),
+            np.concatenate(
+                [matched.start_ns, matched.end_ns, since_ns, steps.start_ns, steps.end_ns]
+            ),
         )
         ranks = len(changes.moments)
         whole = Intervals(
@@ -66,6 +72,8 @@ class _Activity:
         )
         children = np.flatnonzero(matched.above >= 0)
         covers = Intervals(matched.above[children], whole.start[children], whole.end[children])
+        # A span that says its steps is at work in them alone.
+        whole = whole._replace(start=changes.rank(since_ns))
         working = uncovered(whole, covers, ranks)
         thread = matched.thread[working.group]
         rows, row = changes.sums(thread, working.start, working.end, matched.row[working.group])
@@ -81,6 +89,12 @@ class _Activity:
         row = np.where(rows == 1, row, NOWHERE)
         one_entry = np.where((entries == 1) & (one_entry >= 0), one_entry, NOWHERE)
         ambiguous = entries > 1
+        # Of one thread one span is current: what it says goes before what is concluded.
+        current = _current(spans, steps, changes)
+        said = current.open > 0
+        row = np.where(said, current.row, row)
+        one_entry = np.where(said, current.entry, one_entry)
+        ambiguous = np.where(said, current.open > 1, ambiguous)
         differs = changes.begins()
         for values in (row, one_entry, ambiguous):
             differs[1:] |= values[1:] != values[:-1]
@@ -92,6 +106,40 @@ class _Activity:
             }
         )
         return cls(changes.thinned(differs), state)
+
+
+class _Current(NamedTuple):
+    """For each state: how many spans were in a step; its row and entry where it was one."""
+
+    open: Ints
+    row: Ints
+    entry: Ints
+
+
+def _current(spans: SpanThreads, steps: Steps, changes: Changes) -> _Current:
+    columns = spans.spans
+    # The second report of a request stands for the first.
+    row = (
+        columns.select(pl.when("duplicate").then("parent_row").fill_null(pl.col("row")))
+        .to_series()
+        .to_numpy()[steps.place]
+    )
+    entry = columns["entry"].to_numpy()[steps.place]
+    start, end = changes.rank(steps.start_ns), changes.rank(steps.end_ns)
+    count, row, entry = changes.sums(steps.thread, start, end, row, entry)
+    return _Current(
+        count,
+        np.where(count == 1, row, NOWHERE),
+        np.where((count == 1) & (entry >= 0), entry, NOWHERE),
+    )
+
+
+def _unsaid_since(spans: SpanThreads, matched: Matched, steps: Steps) -> Ints:
+    """Return from when on each span may have been at work without saying so."""
+    since = np.full(spans.spans.height, np.iinfo(np.int64).min)
+    since[steps.said] = steps.known_until_ns
+    clipped: Ints = np.clip(since[matched.place], matched.start_ns, matched.end_ns)
+    return clipped
 
 
 def code_by_entry(tables: Tables) -> pl.DataFrame:
@@ -153,7 +201,7 @@ COLUMNS = {
 DERIVED = Derived(
     "sample_spans",
     "one part of a sample, during which one and the same span was at work on its thread",
-    ("ordered_samples", "tree"),
+    ("ordered_samples", "tree", "spans"),
     compute,
     COLUMNS,
 )

@@ -22,6 +22,8 @@ _MAX_CLIMB = 64
 class Matched:
     """The spans that ran on sampled threads, as columns."""
 
+    place: Ints
+    """Position among the spans."""
     row: Ints
     entry: Ints
     thread: Ints
@@ -41,6 +43,8 @@ class SpanThreads:
     """One row a span, filtered out or not: `row`, `parent_row`, `entry` (negative when it was not
     captured), `service`, `start_ns`, `end_ns`, `thread`, `request` (whether it is one), and `named`
     (whether it says its thread)."""
+    whole: pl.DataFrame
+    """The tree that the rows number, filtered out or not."""
     rows: pl.Series
     """Row in `tree` of each row here and of each entry; null for those that are filtered out."""
 
@@ -65,6 +69,7 @@ class SpanThreads:
         above = np.where((above != NOWHERE) & (thread[above] == thread[chosen]), above, NOWHERE)
         columns = self.spans[chosen]
         return Matched(
+            chosen,
             columns["row"].to_numpy(),
             columns["entry"].to_numpy(),
             thread[chosen],
@@ -127,10 +132,10 @@ def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
             .otherwise("by_process")
             .fill_null(NOWHERE)
         )
-        .drop("pid", "tid", "by_process", "by_thread", "duplicate")
+        .drop("pid", "tid", "by_process", "by_thread")
         .collect()
     )
-    return SpanThreads(threads, spans, rows)
+    return SpanThreads(threads, spans, tree, rows)
 
 
 def join_reason(tables: Tables) -> str:

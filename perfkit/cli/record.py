@@ -32,6 +32,11 @@ _TABLES = {"spans": "spans", "samples": "stack samples", "metrics": "metric poin
     help=f"Receive spans and metrics over OTLP/HTTP; by default on {DEFAULT_OTLP}. "
     "Port 0: let the system choose.",
 )
+@click.option(
+    "--instrument",
+    is_flag=True,
+    help="Start the command with OpenTelemetry in it, unchanged: see docs/instrument.md.",
+)
 @click.option("--duration", "duration_ns", type=Duration(), help="Stop after: 30s, 5m.")
 @click.option(
     "-o",
@@ -83,6 +88,7 @@ def command(**values: Any) -> None:
     \b
     perfkit record --pid 4242 --otlp --duration 30s -o slow.perfkit
     perfkit record --otlp -- python server.py
+    perfkit record --instrument -- uvicorn app:app --workers 2
 
     Ends with ^C, after --duration, or when the program ends, and keeps everything. A program that
     perfkit started is ended with the recording; its exit status is passed on.
@@ -97,6 +103,7 @@ def command(**values: Any) -> None:
         pid=values["pid"],
         command=values["command_line"],
         otlp=parse_address(otlp) if otlp is not None else None,
+        instrument=values["instrument"],
         stacks=not values["no_stacks"],
         metrics=not values["no_metrics"],
         duration_ns=values["duration_ns"],
@@ -181,6 +188,8 @@ def _say_what_begins(recording: Recording) -> None:
         click.echo(f"perfkit: stacks at {recording.settings}", err=True)
     if recording.endpoint:
         click.echo(f"perfkit: receiving OTLP at {recording.endpoint}", err=True)
+    if recording.hint:
+        click.echo(f"perfkit: {recording.hint}", err=True)
 
 
 def _say_what_came(summary: Summary) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perfkit.collect import access, processes
 from perfkit.collect.command import Command
+from perfkit.collect.instrument import Instrumentation
 from perfkit.collect.resources.sampler import ResourceSampler
 from perfkit.collect.sampling import Wishes
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
@@ -51,6 +52,8 @@ class Options:
     """How stacks are to be sampled."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables to set for the command."""
+    instrument: bool = False
+    """Start the command with OpenTelemetry in it; receives on a port of loopback without `otlp`."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Recording:
         self._undo = contextlib.ExitStack()
         self._lock: access.RecorderLock | None = None
         self._store: Store | None = None
+        self._instrumentation: Instrumentation | None = None
         self._command: Command | None = None
         self._receiver: Receiver | None = None
         self._watcher: ThreadWatcher | None = None
@@ -110,6 +114,11 @@ class Recording:
     def problem(self) -> str | None:
         """Why no stacks are recorded although they were asked for, once that is known."""
         return self._stacks.problem if self._stacks else None
+
+    @property
+    def hint(self) -> str | None:
+        """What the program lacks to give spans, as far as known before it runs."""
+        return self._instrumentation.hint if self._instrumentation else None
 
     @property
     def settings(self) -> str:
@@ -132,6 +141,11 @@ class Recording:
         options.wishes.check()
         if options.command and options.pid is not None:
             raise UsageError("give either --pid or a command after --, not both")
+        if options.instrument and not options.command:
+            raise UsageError(
+                "--instrument needs a program to start",
+                hint="give it after --: perfkit record --instrument -- python server.py",
+            )
         if options.pid is None and not options.command and options.otlp is None:
             raise UsageError(
                 "nothing to record",
@@ -149,19 +163,26 @@ class Recording:
         if options.pid is not None:
             self._lock = access.RecorderLock(options.pid)
             undo.callback(self._lock.release)
+        if options.instrument:
+            self._instrumentation = Instrumentation(options.command, options.env)
+            undo.callback(self._instrumentation.close)
         self._store = store = Store(options.output)
         undo.callback(store.discard)
-        if options.otlp is not None:
+        address = options.otlp or (("127.0.0.1", 0) if options.instrument else None)
+        if address is not None:
             # Loads protobuf: not for those who do not ask for it.
             from perfkit.collect.otlp import Receiver
 
-            self._receiver = Receiver(options.otlp, store.spool)
+            self._receiver = Receiver(address, store.spool)
             undo.callback(self._receiver.close)
         self._began_ns = time.monotonic_ns()
         store.info.anchors = {"wall_ns": time.time_ns(), "monotonic_ns": self._began_ns}
         root = options.pid
         if options.command:
-            self._command = Command(options.command, options.env, self.endpoint)
+            env = dict(options.env)
+            if self._instrumentation is not None and self.endpoint is not None:
+                env |= self._instrumentation.environment(self.endpoint)
+            self._command = Command(options.command, env, self.endpoint)
             undo.callback(self._command.kill)
             root = self._command.pid
         if root is not None:
@@ -264,6 +285,8 @@ class Recording:
             self._receiver.close()
         self._describe(store)
         store.close()
+        if self._instrumentation is not None:
+            self._instrumentation.close()
         if self._lock is not None:
             self._lock.release()
         return Summary(
@@ -308,7 +331,9 @@ class Recording:
                 info.note("Log records came over OTLP; perfkit keeps no logs.")
             if not self._receiver.is_loopback:
                 info.note(f"OTLP was received on {self._receiver.endpoint}, not only on loopback.")
-        if self._command is not None and self._command.has_own_endpoint:
+        if self._instrumentation is not None:
+            self._instrumentation.describe(info)
+        elif self._command is not None and self._command.has_own_endpoint:
             info.note(
                 "OTEL_EXPORTER_OTLP_ENDPOINT was already set for the command and was left alone."
             )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import json
 import os
+import subprocess
+import sys
 import threading
+from unittest import mock
 
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from perfkit.otel import SpanProcessor
+from perfkit.otel import SpanProcessor, measure_garbage_collection
 
 
 class Kept(SpanExporter):
@@ -78,3 +87,128 @@ def test_spans_that_are_not_sampled_cost_nothing_and_shutdown_is_quiet() -> None
         pass
     assert processor.force_flush()
     made.shutdown()
+
+
+LOOP = """
+import asyncio, json, threading, time
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from perfkit.otel import SpanProcessor, watch_event_loops
+
+kept = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(kept))
+provider.add_span_processor(SpanProcessor())
+watch_event_loops()  # a second time does nothing
+tracer = provider.get_tracer("test")
+truth = {}
+
+def busy(name):
+    begin = time.time_ns()
+    while time.time_ns() < begin + 2_000_000:
+        pass
+    truth.setdefault(name, []).append((begin, time.time_ns(), threading.get_native_id()))
+
+async def below(name):
+    busy(name)
+    await asyncio.sleep(0)
+    busy(name)
+
+async def work(name):
+    with tracer.start_as_current_span(name):
+        for _ in range(3):
+            busy(name)
+            await asyncio.sleep(0)
+        with tracer.start_as_current_span(name + " child"):
+            busy(name + " child")
+            await asyncio.sleep(0.005)
+            busy(name + " child")
+        await asyncio.to_thread(busy, name)
+        await asyncio.gather(below(name), below(name))
+        with tracer.start_span("never current"):
+            await asyncio.sleep(0)
+
+async def main():
+    await asyncio.gather(*(work(f"work {number}") for number in range(4)))
+
+asyncio.run(main())
+with tracer.start_as_current_span("not on a loop"):
+    pass
+print(json.dumps([
+    [[span.name, span.start_time, dict(span.attributes)] for span in kept.get_finished_spans()],
+    truth,
+]))
+"""
+
+
+def test_steps_on_a_loop_hold_the_code_that_ran() -> None:
+    """In a process of its own: what is watched stays watched."""
+    done = subprocess.run([sys.executable, "-c", LOOP], capture_output=True, text=True, check=True)
+    spans, truth = json.loads(done.stdout)
+    steps: dict[str, list[tuple[int, int, int]]] = {}
+    for name, start_ns, attributes in spans:
+        if name == "not on a loop":
+            assert "perfkit.steps" not in attributes
+            continue
+        if name == "never current":
+            assert attributes["perfkit.steps"] == "."
+            continue
+        tid, at_ns = attributes["thread.id"], start_ns
+        *tokens, end = attributes["perfkit.steps"].split()
+        assert end == "."
+        numbers: list[int] = []
+        for token in tokens:
+            if token.startswith("@"):
+                tid = int(token[1:])
+                continue
+            numbers.append(int(token))
+            if len(numbers) == 2:
+                begin_ns = at_ns + numbers[0] * 1000
+                at_ns = begin_ns + numbers[1] * 1000
+                steps.setdefault(name, []).append((begin_ns, at_ns, tid))
+                numbers = []
+    assert len(steps) == 8
+    for name, pieces in truth.items():
+        for begin_ns, end_ns, tid in pieces:
+            # Microseconds are cut off at both ends.
+            assert [
+                each
+                for each in steps[name]
+                if each[0] <= begin_ns and end_ns <= each[1] + 1000 and each[2] == tid
+            ], (name, begin_ns, end_ns)
+    # On one thread never two at once.
+    every = sorted((tid, begin, end) for name in steps for begin, end, tid in steps[name])
+    for before, after in itertools.pairwise(every):
+        assert before[0] != after[0] or after[1] >= before[2] - 1000
+
+
+def test_steps_beyond_the_limit_are_said_to_be_missing() -> None:
+    code = LOOP.replace("range(3)", "range(900)").replace("2_000_000", "1000")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    spans, _ = json.loads(done.stdout)
+    texts = [attributes["perfkit.steps"] for name, _, attributes in spans if name == "work 1"]
+    assert texts[0].endswith(" +")
+    assert len(texts[0].split()) == 801
+
+
+def test_garbage_collection_is_measured() -> None:
+    reader = InMemoryMetricReader()
+    with mock.patch.object(metrics, "get_meter", MeterProvider([reader]).get_meter):
+        measure_garbage_collection()
+    gc.collect()
+    data = reader.get_metrics_data()
+    assert data is not None
+    found = {
+        metric.name: {
+            point.attributes["cpython.gc.generation"]: point.value
+            for point in metric.data.data_points
+        }
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+    }
+    assert found["cpython.gc.collections"][2] == gc.get_stats()[2]["collections"]
+    assert 0 < found["cpython.gc.pause.time"][2] < 60
+    assert set(found) == {
+        f"cpython.gc.{name}"
+        for name in ("collections", "collected_objects", "uncollectable_objects", "pause.time")
+    }

@@ -15,6 +15,8 @@ INTERVAL_S = 1.0
 MAX_COST_RATIO = 0.005
 """Part of one core that measuring may take; with many processes the interval becomes longer."""
 _MAX_PROCESSES = 64
+# One reading that took long says nothing of the next.
+_SMOOTHING = 8
 
 
 class ResourceSampler:
@@ -49,12 +51,12 @@ class ResourceSampler:
         self._thread.join()
 
     def _run(self) -> None:
-        due = time.monotonic()
+        due, cost_s = time.monotonic(), 0.0
         while True:
             stopping = self._stop.wait(max(0.0, due - time.monotonic()))
             began = time.thread_time()
             goes_on = self._put(self.measure().encode())
-            cost_s = time.thread_time() - began
+            cost_s += (time.thread_time() - began - cost_s) / _SMOOTHING
             interval_s = max(INTERVAL_S, cost_s / MAX_COST_RATIO)
             if not goes_on or stopping:
                 return

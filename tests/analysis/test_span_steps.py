@@ -1,0 +1,169 @@
+"""Steps of spans on event loops: read from the attribute, and samples attributed by them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.analysis import span_steps
+from perfkit.analysis.session import Tables
+from tests.analysis.sampled import FRAMES, Sample, tables
+
+US = 1000
+
+
+def parsed(*texts: str, base_ns: int = 0, end_ns: int = 10**9) -> list[tuple[Any, ...]]:
+    frame = pl.LazyFrame(
+        {
+            "place": range(len(texts)),
+            "pid": [1] * len(texts),
+            "thread_id": [7] * len(texts),
+            "start_ns": [base_ns] * len(texts),
+            "end_ns": [end_ns] * len(texts),
+            "text": texts,
+        }
+    )
+    columns = ("place", "tid", "start_ns", "end_ns", "more")
+    return span_steps.parse(frame).select(columns).collect().rows()
+
+
+def test_steps_are_read() -> None:
+    assert parsed("5 10 3 2 .", "@9 1 2 @7 4 1 +", base_ns=100 * US) == [
+        (0, 7, 105 * US, 115 * US, False),
+        (0, 7, 118 * US, 120 * US, False),
+        (1, 9, 101 * US, 103 * US, True),
+        (1, 7, 107 * US, 108 * US, True),
+    ]
+
+
+def test_a_step_on_another_thread_may_lie_before_the_last() -> None:
+    assert parsed("10 10 @9 -15 3 .") == [
+        (0, 7, 10 * US, 20 * US, False),
+        (0, 9, 5 * US, 8 * US, False),
+    ]
+
+
+def test_no_step_at_all_is_said_too() -> None:
+    assert parsed(".") == [(0, 7, None, None, False)]
+
+
+def test_what_is_cut_off_or_not_ours_says_that_there_is_more() -> None:
+    assert parsed("5 10 3 2") == [(0, 7, 5 * US, 15 * US, True)]
+    assert parsed("5 10 3 21") == [(0, 7, 5 * US, 15 * US, True)]
+    assert parsed("5 x .", "99999999999999999999 1 .", "5 1" + "0" * 16 + " .") == [
+        (place, 7, None, None, True) for place in range(3)
+    ]
+
+
+def test_steps_stay_within_their_span() -> None:
+    assert parsed("5 10 5 100 .", base_ns=0, end_ns=30 * US) == [
+        (0, 7, 5 * US, 15 * US, False),
+        (0, 7, 20 * US, 30 * US, False),
+    ]
+
+
+def capture(spans: list[dict[str, Any]], samples: list[Sample]) -> Tables:
+    """Return the tables of a capture with roots; `steps` is the attribute, None for none."""
+    rows = []
+    for number, each in enumerate(spans, 1):
+        steps = each.pop("steps")
+        attributes = json.dumps({span_steps.ATTRIBUTE: steps}) if steps is not None else None
+        row = {"trace_hi": 0, "trace_lo": number, "span_id": number, "kind": "server", "pid": 1}
+        row |= {"thread_id": 1, "service": "shop", "name": "n", "status": "unset"}
+        row |= {"adjusted_count": 1.0, "attributes": attributes, "endpoint": f"GET /{number}"}
+        rows.append(row | each)
+    return tables(samples, spans=rows)
+
+
+def attributed(found: Tables) -> list[tuple[Any, ...]]:
+    """Return for each part of a sample its start and end, the span, and whether it is ambiguous."""
+    ids = found.frame("tree").select("row", "span_id")
+    parts = found.frame("sample_spans").join(ids, on="row", how="left", maintain_order="left")
+    entries = found.frame("tree").select(entry_row="row", entry_id="span_id")
+    parts = parts.join(entries, on="entry_row", how="left", maintain_order="left")
+    end = pl.col("start_ns") + pl.col("duration_ns")
+    columns = ("start_ns", end.alias("end_ns"), "span_id", "entry_id", "ambiguous")
+    return parts.select(columns).rows()
+
+
+def request(start_us: int, end_us: int, steps: str | None, **more: Any) -> dict[str, Any]:
+    times = {"start_ns": start_us * US, "duration_ns": (end_us - start_us) * US}
+    return times | {"steps": steps} | more
+
+
+def sample(start_us: int, end_us: int, tid: int = 1) -> Sample:
+    return Sample(FRAMES[:1], start_us * US, (end_us - start_us) * US, tid=tid)
+
+
+def test_two_requests_on_a_loop_are_told_apart() -> None:
+    spans = [request(0, 100, "0 10 30 10 ."), request(5, 95, "5 30 20 5 .")]
+    assert attributed(capture(spans, [sample(0, 100)])) == [
+        (0, 10 * US, 1, 1, False),
+        (10 * US, 40 * US, 2, 2, False),
+        (40 * US, 50 * US, 1, 1, False),
+        (50 * US, 60 * US, None, None, False),
+        (60 * US, 65 * US, 2, 2, False),
+        (65 * US, 100 * US, None, None, False),
+    ]
+
+
+def test_work_given_to_a_thread_belongs_to_the_span() -> None:
+    spans = [request(0, 100, "0 10 @2 5 20 .")]
+    assert attributed(capture(spans, [sample(0, 30), sample(0, 50, tid=2)])) == [
+        (0, 10 * US, 1, 1, False),
+        (10 * US, 30 * US, None, None, False),
+        (0, 15 * US, None, None, False),
+        (15 * US, 35 * US, 1, 1, False),
+        (35 * US, 50 * US, None, None, False),
+    ]
+
+
+def test_a_span_without_steps_stays_ambiguous_outside_of_the_steps_of_others() -> None:
+    spans = [request(0, 100, "0 10 ."), request(0, 100, None), request(50, 100, None)]
+    assert attributed(capture(spans, [sample(0, 100)])) == [
+        (0, 10 * US, 1, 1, False),
+        (10 * US, 50 * US, 2, 2, False),
+        (50 * US, 100 * US, None, None, True),
+    ]
+
+
+def test_after_the_last_step_that_fits_nothing_is_claimed() -> None:
+    spans = [request(0, 100, "0 10 20 10 +"), request(0, 100, "10 5 50 5 .")]
+    assert attributed(capture(spans, [sample(0, 100)])) == [
+        (0, 10 * US, 1, 1, False),
+        (10 * US, 15 * US, 2, 2, False),
+        (15 * US, 30 * US, None, None, False),
+        # From 40 on span 1 may have had more steps; it alone is not known not to be at work.
+        (30 * US, 65 * US, 1, 1, False),
+        (65 * US, 70 * US, 2, 2, False),
+        (70 * US, 100 * US, 1, 1, False),
+    ]
+
+
+@given(data=st.data())
+def test_every_moment_belongs_to_the_span_whose_step_it_is(data: st.DataObject) -> None:
+    """A loop that gives each microsecond to one span or none, against the plain reading of it."""
+    count, length = 3, 24
+    loop = data.draw(st.lists(st.integers(0, count), min_size=length, max_size=length))
+    spans = []
+    for number in range(1, count + 1):
+        mine = [at for at, owner in enumerate(loop) if owner == number]
+        parts, before = [], 0
+        for at in mine:  # one step a microsecond: neighbours touch
+            parts.append(f"{at - before} 1")
+            before = at + 1
+        spans.append(request(0, length, " ".join([*parts, "."])))
+    begin = data.draw(st.integers(0, length - 1))
+    end = data.draw(st.integers(begin + 1, length + 3))
+    got: dict[int, int] = {}
+    for start_ns, end_ns, span_id, entry_id, ambiguous in attributed(
+        capture(spans, [sample(begin, end)])
+    ):
+        assert not ambiguous
+        assert span_id == entry_id
+        got |= dict.fromkeys(range(start_ns // US, end_ns // US), span_id or 0)
+    assert got == {at: loop[at] if at < length else 0 for at in range(begin, end)}

@@ -1,0 +1,217 @@
+"""Web services to record with `--instrument`, exactly as their authors would write them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from perfkit.capture import Capture
+
+PYTHON = sys.executable
+DEADLINE_S = 180.0
+"""How long anything may take, on however busy a machine."""
+
+# Each computes in a function that carries the name of its route.
+FLASK = """
+import sys, time
+from flask import Flask
+from sqlalchemy import create_engine, text
+
+app = Flask(__name__)
+engine = create_engine("sqlite:///" + __file__ + ".db", pool_size=3)
+
+def compute(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(100))
+
+def code_of_red():
+    compute(0.05)
+
+def code_of_blue():
+    compute(0.05)
+
+@app.get("/red/<name>")
+def red(name):
+    code_of_red()
+    with engine.connect() as connection:
+        return str(connection.execute(text("SELECT 1")).scalar())
+
+@app.get("/blue/<name>")
+def blue(name):
+    code_of_blue()
+    return name
+
+if __name__ == "__main__":
+    app.run(port=int(sys.argv[1]), threaded=True)
+"""
+
+FASTAPI = """
+import asyncio, time
+from fastapi import FastAPI
+
+app = FastAPI()
+
+def compute(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(100))
+
+def code_of_red():
+    compute(0.02)
+
+def code_of_blue():
+    compute(0.02)
+
+def code_of_green():
+    compute(0.05)
+
+@app.get("/red/{name}")
+async def red(name: str):
+    for _ in range(3):
+        code_of_red()
+        await asyncio.sleep(0.02)
+    return name
+
+@app.get("/blue/{name}")
+async def blue(name: str):
+    for _ in range(3):
+        code_of_blue()
+        await asyncio.sleep(0.02)
+    return name
+
+@app.get("/green/{name}")
+def green(name: str):
+    code_of_green()
+    return name
+"""
+
+DJANGO_MANAGE = """
+import os, sys
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+from django.core.management import execute_from_command_line
+execute_from_command_line(sys.argv)
+"""
+DJANGO_SETTINGS = """
+SECRET_KEY = "x"
+ROOT_URLCONF = "shop.urls"
+ALLOWED_HOSTS = ["*"]
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+DATABASES = {"default": {
+    "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "postgres",
+    "HOST": "127.0.0.1", "PORT": "PORT_OF_THE_DATABASE", "CONN_MAX_AGE": 60,
+}}
+"""
+DJANGO_URLS = """
+from django.db import connection
+from django.http import HttpResponse
+from django.urls import path
+
+def code_of_red():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM generate_series(1, 20000)")
+        return cursor.fetchone()[0]
+
+def red(request, name):
+    return HttpResponse(str(code_of_red()))
+
+urlpatterns = [path("red/<str:name>", red)]
+"""
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether a service answers, with an error or without."""
+    try:
+        urllib.request.urlopen(url, timeout=30).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def get_all(port: int, paths: list[str], *, clients: int = 4) -> None:
+    """Get every path from several clients at once."""
+    turn = iter(paths)
+    lock = threading.Lock()
+    failed: list[BaseException] = []
+
+    def client() -> None:
+        while True:
+            with lock:
+                path = next(turn, None)
+            if path is None:
+                return
+            try:
+                url = f"http://127.0.0.1:{port}{path}"
+                with urllib.request.urlopen(url, timeout=DEADLINE_S) as reply:
+                    reply.read()
+            except OSError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed[0]
+
+
+@contextmanager
+def recorded(
+    folder: Path, port: int, *command: str, options: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """Record a service while the block runs; it answers by then. Yields where the capture is."""
+    capture = folder / "service.perfkit"
+    log = folder / "log.txt"
+    record = [PYTHON, "-m", "perfkit.cli", "record", "--instrument", *options]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    # Programs that tests start should not compile all of their libraries each time anew.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*record, "-o", str(capture), "--", *command],
+            cwd=folder,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        until(
+            lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/none"),
+            "the service answers",
+        )
+        assert process.poll() is None, log.read_text()
+        yield capture
+        # The exporters send twice a second.
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        process.wait(DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert Capture.open(capture).finished, log.read_text()

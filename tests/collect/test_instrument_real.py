@@ -1,0 +1,162 @@
+"""`record --instrument` with real frameworks and servers, whose programs know nothing of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from perfkit.capture import Capture
+from tests.collect import instrumented
+from tests.collect.instrumented import PYTHON, free_port, get_all, recorded
+from tests.collect.programs import skip_without_own_ptrace
+
+pytestmark = pytest.mark.real
+
+
+def served(capture: Path) -> pl.DataFrame:
+    """Return the server spans of routes."""
+    return (
+        Capture.open(capture)
+        .table("spans")
+        .filter((pl.col("kind") == "server") & ~pl.col("endpoint").str.ends_with("none"))
+        .collect()
+    )
+
+
+def exported(capture: Path) -> pl.DataFrame:
+    """Return the metrics that came over OTLP."""
+    return Capture.open(capture).table("metrics").filter(pl.col("service").is_not_null()).collect()
+
+
+def test_flask_in_threads(tmp_path: Path) -> None:
+    skip_without_own_ptrace()
+    (tmp_path / "shop.py").write_text(instrumented.FLASK)
+    port = free_port()
+    with recorded(tmp_path, port, PYTHON, "shop.py", str(port)) as capture:
+        get_all(port, [f"/{color}/{n}" for n in range(10) for color in ("red", "blue")])
+    spans = served(capture)
+    assert dict(spans.group_by("endpoint").len().iter_rows()) == {
+        "GET /red/<name>": 10,
+        "GET /blue/<name>": 10,
+    }
+    assert set(spans["service"]) == {"shop"}
+    assert spans["pid"].n_unique() == 1
+    assert spans["thread_id"].n_unique() > 1
+    statements = Capture.open(capture).table("spans").collect()["db_statement"].drop_nulls()
+    assert statements.str.contains("SELECT 1").sum() == 10
+    assert {"db.client.connections.usage", "cpython.gc.pause.time"} <= set(
+        exported(capture)["name"]
+    )
+    assert Capture.open(capture).info.notes == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fastapi_on_uvicorn(tmp_path: Path, workers: int) -> None:
+    skip_without_own_ptrace()
+    (tmp_path / "shop.py").write_text(instrumented.FASTAPI)
+    port = free_port()
+    uvicorn = str(Path(PYTHON).with_name("uvicorn"))
+    command = (uvicorn, "shop:app", "--port", str(port), "--workers", str(workers))
+    with recorded(tmp_path, port, *command) as capture:
+        colors = ("red", "blue", "green")
+        get_all(port, [f"/{color}/{n}" for n in range(20) for color in colors], clients=6)
+    spans = served(capture)
+    assert dict(spans.group_by("endpoint").len().iter_rows()) == {
+        f"GET /{color}/{{name}}": 20 for color in ("red", "blue", "green")
+    }
+    assert set(spans["service"]) == {"shop"}
+    assert spans["pid"].n_unique() == spans["instance"].n_unique() == workers
+    assert spans["attributes"].str.contains('"perfkit.steps"', literal=True).all()
+
+
+def test_gunicorn_tells_its_forked_workers_apart(tmp_path: Path) -> None:
+    skip_without_own_ptrace()
+    (tmp_path / "shop.py").write_text(instrumented.FLASK)
+    port = free_port()
+    gunicorn = str(Path(PYTHON).with_name("gunicorn"))
+    command = (gunicorn, "shop:app", "--bind", f"127.0.0.1:{port}", "--workers", "2")
+    with recorded(tmp_path, port, *command, "--threads", "2", "--preload") as capture:
+        get_all(port, [f"/{color}/{n}" for n in range(40) for color in ("red", "blue")])
+    spans = served(capture)
+    assert spans.height == 80
+    assert spans["pid"].n_unique() == 2
+    assert spans.group_by("pid").agg(pl.col("instance").n_unique())["instance"].to_list() == [1, 1]
+    assert spans["instance"].n_unique() == 2
+    # Each worker counts for itself: sums of two in one series would jump up and down.
+    collections = exported(capture).filter(pl.col("name") == "cpython.gc.collections")
+    assert set(spans["instance"]) <= set(collections["instance"])
+    series = collections.sort("ts_ns").group_by("instance", "attributes").agg("value")
+    assert all(values == sorted(values) for values in series["value"].to_list())
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[int]:
+    """Run a PostgreSQL of its own and yield its port."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found or shutil.which("setpriv") is None:
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    port, folder = free_port(), tmp_path / "postgresql"
+    folder.mkdir()
+    # It refuses to run as root.
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "postgres", folder], check=True)
+        for parent in folder.parents:
+            if not parent.stat().st_mode & 0o001 and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    data = str(folder / "data")
+    run = {"cwd": folder, "check": True, "capture_output": True}
+    init = [*as_user, str(found[-1]), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
+    subprocess.run(init, **run)  # type: ignore[call-overload]
+    server = subprocess.Popen(
+        [
+            *(*as_user, str(found[-1].with_name("postgres")), "-D", data, "-p", str(port)),
+            *("-k", str(folder), "-h", "127.0.0.1", "-c", "fsync=off"),
+        ],
+        cwd=folder,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        ready = [str(found[-1].with_name("pg_isready")), "-h", "127.0.0.1", "-p", str(port)]
+        instrumented.until(
+            lambda: subprocess.run(ready, capture_output=True).returncode == 0, "PostgreSQL"
+        )
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_django_on_postgresql(tmp_path: Path, postgresql: int) -> None:
+    skip_without_own_ptrace()
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    settings = instrumented.DJANGO_SETTINGS.replace("PORT_OF_THE_DATABASE", str(postgresql))
+    (tmp_path / "shop" / "settings.py").write_text(settings)
+    (tmp_path / "shop" / "urls.py").write_text(instrumented.DJANGO_URLS)
+    (tmp_path / "manage.py").write_text(instrumented.DJANGO_MANAGE)
+    port = free_port()
+    command = (PYTHON, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
+    with recorded(tmp_path, port, *command) as capture:
+        get_all(port, [f"/red/{n}" for n in range(20)])
+    spans = served(capture)
+    assert dict(spans.group_by("endpoint").len().iter_rows()) == {"GET red/<str:name>": 20}
+    tables = Capture.open(capture)
+    queries = tables.table("spans").filter(pl.col("db_statement").is_not_null()).collect()
+    assert queries["db_statement"].str.contains("generate_series").sum() == 20
+    assert set(queries["db_system"]) == {"postgresql"}
+    assert set(queries["trace_lo"]) >= set(spans["trace_lo"])
+    # And without any instrumentation: the connections, as the kernel knows them.
+    connections = tables.table("metrics").filter(
+        pl.col("name") == "process.network.connection.count"
+    )
+    peers = [json.loads(text) for text in connections.collect()["attributes"].unique()]
+    assert any(peer.get("network.peer.port") == postgresql for peer in peers)
