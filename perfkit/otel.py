@@ -73,6 +73,7 @@ class SpanProcessor(_Base):
             span.set_attribute("process.pid", os.getpid())
         if _Thread.here().depth:
             _Steps.of(span)
+            _watch_anyio()
 
     def on_end(self, span: ReadableSpan) -> None:
         """Do nothing."""
@@ -120,7 +121,10 @@ class _Steps:
         parts, before_us = [], 0
         # Those of several threads come in any order.
         for begin, end, where in sorted(zip(self.begins, self.ends, self.tids, strict=True)):
-            begin_us, end_us = (begin - start_ns) // 1000, (end - start_ns) // 1000
+            # Rounded inwards, so that steps of two spans never overlap.
+            begin_us, end_us = -((start_ns - begin) // 1000), (end - start_ns) // 1000
+            if end_us <= begin_us:
+                continue
             if where != tid:
                 parts.append(f"@{where}")
                 tid = where
@@ -272,7 +276,6 @@ def _carried(span: Any, function: Callable[..., Any], *args: Any) -> Any:
 def _watch(loop_class: type) -> None:
     """Put our frame around what loops of this class run."""
     if loop_class in _watched or any(base in _watched for base in loop_class.__mro__[1:]):
-        _watch_anyio()
         return
     _watched.add(loop_class)
     call_soon, run_in_executor = loop_class.call_soon, loop_class.run_in_executor  # type: ignore[attr-defined]

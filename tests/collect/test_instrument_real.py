@@ -12,10 +12,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from perfkit.analysis.session import Tables
 from perfkit.capture import Capture
 from tests.collect import instrumented
 from tests.collect.instrumented import PYTHON, free_port, get_all, recorded
-from tests.collect.programs import skip_without_own_ptrace
+from tests.collect.programs import functions, skip_without_own_ptrace
 
 pytestmark = pytest.mark.real
 
@@ -33,6 +34,27 @@ def served(capture: Path) -> pl.DataFrame:
 def exported(capture: Path) -> pl.DataFrame:
     """Return the metrics that came over OTLP."""
     return Capture.open(capture).table("metrics").filter(pl.col("service").is_not_null()).collect()
+
+
+def code_by_color(capture: Path, color: str) -> dict[str, float]:
+    """Return under what the running time of `code_of_COLOR` was put: endpoint or `ambiguous`."""
+    tables = Tables(Capture.open(capture))
+    stacks = functions(tables.capture).unique("stack_id")
+    mine = stacks.filter(pl.col("functions").list.contains(f"code_of_{color}"))
+    sums = (
+        tables.frame("code_by_entry")
+        .join(mine.select("stack_id"), on="stack_id", how="semi")
+        .with_columns(
+            where=pl.when("ambiguous")
+            .then(pl.lit("ambiguous"))
+            .otherwise(pl.col("entry_endpoint").fill_null("none"))
+        )
+        .group_by("where")
+        .agg(pl.col("running_ns").sum())
+    )
+    total = sums["running_ns"].sum()
+    assert total > 0, f"code_of_{color} was not seen"
+    return {where: running / total for where, running in sums.iter_rows()}
 
 
 def test_flask_in_threads(tmp_path: Path) -> None:
@@ -55,6 +77,9 @@ def test_flask_in_threads(tmp_path: Path) -> None:
         exported(capture)["name"]
     )
     assert Capture.open(capture).info.notes == []
+    for color in ("red", "blue"):
+        # Each request has its thread: only the edges of a request can be mistaken.
+        assert code_by_color(capture, color)[f"GET /{color}/<name>"] > 0.9
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -74,6 +99,14 @@ def test_fastapi_on_uvicorn(tmp_path: Path, workers: int) -> None:
     assert set(spans["service"]) == {"shop"}
     assert spans["pid"].n_unique() == spans["instance"].n_unique() == workers
     assert spans["attributes"].str.contains('"perfkit.steps"', literal=True).all()
+    for color in ("red", "blue", "green"):
+        found = code_by_color(capture, color)
+        assert found.get("ambiguous", 0) < 0.01
+        right = found.pop(f"GET /{color}/{{name}}")
+        # Steps of 20 ms beside each other, and a sampler that may be 10 ms late and more where the
+        # machine is busy: by chance it would be a third.
+        assert right > 0.5
+        assert right > 2 * max(found.values(), default=0)
 
 
 def test_gunicorn_tells_its_forked_workers_apart(tmp_path: Path) -> None:
