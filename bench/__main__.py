@@ -7,7 +7,7 @@ import sys
 
 BENCHMARKS = (
     *("startup", "spans", "analysis", "jaeger", "samples", "recording", "page", "compare"),
-    "rca",
+    *("rca", "resources"),
 )
 DETAILS = ("tables",)
 """Run only when named."""
