@@ -62,7 +62,7 @@ class Plan:
 
 def _between(low_ns: float, high_ns: float) -> str:
     low, high = units.duration(low_ns), units.duration(high_ns)
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else f"{low} (at worst {high})"
 
 
 def plan(outcomes: Iterable[Outcome], tables: Tables) -> Plan:
