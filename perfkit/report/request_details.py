@@ -148,7 +148,7 @@ def _attributes(context: Context, spans: pl.DataFrame) -> pl.Series:
         .collect()
     )
     pieces = [_member(name) for name in _PROMOTED]
-    rest = pl.col("attributes").str.strip_chars(" \n\t").str.replace(r"^\{\s*", "")
+    rest = without_steps(pl.col("attributes")).str.strip_chars(" \n\t").str.replace(r"^\{\s*", "")
     rest = rest.str.replace(r"\s*\}$", "")
     pieces.append(pl.when(rest != "").then(rest))
     members = pl.concat_str(pieces, separator=",", ignore_nulls=True)
@@ -168,6 +168,12 @@ def _attributes(context: Context, spans: pl.DataFrame) -> pl.Series:
         )["text"]
         .replace_strict(distinct, cleaned, default=None, return_dtype=pl.String)
     )
+
+
+def without_steps(attributes: pl.Expr) -> pl.Expr:
+    """Leave out what `perfkit.otel` says of a span's steps: long, and of use to no reader."""
+    without = attributes.str.replace(r'"perfkit\.steps":\s*"[^"]*"(?:,\s*)?', "")
+    return without.str.replace(r",\s*\}\s*$", "}")
 
 
 def _member(name: str) -> pl.Expr:
