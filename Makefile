@@ -59,8 +59,8 @@ reference: $(VENV)/.dev  ## Write the generated pages of docs/
 lock: $(VENV)/.dev  ## Bring the locked versions up to date
 	$(PIP) install --quiet uv
 	for set in run dev; do \
-	  groups=$$([ $$set = dev ] && echo "dev --extra instrument" || echo build); \
-	  $(BIN)/uv pip compile pyproject.toml --extra demo --group $$groups --universal \
+	  sorts=$$([ $$set = dev ] && echo --group dev --extra grpc --extra instrument || echo --group build); \
+	  $(BIN)/uv pip compile pyproject.toml --extra demo $$sorts --universal \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --upgrade --quiet -o requirements/$$set.lock >/dev/null || exit 1; \
 	done

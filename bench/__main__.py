@@ -6,8 +6,8 @@ import importlib
 import sys
 
 BENCHMARKS = (
-    *("startup", "spans", "analysis", "jaeger", "samples", "recording", "page", "compare"),
-    *("rca", "resources"),
+    *("startup", "ingest", "spans", "analysis", "jaeger", "samples", "recording", "page"),
+    *("compare", "rca", "resources"),
 )
 DETAILS = ("tables",)
 """Run only when named."""

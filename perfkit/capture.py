@@ -170,6 +170,8 @@ class Capture:
         self.path = path
         self.info = info
         self._extra: dict[str, list[pl.LazyFrame]] = {}
+        self.superseded: tuple[str, ...] = ()
+        """How names of parts begin whose rows are read from the journal instead."""
 
     @classmethod
     def open(cls, path: Path) -> Capture:
@@ -200,7 +202,10 @@ class Capture:
     def table(self, name: str) -> pl.LazyFrame:
         """Return a captured table; empty, with its schema, when the capture has no rows for it."""
         table = model.BY_NAME[name]
-        frames = [self._scan(part, table) for part in sorted((self.path / name).glob("part-*"))]
+        parts = sorted((self.path / name).glob("part-*"))
+        frames = [
+            self._scan(part, table) for part in parts if not part.name.startswith(self.superseded)
+        ]
         frames += self._extra.get(name, [])
         if not frames:
             return table.empty().lazy()

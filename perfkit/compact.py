@@ -6,82 +6,143 @@ Parts take their names from the segment, so doing one again after a crash change
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from perfkit import journal, model
-from perfkit.batch import Batch
+from perfkit import journal, model, tail_sampling
+from perfkit.bodies import body_frames, weighed
 from perfkit.capture import conform, write_part
 from perfkit.errors import InputError
 from perfkit.journal import JOURNAL_DIR, RESERVE_NAME, StackMeta, StackSegment
+from perfkit.manifest import CaptureInfo
 from perfkit.stacks import StackTable
+from perfkit.tail_sampling import TailPolicy, TailSampler
 
 if TYPE_CHECKING:
     from perfkit.capture import Capture
 
-_CHUNK_ROWS = 1 << 18
-_MAX_INFLATED_BYTES = 1 << 30
-
 
 @dataclass
 class Compacted:
-    """Rows written by table, and what could not be decoded, as reason -> count."""
+    """What came of a segment."""
 
     rows: dict[str, int] = field(default_factory=dict)
+    """Rows written, by table."""
     rejected: dict[str, int] = field(default_factory=dict)
+    """What could not be decoded, as reason -> count."""
+    size_bytes: int = 0
+    """Size of the parts."""
+    sampled_out: int = 0
+    """Spans that tail sampling dropped."""
 
 
-def decode(record: journal.Record) -> Batch:
-    """Decode one received body; what cannot be decoded comes back as rejected, not as an error."""
-    from perfkit.formats import otlp
+@dataclass(frozen=True)
+class Part:
+    """A part that was written."""
 
-    decoders: dict[journal.Kind, Callable[[bytes], Batch]] = {
-        journal.Kind.TRACES_PROTOBUF: otlp.traces_from_protobuf,
-        journal.Kind.TRACES_JSON: otlp.traces_from_json,
-        journal.Kind.METRICS_PROTOBUF: otlp.metrics_from_protobuf,
-        journal.Kind.METRICS_JSON: otlp.metrics_from_json,
-        journal.Kind.METRICS_ROWS: lambda body: Batch({"metrics": json.loads(body)}),
-    }
-    try:
-        return decoders[record.kind](record.content(_MAX_INFLATED_BYTES))
-    except (InputError, ValueError) as error:
-        batch = Batch()
-        batch.reject(f"undecodable body: {str(error).splitlines()[0][:100]}")
-        return batch
+    path: Path
+    table: str
+    rows: int
+    size_bytes: int
+    written_ns: int
 
 
 class SegmentCompactor:
-    """Compacts the segments of one capture, which share their stacks."""
+    """Compacts the segments of one capture, which share their stacks and their sampling."""
 
-    def __init__(self, capture: Path, writer_id: str) -> None:
+    def __init__(self, capture: Path, info: CaptureInfo) -> None:
         self._capture = capture
-        self._writer_id = writer_id
+        self._writer_id = info.id
         self._stacks = StackTable()
+        sampling = info.sampling
+        self._head_ratio: float | None = sampling.get("head_ratio")
+        self._tail: TailSampler | None = None
+        if "tail_ratio" in sampling:
+            self._tail = TailSampler(TailPolicy(sampling["tail_ratio"], sampling["tail_slow_ns"]))
+        self._open: dict[int, Path] = {}
+        """Segments of which something is not yet decided, by number."""
+        self._part_numbers: Counter[str] = Counter()
+        self.parts: list[Part] = []
+        """What was written, oldest first."""
 
     def compact(self, segment: Path) -> Compacted:
         """Write a segment's rows as parts, then remove it. Raises OSError on a full disk."""
+        # After a crash: rows that had been sampled may now be decided otherwise.
+        for part in self._capture.glob(f"*/part-{self._writer_id}-{segment.stem}-*.parquet"):
+            part.unlink()
         done = Compacted()
-        try:
-            for number, (table, frame) in enumerate(self.frames(segment, done.rejected)):
-                if frame.is_empty():
-                    continue
-                name = f"part-{self._writer_id}-{segment.stem}-{number:02d}"
-                rows = write_part(self._capture, table, name, frame)
-                done.rows[table] = done.rows.get(table, 0) + rows
-        except BaseException:
-            # The next segment must not count on stacks that were not written.
-            self._stacks = StackTable()
-            raise
+        self._write(self.rows(segment, done.rejected), done)
         if segment.suffix == ".json":
             StackSegment(segment).remove()
-        else:
-            segment.unlink()
         return done
+
+    def finish(self) -> Compacted:
+        """Write what sampling still held back. Raises OSError on a full disk."""
+        done = Compacted()
+        self._write(self.rest(), done)
+        return done
+
+    def rows(
+        self, segment: Path, rejected: dict[str, int]
+    ) -> Iterator[tuple[Path, str, pl.DataFrame]]:
+        """Yield (segment, table, rows) to be written now; some are of earlier segments."""
+        number = int(segment.stem.rsplit("-", 1)[1])
+        if segment.suffix != ".json":
+            self._open[number] = segment
+        for table, frame in self.frames(segment, rejected):
+            if self._tail is not None and table in tail_sampling.TABLES:
+                self._tail.add(table, frame.with_columns(segment=pl.lit(number)))
+            else:
+                yield segment, table, frame
+        yield from self._decided(final=False)
+
+    def rest(self) -> Iterator[tuple[Path, str, pl.DataFrame]]:
+        """Yield what sampling held back, when there is no further segment."""
+        yield from self._decided(final=True)
+
+    def _decided(self, *, final: bool) -> Iterator[tuple[Path, str, pl.DataFrame]]:
+        if self._tail is None:
+            return
+        for table, kept in self._tail.decide(time.time_ns(), final=final).items():
+            for (number,), rows in kept.partition_by("segment", as_dict=True).items():
+                yield self._open[number], table, rows.drop("segment")
+
+    def _write(self, rows: Iterator[tuple[Path, str, pl.DataFrame]], done: Compacted) -> None:
+        dropped = self._tail.dropped_spans if self._tail else 0
+        try:
+            for segment, table, frame in rows:
+                if not frame.is_empty():
+                    self._write_part(segment.stem, table, frame, done)
+        except BaseException:
+            # The next segment must not count on stacks that were not written; and what sampling
+            # held stays in segments that are not removed.
+            self._stacks = StackTable()
+            self._open.clear()
+            if self._tail is not None:
+                self._tail = self._tail.renewed()
+            raise
+        held: set[int] = set()
+        if self._tail is not None:
+            done.sampled_out = self._tail.dropped_spans - dropped
+            held = self._tail.segments
+        for number in self._open.keys() - held:
+            self._open.pop(number).unlink()
+
+    def _write_part(self, stem: str, table: str, frame: pl.DataFrame, done: Compacted) -> None:
+        name = f"part-{self._writer_id}-{stem}-{self._part_numbers[stem]:02d}"
+        self._part_numbers[stem] += 1
+        rows = write_part(self._capture, table, name, frame)
+        path = self._capture / table / f"{name}.parquet"
+        size_bytes = path.stat().st_size
+        self.parts.append(Part(path, table, rows, size_bytes, time.time_ns()))
+        done.rows[table] = done.rows.get(table, 0) + rows
+        done.size_bytes += size_bytes
 
     def frames(self, segment: Path, rejected: dict[str, int]) -> Iterator[tuple[str, pl.DataFrame]]:
         """Yield (table, rows) of a segment; what is damaged is counted in `rejected`."""
@@ -91,7 +152,9 @@ class SegmentCompactor:
             except InputError as error:
                 rejected[f"stacks: {error.message}"] = 1
         else:
-            yield from _body_frames(segment, rejected)
+            for table, frame in body_frames(segment, rejected):
+                sampled = table == "spans" and self._head_ratio is not None
+                yield table, weighed(frame, self._head_ratio or 1.0) if sampled else frame
 
     def _stack_frames(
         self, segment: StackSegment, rejected: dict[str, int]
@@ -135,24 +198,6 @@ def _cut(samples: pl.DataFrame, meta: StackMeta, offset_ns: int) -> pl.DataFrame
     return cut.filter(pl.col("duration_ns") > 0)
 
 
-def _body_frames(segment: Path, rejected: dict[str, int]) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield the rows of received bodies, at most about `_CHUNK_ROWS` at a time."""
-    # Columns of many bodies are joined before they become a frame: small frames cost most.
-    waiting: dict[tuple[str, tuple[str, ...]], dict[str, list[Any]]] = {}
-    for record in journal.read_segment(segment):
-        batch = decode(record)
-        _count(rejected, batch.rejected)
-        for table, columns in batch.tables.items():
-            key = (table, tuple(columns))
-            joined = waiting.setdefault(key, {name: [] for name in columns})
-            for name, values in columns.items():
-                joined[name].extend(values)
-            if len(next(iter(joined.values()), ())) >= _CHUNK_ROWS:
-                yield table, conform(model.BY_NAME[table], waiting.pop(key))
-    for (table, _), columns in waiting.items():
-        yield table, conform(model.BY_NAME[table], columns)
-
-
 def _count(total: dict[str, int], part: dict[str, int]) -> None:
     for reason, count in part.items():
         total[reason] = total.get(reason, 0) + count
@@ -169,26 +214,43 @@ def compact_leftovers(capture: Capture, *, write: bool) -> dict[str, list[pl.Laz
 
     With `write` false (a read-only or full disk) the rows are returned instead of written.
     """
-    segments = SegmentCompactor(capture.path, capture.info.id)
+    segments = SegmentCompactor(capture.path, capture.info)
     extra: dict[str, list[pl.LazyFrame]] = {}
     _count_losses(capture, _unwritten(capture.path, remove=write))
-    for segment in leftovers(capture.path):
-        if write:
-            try:
-                done = segments.compact(segment)
-            except OSError:
-                write = False
-            else:
-                _count(capture.info.rows, done.rows)
-                _count_losses(capture, done.rejected)
-                continue
-        rejected: dict[str, int] = {}
-        for table, frame in segments.frames(segment, rejected):
-            extra.setdefault(table, []).append(frame.lazy())
-        _count_losses(capture, rejected)
-    if write:
+    found = leftovers(capture.path)
+    while write and found:
+        try:
+            done = segments.compact(found[0])
+            if len(found) == 1:
+                rest = segments.finish()
+                _count(done.rows, rest.rows)
+        except OSError:
+            write = False
+        else:
+            found.pop(0)
+            _count(capture.info.rows, done.rows)
+            _count_losses(capture, done.rejected)
+    if not write:
+        _read_leftovers(capture, segments, extra)
+    else:
         _tidy(capture.path)
     return extra
+
+
+def _read_leftovers(
+    capture: Capture, segments: SegmentCompactor, extra: dict[str, list[pl.LazyFrame]]
+) -> None:
+    """Read the segments instead of compacting them."""
+    rejected: dict[str, int] = {}
+    found = leftovers(capture.path)
+    # What was already compacted of them is in them too.
+    capture.superseded = tuple(f"part-{capture.info.id}-{segment.stem}-" for segment in found)
+    for segment in found:
+        for _, table, frame in segments.rows(segment, rejected):
+            extra.setdefault(table, []).append(frame.lazy())
+    for _, table, frame in segments.rest():
+        extra.setdefault(table, []).append(frame.lazy())
+    _count_losses(capture, rejected)
 
 
 def _tidy(capture: Path) -> None:

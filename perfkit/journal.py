@@ -35,6 +35,7 @@ _HEADER = struct.Struct("<4sBBHII")
 _MAGIC = b"pkj1"
 SEGMENT_BYTES = 64 << 20
 _MAX_START_NS = 6_000_000
+_MAX_MEMBERS = 100
 
 
 class Kind(IntEnum):
@@ -72,7 +73,10 @@ def _inflate(body: bytes, limit_bytes: int | None) -> bytes:
     parts: list[bytes] = []
     left = -1 if limit_bytes is None else limit_bytes
     rest = body
-    while rest.strip(b"\0") or not parts:  # gzip allows several members, and zeros at the end
+    # gzip allows several members, and zeros at the end; each copies what is left of the body.
+    while not parts or rest.strip(b"\0"):
+        if len(parts) == _MAX_MEMBERS:
+            raise InputError(f"gzip of more than {_MAX_MEMBERS} members")
         member = zlib.decompressobj(wbits=31)
         try:
             # One byte more than allowed is enough to know that it is too much.

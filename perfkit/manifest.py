@@ -15,7 +15,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +58,8 @@ class CaptureInfo:
     rows: dict[str, int] = field(default_factory=dict)
     lost: list[Loss] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """How received spans are sampled: `head_ratio`, or `tail_ratio` with `tail_slow_ns`."""
 
     @classmethod
     def new(cls, command: list[str]) -> CaptureInfo:
@@ -213,12 +215,27 @@ def create(path: Path, command: list[str] | None = None) -> tuple[CaptureInfo, W
             f"{path}: already exists", hint="choose another name with -o, or remove it"
         )
     path.mkdir(parents=True, exist_ok=True)
-    info = CaptureInfo.new(command if command is not None else sys.argv)
+    info = CaptureInfo.new(command if command is not None else _without_secrets(sys.argv))
     lock = WriterLock(path)
     lock.acquire()
     lock.sign()
     info.save(path / INFO_NAME)
     return info, lock
+
+
+def _without_secrets(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose tokens are blotted out: captures are passed on."""
+    shown = list(arguments)
+    for position, argument in enumerate(shown):
+        if argument == "--":
+            break
+        name, equals, _ = argument.partition("=")
+        if name.endswith("-token"):
+            if equals:
+                shown[position] = f"{name}=***"
+            elif position + 1 < len(shown):
+                shown[position + 1] = "***"
+    return shown
 
 
 def sync_directory(path: Path) -> None:

@@ -189,9 +189,9 @@ def adjusted_count(attributes: Mapping[str, Value], trace_state: str = "") -> fl
     sample rate (one in N) or a probability among the attributes. `sampler.param` is Jaeger's, and
     a probability only when `sampler.type` says so.
     """
-    threshold = _sampling_threshold(trace_state) if "ot=" in trace_state else None
-    if threshold is not None:
-        return 2**56 / (2**56 - threshold)
+    sampled = sampled_count(trace_state)
+    if sampled is not None:
+        return sampled
     rate = _float(first(attributes, SAMPLE_RATE))
     if rate is not None and rate >= 1:
         return rate
@@ -204,11 +204,14 @@ def adjusted_count(attributes: Mapping[str, Value], trace_state: str = "") -> fl
     return 1.0
 
 
-def _sampling_threshold(trace_state: str) -> int | None:
-    """Return the rejection threshold of 56 bits of `ot=th:...`, the part of ids that was dropped.
+def sampled_count(trace_state: str) -> float | None:
+    """Return how many spans one stands for by the entry `ot` of a trace state; null if unsaid.
 
+    `th` is a threshold of 56 bits: the part of ids that was dropped. `p` is what came before it:
+    the probability is 2 to the minus p, and 63 means that it is not known.
     https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
     """
+    count = None
     for vendor in trace_state.split(","):
         name, _, fields = vendor.strip().partition("=")
         if name != "ot":
@@ -216,8 +219,10 @@ def _sampling_threshold(trace_state: str) -> int | None:
         for field in fields.split(";"):
             key, _, digits = field.partition(":")
             if key == "th" and re.fullmatch(r"[0-9a-f]{1,14}", digits):
-                return int(digits.ljust(14, "0"), 16)
-    return None
+                return 2**56 / (2**56 - int(digits.ljust(14, "0"), 16))
+            if key == "p" and re.fullmatch(r"[0-9]|[1-5][0-9]|6[0-2]", digits):
+                count = 2.0 ** int(digits)
+    return count
 
 
 def instance(attributes: Mapping[str, Value]) -> str | None:

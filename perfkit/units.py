@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 
 MISSING = "–"
 
@@ -105,6 +106,21 @@ def timestamp(value_ns: int | None) -> str:
     except (ValueError, OverflowError, OSError):
         return f"{value_ns} ns"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{value_ns % 1_000_000_000 // 1_000_000:03d}Z"
+
+
+def parse_size(text: str) -> int:
+    """Read `500MB`, `2 GiB`, `1g` as bytes; prefixes are binary, a bare number is bytes.
+
+    Raises ValueError when the text is not a size.
+    """
+    match = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    try:
+        if match is None:
+            raise ValueError
+        return round(float(match[1]) * float(1024 ** powers[match[2]]))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a size; write for example 500MiB or 2GiB") from None
 
 
 def parse_duration(text: str) -> int:

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from perfkit import compact, model
-from perfkit.capture import Capture, CaptureWriter
+from perfkit import bodies, compact, model
+from perfkit.capture import Capture, CaptureInfo, CaptureWriter
 from perfkit.compact import SegmentCompactor
 from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
 from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record, StackMeta, StackSegment
@@ -22,6 +22,7 @@ MONOTONIC_NS = 77_000_000_000
 MS = 1_000_000
 # A rate so high that the correction for unseen changes is under 1 µs.
 RATE = 10**6
+ME = CaptureInfo(id="me", created_ns=0)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def spans(count: int, first: int = 1) -> Record:
 def test_bodies_become_rows_and_the_segment_goes(path: Path) -> None:
     metrics = json.dumps({"ts_ns": [WALL_NS], "name": ["load"], "value": [2.0]}).encode()
     segment = segment_of(path, spans(3), Record(Kind.METRICS_ROWS, False, metrics), spans(2, 10))
-    done = SegmentCompactor(path, "me").compact(segment)
+    done = SegmentCompactor(path, ME).compact(segment)
     assert done.rows == {"spans": 5, "metrics": 1}
     assert done.rejected == {}
     assert not segment.exists()
@@ -82,7 +83,7 @@ def test_bodies_become_rows_and_the_segment_goes(path: Path) -> None:
     ids=["protobuf", "json", "gzip", "rows"],
 )
 def test_a_damaged_body_is_counted_and_the_rest_is_kept(path: Path, bad: Record) -> None:
-    done = SegmentCompactor(path, "me").compact(segment_of(path, spans(1), bad, spans(1, 5)))
+    done = SegmentCompactor(path, ME).compact(segment_of(path, spans(1), bad, spans(1, 5)))
     assert done.rows == {"spans": 2}
     assert sum(done.rejected.values()) == 1
     assert next(iter(done.rejected)).startswith("undecodable body")
@@ -91,16 +92,17 @@ def test_a_damaged_body_is_counted_and_the_rest_is_kept(path: Path, bad: Record)
 def test_compacting_a_segment_twice_changes_nothing(path: Path) -> None:
     segment = segment_of(path, spans(4))
     copy = shutil.copy(segment, path / "copy")
-    SegmentCompactor(path, "me").compact(segment)
+    SegmentCompactor(path, ME).compact(segment)
     # As after a crash between the last part and the removal of the segment.
     shutil.move(copy, segment)
-    SegmentCompactor(path, "me").compact(segment)
+    SegmentCompactor(path, ME).compact(segment)
     assert Capture.open(path).table("spans").collect().height == 4
 
 
 def test_large_segments_are_written_in_chunks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compact, "_CHUNK_ROWS", 4)
-    done = SegmentCompactor(path, "me").compact(
+    monkeypatch.setattr(bodies, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(bodies, "_CHUNK_BYTES", 1)
+    done = SegmentCompactor(path, ME).compact(
         segment_of(path, *(spans(3, first) for first in (1, 11, 21, 31, 41)))
     )
     assert done.rows == {"spans": 15}
@@ -159,7 +161,7 @@ def samples(path: Path) -> list[tuple[str, int, int, str | None]]:
 
 
 def test_a_trace_becomes_samples_on_the_wall_clock(path: Path) -> None:
-    done = SegmentCompactor(path, "me").compact(stack_segment(path, two_phases()))
+    done = SegmentCompactor(path, ME).compact(stack_segment(path, two_phases()))
     assert done.rows == {"frames": 2, "stacks": 2, "samples": 2}
     assert samples(path) == [("work", 0, 100, None), ("rest", 100, 200, None)]
     assert not list((path / JOURNAL_DIR).iterdir())
@@ -173,7 +175,7 @@ def test_the_thread_log_gives_states_and_ends_dead_threads(path: Path) -> None:
         log.add(MONOTONIC_NS + at_ms * MS, 70, busy_ms * MS)
         log.add(MONOTONIC_NS + at_ms * MS, 0, TICK)
     log.add(MONOTONIC_NS + 250 * MS, 70, DIED)
-    SegmentCompactor(path, "me").compact(stack_segment(path, two_phases(), log.take()))
+    SegmentCompactor(path, ME).compact(stack_segment(path, two_phases(), log.take()))
     assert samples(path) == [("work", 0, 100, "running"), ("rest", 100, 150, "idle")]
 
 
@@ -181,7 +183,7 @@ def test_overlapping_traces_are_cut_at_one_instant(path: Path) -> None:
     cut = MONOTONIC_NS + 150 * MS
     first = stack_segment(path, two_phases(), number=1, until_monotonic_ns=cut)
     second = stack_segment(path, two_phases(), number=2, from_monotonic_ns=cut)
-    compactor = SegmentCompactor(path, "me")
+    compactor = SegmentCompactor(path, ME)
     compactor.compact(first)
     assert compactor.compact(second).rows == {"samples": 1}, "stacks are written once"
     assert samples(path) == [
@@ -194,7 +196,7 @@ def test_overlapping_traces_are_cut_at_one_instant(path: Path) -> None:
 def test_after_a_failed_write_stacks_are_written_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compactor = SegmentCompactor(path, "me")
+    compactor = SegmentCompactor(path, ME)
     segment = stack_segment(path, two_phases())
 
     def full(capture: Path, table: str, name: str, frame: pl.DataFrame) -> int:
@@ -211,7 +213,7 @@ def test_after_a_failed_write_stacks_are_written_again(
 def test_a_trace_without_its_beginning_is_counted(path: Path) -> None:
     segment = stack_segment(path, two_phases())
     StackSegment(segment).meta.unlink()
-    done = SegmentCompactor(path, "me").compact(segment)
+    done = SegmentCompactor(path, ME).compact(segment)
     assert done.rows == {}
     assert list(done.rejected) == [
         f"stacks: {StackSegment(segment).meta}: does not say when it began"
@@ -231,13 +233,83 @@ def test_a_segment_that_py_spy_never_wrote_is_counted(path: Path) -> None:
 def test_a_trace_that_is_cut_off_gives_what_it_has(path: Path) -> None:
     segment = stack_segment(path, two_phases())
     segment.write_text(segment.read_text()[:-20])
-    done = SegmentCompactor(path, "me").compact(segment)
+    done = SegmentCompactor(path, ME).compact(segment)
     assert done.rows["samples"] == 2
     assert any("cut off" in reason for reason in done.rejected)
 
 
 def test_every_row_has_the_schema_of_its_table(path: Path) -> None:
-    SegmentCompactor(path, "me").compact(stack_segment(path, two_phases()))
+    SegmentCompactor(path, ME).compact(stack_segment(path, two_phases()))
     for table in ("samples", "stacks", "frames"):
         frame = Capture.open(path).table(table).collect()
         assert dict(frame.schema) == model.BY_NAME[table].schema
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_sampling_held_survives_a_crash(
+    path: Path, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = CaptureInfo.load(path / "capture.json")
+    info.sampling = {"tail_ratio": 1.0, "tail_slow_ns": 10**9}
+    info.finished_ns = None
+    info.save(path / "capture.json")
+    segment = segment_of(path, spans(50), late_spans(50, 100))
+    compactor = SegmentCompactor(path, info)
+    done = compactor.compact(segment)
+    # The late ones may still get company.
+    assert done.rows == {"spans": 50}
+    assert segment.exists()
+    following = segment_of(path, spans(5, 300))
+    assert compactor.compact(following).rows == {"spans": 5}
+    assert not following.exists()
+    assert segment.exists()
+    # Killed here: the first segment is done again, and nothing is there twice.
+    if not writable:
+        monkeypatch.setattr(compact, "write_part", full_disk)
+    capture = Capture.open(path)
+    expected = [*range(1, 51), *range(100, 150), *range(300, 305)]
+    assert sorted(capture.table("spans").collect()["span_id"]) == expected
+    assert segment.exists() is not writable
+
+
+def late_spans(count: int, first: int) -> Record:
+    request = ExportTraceServiceRequest.FromString(trace_body(count, first))
+    for span in request.resource_spans[0].scope_spans[0].spans:
+        span.start_time_unix_nano += 60 * 10**9
+        span.end_time_unix_nano += 60 * 10**9
+    return Record(Kind.TRACES_PROTOBUF, False, request.SerializeToString())
+
+
+def full_disk(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_loses_nothing_that_sampling_held(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = CaptureInfo.load(path / "capture.json")
+    info.sampling = {"tail_ratio": 1.0, "tail_slow_ns": 10**9}
+    info.save(path / "capture.json")
+    segment = segment_of(path, spans(50), late_spans(50, 100))
+    compactor = SegmentCompactor(path, info)
+    with monkeypatch.context() as patch:
+        patch.setattr(compact, "write_part", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            compactor.compact(segment)
+    assert compactor.compact(segment_of(path, spans(5, 300))).rows == {}
+    assert compactor.finish().rows == {"spans": 5}
+    assert Capture.open(path).table("spans").collect().height == 105
+
+
+def test_a_ratio_counts_only_for_spans_that_say_nothing_themselves(path: Path) -> None:
+    request = ExportTraceServiceRequest.FromString(trace_body(4))
+    plain, threshold, whole, other = request.resource_spans[0].scope_spans[0].spans
+    threshold.trace_state = "ot=th:8"
+    whole.trace_state = "a=b,ot=rv:1;th:0"
+    other.trace_state = "a=ot"
+    info = CaptureInfo(id="me", created_ns=0, sampling={"head_ratio": 0.1})
+    body = Record(Kind.TRACES_PROTOBUF, False, request.SerializeToString())
+    SegmentCompactor(path, info).compact(segment_of(path, body))
+    counts = Capture.open(path).table("spans").collect().sort("span_id")["adjusted_count"]
+    assert counts.to_list() == [pytest.approx(10), 2.0, 1.0, pytest.approx(10)]
+    assert plain.trace_state == ""

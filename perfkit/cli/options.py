@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from perfkit.units import parse_duration
+from perfkit.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from perfkit.analysis.filters import Filters
@@ -52,6 +52,21 @@ class Percentage(click.ParamType):  # type: ignore[type-arg]
         if not 0 < share <= 1:
             self.fail(f"{value!r} is not a share; write 2% or 0.02", param, ctx)
         return share
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A size, `500MiB` or `2GiB`, as integer bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes, or fail with a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]

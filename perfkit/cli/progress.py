@@ -11,7 +11,7 @@ class Progress:
     """One line that is rewritten in place; silent when standard error is not a terminal."""
 
     def __init__(self) -> None:
-        self._enabled = sys.stderr.isatty()
+        self.enabled = sys.stderr.isatty()
         self._last = 0.0
         self._width = 0
 
@@ -29,7 +29,7 @@ class Progress:
     def show(self, text: str, *, force: bool = False) -> None:
         """Show `text`, at most ten times a second."""
         now = time.monotonic()
-        if not self._enabled or (now - self._last < 0.1 and not force):
+        if not self.enabled or (now - self._last < 0.1 and not force):
             return
         self._last = now
         sys.stderr.write("\r" + text.ljust(self._width))
@@ -38,7 +38,7 @@ class Progress:
 
     def clear(self) -> None:
         """Remove the line."""
-        if self._enabled and self._width:
+        if self.enabled and self._width:
             sys.stderr.write("\r" + " " * self._width + "\r")
             sys.stderr.flush()
             self._width = 0

@@ -18,14 +18,13 @@ class Command:
     """A started command. It stays in the terminal's foreground: ^C reaches it directly."""
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str], endpoint: str | None
+        self, command: Sequence[str], env: Mapping[str, str], exporter: Mapping[str, str]
     ) -> None:
-        """Start it. With `endpoint` its OTLP exporters are pointed there. Raises RecordError."""
+        """Start it; `exporter` points its OTLP exporters to us. Raises RecordError."""
         merged = {**os.environ, **env}
-        self.has_own_endpoint = bool(endpoint and merged.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
-        if endpoint and not self.has_own_endpoint:
-            merged["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-            merged.setdefault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        self.has_own_endpoint = bool(exporter and merged.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        if not self.has_own_endpoint:
+            merged.update(exporter)
         self._process = spawn.start(command, "traced", env=merged).process
         self.stopped_by_us = False
 

@@ -6,6 +6,7 @@ when its standard input closes, so it never outlives the recorder by more than o
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from perfkit.collect.ring import Bounds
+
 
 class Compactor:
     """Client of the worker process. Segments that it does not get to stay in the journal.
@@ -25,12 +28,17 @@ class Compactor:
     recording spends after its end instead of beside the program that it watches.
     """
 
-    def __init__(self, capture: Path, writer_id: str, keep_open: Sequence[int]) -> None:
+    def __init__(self, capture: Path, keep_open: Sequence[int]) -> None:
         """`keep_open` are file descriptors that the worker inherits."""
         self.rows: dict[str, int] = {}
         self.rejected: dict[str, int] = {}
         self.errors: list[str] = []
-        self._arguments = (str(capture), writer_id)
+        self.size_bytes = 0
+        """Size of the parts that were written and not forgotten."""
+        self.sampled_out = 0
+        self.forgotten: dict[str, int] = {}
+        """Rows of parts that were removed again, by table."""
+        self._capture = capture
         self._keep_open = tuple(keep_open)
         self._pending: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -45,18 +53,26 @@ class Compactor:
             length = 0
         with self._lock:
             self._pending[str(segment)] = length
-            try:
-                pipe = self._worker().stdin
-                assert pipe is not None
-                pipe.write(json.dumps(str(segment)) + "\n")
-                pipe.flush()
-            except OSError:
-                self.errors.append("the compaction worker ended unexpectedly")
+            self._tell(self._worker(), str(segment))
+
+    def forget(self, bounds: Bounds) -> None:
+        """Have the oldest parts removed until the capture is within bounds; returns at once."""
+        with self._lock:
+            if self._process is not None:
+                self._tell(self._process, asdict(bounds))
+
+    def _tell(self, process: subprocess.Popen[str], message: str | dict[str, Any]) -> None:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+        except OSError:
+            self.errors.append("the compaction worker ended unexpectedly")
 
     def _worker(self) -> subprocess.Popen[str]:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "perfkit.collect.compactor", *self._arguments],
+                [sys.executable, "-m", "perfkit.collect.compactor", str(self._capture)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=self._keep_open,
@@ -104,26 +120,45 @@ class Compactor:
 
     def _take(self, result: dict[str, Any]) -> None:
         with self._lock:
-            self._pending.pop(result["segment"], None)
-            for total, part in ((self.rows, "rows"), (self.rejected, "rejected")):
-                for name, count in result[part].items():
+            self._pending.pop(result.get("segment", ""), None)
+            for total, part in (
+                (self.rows, "rows"),
+                (self.rejected, "rejected"),
+                (self.forgotten, "forgotten"),
+            ):
+                for name, count in result.get(part, {}).items():
                     total[name] = total.get(name, 0) + count
-            if result["error"]:
+            self.size_bytes += result.get("size_bytes", 0)
+            self.sampled_out += result.get("sampled_out", 0)
+            if result.get("error"):
                 self.errors.append(result["error"])
 
 
 def main(argv: list[str]) -> int:
-    """Compact the segments whose paths come as JSON strings on standard input, one a line."""
+    """Do what comes as JSON on standard input, one message a line.
+
+    A string is the path of a segment to compact; an object is `Bounds` to keep.
+    """
+    from perfkit.collect.ring import forget
     from perfkit.compact import SegmentCompactor
+    from perfkit.manifest import INFO_NAME, CaptureInfo
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)
-    segments = SegmentCompactor(Path(argv[0]), argv[1])
-    for line in sys.stdin:
-        segment = json.loads(line)
-        answer = {"segment": segment, "rows": {}, "rejected": {}, "error": ""}
+    capture = Path(argv[0])
+    segments = SegmentCompactor(capture, CaptureInfo.load(capture / INFO_NAME))
+
+    def work(message: str | dict[str, Any] | None) -> dict[str, Any]:
+        if message is None:
+            return asdict(segments.finish())
+        if isinstance(message, str):
+            return asdict(segments.compact(Path(message)))
+        return forget(segments.parts, Bounds(**message))
+
+    for message in itertools.chain(map(json.loads, sys.stdin), [None]):
+        answer = {"segment": message} if isinstance(message, str) else {}
         try:
-            answer |= asdict(segments.compact(Path(segment)))
+            answer |= work(message)
         except OSError as failure:  # most likely a full disk: the journal keeps the segment
             answer["error"] = failure.strerror or str(failure)
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -165,8 +165,8 @@ class Instrumentation:
         os.close(descriptor)
         self._report = Path(name)
 
-    def environment(self, endpoint: str) -> dict[str, str]:
-        """Return the variables to set; `endpoint` is the URL of the receiver."""
+    def environment(self, endpoint: str, headers: str = "") -> dict[str, str]:
+        """Return the variables to set; `endpoint` is the receiver's URL, which needs `headers`."""
         given = self._given
         env = {name: given.get(name) or value for name, value in _DEFAULTS.items()}
         path = [str(_SITE)]
@@ -189,7 +189,9 @@ class Instrumentation:
             env[f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"] = f"{endpoint}/v1/{signal.lower()}"
             env[f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"] = "http/protobuf"
             # A connection that is kept would be shared with workers that are forked later.
-            env[f"OTEL_EXPORTER_OTLP_{signal}_HEADERS"] = "connection=close"
+            env[f"OTEL_EXPORTER_OTLP_{signal}_HEADERS"] = ",".join(
+                filter(None, ("connection=close", headers))
+            )
         return env | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",

@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from perfkit.collect import access, processes
 from perfkit.collect.command import Command
 from perfkit.collect.instrument import Instrumentation
+from perfkit.collect.limits import (
+    LimitReason,
+    Limits,
+    LimitWatch,
+    refuse_without_metrics,
+    refuse_without_spans,
+)
 from perfkit.collect.resources.sampler import ResourceSampler
 from perfkit.collect.sampling import Wishes
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
@@ -33,7 +40,12 @@ _SPACE_CHECK_S = 1.0
 # The batch exporters of OpenTelemetry's SDKs hold spans for up to this long.
 _EXPORT_DELAY_S = 5.0
 
-Reason = Literal["duration", "interrupted", "command ended", "process ended", "disk full"]
+Reason = (
+    Literal["duration", "interrupted", "command ended", "process ended", "disk full", "frozen"]
+    | LimitReason
+)
+_COMMAND_GOES_ON = ("frozen", "trigger", "size limit", "span limit")
+"""The recording has enough; the program that it watches is not to suffer from that."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,19 @@ class Options:
     pid: int | None = None
     command: tuple[str, ...] = ()
     otlp: tuple[str, int] | None = None
-    """Where to listen for OTLP; port 0 lets the system choose."""
+    """Where to listen for OTLP over HTTP; port 0 lets the system choose."""
+    otlp_grpc: tuple[str, int] | None = None
+    """Where to listen for OTLP over gRPC."""
+    otlp_token: str | None = field(default=None, repr=False)
+    """What senders of OTLP must bring as bearer token."""
     stacks: bool = True
     metrics: bool = True
     duration_ns: int | None = None
     wishes: Wishes = field(default_factory=Wishes)
     """How stacks are to be sampled."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """How received spans are sampled: see `CaptureInfo.sampling`."""
+    limits: Limits = field(default_factory=Limits)
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables to set for the command."""
     instrument: bool = False
@@ -64,10 +83,20 @@ class Status:
     received: Mapping[str, int]
     """What came over OTLP: `spans`, `metrics`, `requests`, `bytes`; empty without a receiver."""
     refused: int
-    """OTLP requests that were refused."""
+    """OTLP requests that were refused, and are lost."""
+    postponed: int
+    """OTLP requests whose sender was asked to come again later."""
     threads: int
     rate: int | None
     """Samples of each thread a second; null while no stacks are recorded."""
+    samples: int
+    """Stacks that were read in segments that have ended."""
+    p95_ns: int | None
+    """Of the requests that came so far, within 2 %; null before the first."""
+    size_bytes: int
+    """What was written: parts, and the journal."""
+    backlog_bytes: int
+    """What waits to be compacted."""
     max_lag_ns: int
     lost: int
     """Segments of stacks that were lost."""
@@ -94,6 +123,7 @@ class Recording:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._interrupts = 0
+        self._frozen = False
         self._undo = contextlib.ExitStack()
         self._lock: access.RecorderLock | None = None
         self._store: Store | None = None
@@ -103,12 +133,19 @@ class Recording:
         self._watcher: ThreadWatcher | None = None
         self._stacks: StackRecorder | None = None
         self._resources: ResourceSampler | None = None
+        self._limits: LimitWatch | None = None
         self._began_ns = time.monotonic_ns()
 
     @property
-    def endpoint(self) -> str | None:
-        """URL of the OTLP receiver; null without one."""
-        return self._receiver.endpoint if self._receiver else None
+    def endpoints(self) -> list[str]:
+        """URLs of the OTLP receiver; none without one."""
+        return self._receiver.endpoints if self._receiver else []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines can send OTLP, and nobody asks them for a token."""
+        receiver = self._receiver
+        return receiver is not None and not receiver.is_loopback and receiver.token is None
 
     @property
     def problem(self) -> str | None:
@@ -146,17 +183,26 @@ class Recording:
                 "--instrument needs a program to start",
                 hint="give it after --: perfkit record --instrument -- python server.py",
             )
-        if options.pid is None and not options.command and options.otlp is None:
+        if options.pid is None and not options.command and not self._receives:
             raise UsageError(
                 "nothing to record",
                 hint="give --pid PID, or a command after --, or --otlp to receive spans",
             )
+        if not self._receives:
+            refuse_without_spans(options.limits, options.sampling)
+        if not options.metrics:
+            refuse_without_metrics(options.limits)
         if options.pid is not None:
             access.require_process(options.pid)
         if options.stacks and (options.pid is not None or options.command):
             access.require_py_spy()
             if options.pid is not None and not access.may_attach(options.pid):
                 raise access.no_permission(options.pid)
+
+    @property
+    def _receives(self) -> bool:
+        options = self._options
+        return bool(options.otlp or options.otlp_grpc or options.instrument)
 
     def _begin(self, undo: contextlib.ExitStack) -> None:
         options = self._options
@@ -166,23 +212,31 @@ class Recording:
         if options.instrument:
             self._instrumentation = Instrumentation(options.command, options.env)
             undo.callback(self._instrumentation.close)
-        self._store = store = Store(options.output)
+        self._store = store = Store(options.output, dict(options.sampling))
         undo.callback(store.discard)
-        address = options.otlp or (("127.0.0.1", 0) if options.instrument else None)
-        if address is not None:
+        if self._receives:
             # Loads protobuf: not for those who do not ask for it.
             from perfkit.collect.otlp import Receiver
 
-            self._receiver = Receiver(address, store.spool)
+            http = options.otlp
+            if options.instrument and http is None:
+                http = ("127.0.0.1", 0)
+            self._receiver = Receiver(
+                http, store.spool, grpc=options.otlp_grpc, token=options.otlp_token
+            )
             undo.callback(self._receiver.close)
+        intake = self._receiver.intake if self._receiver else None
+        self._limits = limits = LimitWatch(options.limits, store, intake)
         self._began_ns = time.monotonic_ns()
         store.info.anchors = {"wall_ns": time.time_ns(), "monotonic_ns": self._began_ns}
         root = options.pid
         if options.command:
+            exporter = self._receiver.environment() if self._receiver else {}
             env = dict(options.env)
-            if self._instrumentation is not None and self.endpoint is not None:
-                env |= self._instrumentation.environment(self.endpoint)
-            self._command = Command(options.command, env, self.endpoint)
+            if self._instrumentation is not None:
+                headers = exporter.get("OTEL_EXPORTER_OTLP_HEADERS", "")
+                env |= self._instrumentation.environment(self.endpoints[0], headers)
+            self._command = Command(options.command, env, exporter)
             undo.callback(self._command.kill)
             root = self._command.pid
         if root is not None:
@@ -194,7 +248,7 @@ class Recording:
         if options.metrics:
             watcher = self._watcher
             self._resources = ResourceSampler(
-                (lambda: watcher.members) if watcher else list, root, store.put_metrics
+                (lambda: watcher.members) if watcher else list, root, limits.put_metrics
             )
             self._resources.start()
         store.save_info()
@@ -221,16 +275,25 @@ class Recording:
         # Only sets flags: a signal handler must take no lock.
         self._interrupts += 1
 
+    def freeze(self) -> None:
+        """End the recording and let the command run on; may be called from a signal handler."""
+        self._frozen = True
+
     def status(self) -> Status:
         """Say how it is doing."""
-        stacks, receiver = self._stacks, self._receiver
+        stacks, intake = self._stacks, self._receiver.intake if self._receiver else None
         active = stacks.active if stacks else None
         return Status(
             elapsed_ns=time.monotonic_ns() - self._began_ns,
-            received={"spans": 0, **receiver.received} if receiver else {},
-            refused=sum(receiver.refused.values()) if receiver else 0,
+            received={"spans": 0, **intake.received} if intake else {},
+            refused=intake.refused.total() if intake else 0,
+            postponed=intake.postponed.total() if intake else 0,
             threads=self._watcher.thread_count if self._watcher else 0,
             rate=active.rate if active else None,
+            samples=stacks.samples if stacks else 0,
+            p95_ns=intake.latency.quantile(0.95) if intake else None,
+            size_bytes=self._required_store.size_bytes(),
+            backlog_bytes=self._required_store.compactor.backlog_bytes(),
             max_lag_ns=stacks.lag_ns if stacks else 0,
             lost=sum(count for what, count, _ in stacks.lost if what == "segments of stacks")
             if stacks
@@ -248,9 +311,11 @@ class Recording:
             tick()
             if time.monotonic() >= next_space_check:
                 next_space_check = time.monotonic() + _SPACE_CHECK_S
-                reason = "disk full" if self._required_store.problem() else None
+                reason = "disk full" if self._required_store.problem() else self._enough()
             if self._interrupts:
                 reason = "interrupted"
+            elif self._frozen:
+                reason = "frozen"
             elif self._command is not None and not self._command.running:
                 reason = "command ended"
             elif self._options.pid is not None and not processes.exists(self._options.pid):
@@ -258,6 +323,19 @@ class Recording:
             elif duration_ns is not None and time.monotonic_ns() - self._began_ns >= duration_ns:
                 reason = "duration"
         return reason
+
+    def _enough(self) -> Reason | None:
+        return self._limits.reached() if self._limits is not None else None
+
+    def wait_for_command(self) -> int | None:
+        """Wait for a command that outlives the recording; returns its exit status."""
+        if self._command is None:
+            return None
+        while self._command.running:
+            time.sleep(_POLL_S)
+            if self._interrupts:
+                self._command.end(interrupted=True)
+        return self._command.exit_status
 
     def stop(self, reason: Reason = "interrupted") -> Summary:
         """End everything in order and finish the capture; must follow a `start` that succeeded.
@@ -273,9 +351,9 @@ class Recording:
             while not self._stacks.wait(_POLL_S):
                 if self._interrupts >= 2:
                     self._stacks.abandon()
-        if self._command is not None:
+        if self._command is not None and reason not in _COMMAND_GOES_ON:
             self._command.end(interrupted=reason == "interrupted")
-        elif reason == "duration" and self._receiver is not None and self._receiver.received:
+        elif reason in ("duration", "frozen", "trigger"):
             self._wait_for_exporters()
         if self._resources is not None:
             self._resources.stop()
@@ -298,6 +376,8 @@ class Recording:
         )
 
     def _wait_for_exporters(self) -> None:
+        if self._receiver is None or not self._receiver.intake.received:
+            return
         deadline = time.monotonic() + _EXPORT_DELAY_S
         while time.monotonic() < deadline and not self._interrupts:
             time.sleep(_POLL_S)
@@ -311,26 +391,14 @@ class Recording:
     def _describe(self, store: Store) -> None:
         """Write into the capture what was recorded, how, and what was lost."""
         info = store.info
+        if self._limits is not None and self._limits.happened:
+            info.note(f"Recording ended by its trigger: {self._limits.happened}.")
         if self._stacks is not None:
             self._describe_stacks(info, self._stacks)
         if self._resources is not None:
             _describe_resources(info, self._resources)
         if self._receiver is not None:
-            received, refused = self._receiver.received, self._receiver.refused
-            info.sources.append(
-                {
-                    "name": "otlp",
-                    "endpoint": self._receiver.endpoint,
-                    "received": dict(received),
-                    "refused": dict(refused),
-                }
-            )
-            for why, count in refused.items():
-                info.lose("OTLP requests", count, why)
-            if received["logs"]:
-                info.note("Log records came over OTLP; perfkit keeps no logs.")
-            if not self._receiver.is_loopback:
-                info.note(f"OTLP was received on {self._receiver.endpoint}, not only on loopback.")
+            self._receiver.describe(info)
         if self._instrumentation is not None:
             self._instrumentation.describe(info)
         elif self._command is not None and self._command.has_own_endpoint:

@@ -13,7 +13,6 @@ from pathlib import Path
 from perfkit.journal import Journal, Record
 
 _MAX_UNSYNCED_BYTES = 64 << 20
-_MAX_BACKLOG_BYTES = 2 << 30
 _SEGMENT_AGE_S = 30.0
 
 
@@ -37,11 +36,12 @@ class Spool:
         directory: Path,
         *,
         on_segment: Callable[[Path], None],
-        backlog_bytes: Callable[[], int] = lambda: 0,
+        overload: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`overload` says why nothing more should come for now, if so."""
         self._journal = Journal(directory)
         self._on_segment = on_segment
-        self._backlog_bytes = backlog_bytes
+        self._overload = overload
         self._changed = threading.Condition()
         self._appended = 0
         self._synced = 0
@@ -64,8 +64,8 @@ class Spool:
         """
         with self._changed:
             self._check()
-            if not urgent and self._overloaded():
-                raise Overloaded
+            if not urgent:
+                self._check_load()
             try:
                 self._journal.append(record)
             except OSError as error:
@@ -100,12 +100,14 @@ class Spool:
         if self._failure is not None:
             raise SpoolFailed(self._failure)
         if self._closing and self._synced == self._appended:
-            raise Overloaded
+            raise Overloaded("the recording has ended")
 
-    def _overloaded(self) -> bool:
-        return (
-            self._unsynced_bytes > _MAX_UNSYNCED_BYTES or self._backlog_bytes() > _MAX_BACKLOG_BYTES
-        )
+    def _check_load(self) -> None:
+        if self._unsynced_bytes > _MAX_UNSYNCED_BYTES:
+            raise Overloaded("the disk cannot follow")
+        reason = self._overload()
+        if reason is not None:
+            raise Overloaded(reason)
 
     def _fail(self, error: OSError) -> None:
         self._failure = self._failure or error

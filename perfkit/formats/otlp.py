@@ -21,7 +21,7 @@ from perfkit.formats.otlp_metrics import MetricRows
 from perfkit.formats.otlp_spans import Edge, SpanRows, decode_origin
 from perfkit.formats.spans import Origin
 
-_PROTOBUF = Edge(
+PROTOBUF = Edge(
     trace_id=ids.trace_id_from_bytes,
     span_id=ids.span_id_from_bytes,
     encoded=lambda attributes: attributes,
@@ -41,7 +41,7 @@ _JSON = Edge(
 
 def traces_from_protobuf(body: bytes) -> Batch:
     """Read an ExportTraceServiceRequest or TracesData."""
-    return _traces(_PROTOBUF, wire.parse_traces(body).resource_spans)
+    return _traces(PROTOBUF, wire.parse_traces(body).resource_spans)
 
 
 def traces_from_json(body: bytes) -> Batch:
@@ -51,7 +51,7 @@ def traces_from_json(body: bytes) -> Batch:
 
 def metrics_from_protobuf(body: bytes) -> Batch:
     """Read an ExportMetricsServiceRequest or MetricsData."""
-    return _metrics(_PROTOBUF, wire.parse_metrics(body).resource_metrics)
+    return _metrics(PROTOBUF, wire.parse_metrics(body).resource_metrics)
 
 
 def metrics_from_json(body: bytes) -> Batch:
@@ -86,6 +86,11 @@ def _origin(edge: Edge, resource: Any, scope: Any = b"") -> Origin:
         return decode_origin(edge, bytes(resource), bytes(scope))
     except DamagedAttribute as error:
         raise InputError("a resource has an attribute that cannot be decoded") from error
+
+
+def origin_of(resource: bytes, scope: bytes) -> Origin:
+    """Decode an encoded Resource and InstrumentationScope. Raises InputError."""
+    return _origin(PROTOBUF, resource, scope)
 
 
 def _traces(edge: Edge, groups: Any) -> Batch:

@@ -8,7 +8,7 @@ from typing import Any
 from perfkit.batch import Batch
 from perfkit.formats.attributes import DamagedAttribute
 from perfkit.formats.otlp_spans import Edge
-from perfkit.formats.spans import Origin
+from perfkit.formats.spans import MIN_TIME_NS, Origin
 
 METRIC_COLUMNS = (
     *("service", "instance", "name", "unit", "kind", "ts_ns", "value", "count", "attributes"),
@@ -55,6 +55,8 @@ class MetricRows:
                 continue
             if not 0 < ts_ns < 2**63:
                 self.batch.reject("metric point without a plausible time")
+            elif ts_ns < MIN_TIME_NS:
+                self.batch.reject("metric point whose time is not in nanoseconds since 1970")
             elif not math.isfinite(value) or (count is not None and not 0 <= count < 2**63):
                 self.batch.reject("metric point whose value is no finite number")
             else:

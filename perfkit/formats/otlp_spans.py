@@ -11,7 +11,10 @@ from typing import Any
 from perfkit import model, semconv
 from perfkit.batch import Batch
 from perfkit.formats.attributes import AttributeCache, DamagedAttribute, fragment
-from perfkit.formats.spans import MAX_TIME_NS, Origin, SpanBatch, origin, problem
+from perfkit.formats.spans import MAX_TIME_NS, MIN_TIME_NS, Origin, SpanBatch, origin, problem
+
+NOT_NANOSECONDS = "span whose start is not in nanoseconds since 1970"
+UNDECODABLE = "span with an attribute that cannot be decoded"
 
 _KIND_NAMES = model.KINDS
 KINDS: dict[object, str] = dict(enumerate(_KIND_NAMES))
@@ -49,8 +52,13 @@ def decode_origin(edge: Edge, raw_resource: bytes, raw_scope: bytes = b"") -> Or
 
 
 @lru_cache(maxsize=1024)
-def _sampled_count(trace_state: str) -> float:
-    return semconv.adjusted_count({}, trace_state)
+def _sampled_count(trace_state: str) -> float | None:
+    return semconv.sampled_count(trace_state)
+
+
+def trace_state_fragment(trace_state: str) -> str:
+    """Write a trace state as a member of the JSON of the other attributes."""
+    return fragment("w3c.tracestate", trace_state)
 
 
 class SpanRows:
@@ -79,12 +87,15 @@ class SpanRows:
             if refusal is not None:
                 reject(refusal)
                 continue
+            if start_ns < MIN_TIME_NS:
+                reject(NOT_NANOSECONDS)
+                continue
             try:
                 columns, attributes, message = self._describe(span, source.pid)
                 if span.events or span.links:
-                    self._add_events(span, trace, own_id)
+                    self.add_events(span, trace, own_id)
             except DamagedAttribute:
-                reject("span with an attribute that cannot be decoded")
+                reject(UNDECODABLE)
                 continue
             rows.resolved.append(columns)
             rows.spans.append(
@@ -127,9 +138,10 @@ class SpanRows:
         )
         trace_state = span.trace_state
         if trace_state:
-            rest["w3c.tracestate"] = fragment("w3c.tracestate", trace_state)
-            if "ot=" in trace_state:
-                columns = (*columns[:2], _sampled_count(trace_state), *columns[3:])
+            rest["w3c.tracestate"] = trace_state_fragment(trace_state)
+            count = _sampled_count(trace_state) if "ot=" in trace_state else None
+            if count is not None:
+                columns = (*columns[:2], count, *columns[3:])
         if leftover:
             rest.update(leftover)
         attributes = "{" + ",".join(rest.values()) + "}" if rest else None
@@ -144,7 +156,12 @@ class SpanRows:
             if count:
                 self._rows.batch.reject(f"{what} that the sender had dropped", count)
 
-    def _add_events(self, span: Any, trace: tuple[int, int], own_id: int | None) -> None:
+    def reject(self, reason: str, count: int) -> None:
+        """Count something that was refused."""
+        self._rows.batch.reject(reason, count)
+
+    def add_events(self, span: Any, trace: tuple[int, int], own_id: int | None) -> None:
+        """Take the events and links of a span. Raises DamagedAttribute, and then takes none."""
         edge = self._edge
         events, links = [], []
         for event in span.events or ():

@@ -34,26 +34,29 @@ _KEPT_ENCODED = frozenset(
 )
 
 
+_SPAN = ".opentelemetry.proto.trace.v1.Span"
+
+
 @cache
-def _class(full_name: str) -> type[Message]:
+def _class(full_name: str, *, spans_too: bool = False) -> type[Message]:
     pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     for module in (trace_pb2, metrics_pb2):
         file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
-            _keep_encoded(message)
+            _keep_encoded(message, _KEPT_ENCODED | {_SPAN} if spans_too else _KEPT_ENCODED)
         pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(full_name))
 
 
-def _keep_encoded(message: descriptor_pb2.DescriptorProto) -> None:
+def _keep_encoded(message: descriptor_pb2.DescriptorProto, kept: frozenset[str]) -> None:
     for field in message.field:
-        if field.type_name in _KEPT_ENCODED:
+        if field.type_name in kept:
             field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
             field.ClearField("type_name")
     for nested in message.nested_type:
-        _keep_encoded(nested)
+        _keep_encoded(nested, kept)
 
 
 def parse_traces(body: bytes) -> Any:
@@ -61,13 +64,23 @@ def parse_traces(body: bytes) -> Any:
     return _parse("opentelemetry.proto.trace.v1.TracesData", body)
 
 
+def split_traces(body: bytes) -> Any:
+    """Parse the same and leave each span encoded."""
+    return _parse("opentelemetry.proto.trace.v1.TracesData", body, spans_too=True)
+
+
+def parse_span(raw: bytes) -> Any:
+    """Parse one span."""
+    return _parse("opentelemetry.proto.trace.v1.Span", raw)
+
+
 def parse_metrics(body: bytes) -> Any:
     """Parse an ExportMetricsServiceRequest or MetricsData."""
     return _parse("opentelemetry.proto.metrics.v1.MetricsData", body)
 
 
-def _parse(full_name: str, body: bytes) -> Message:
-    message = _class(full_name)()
+def _parse(full_name: str, body: bytes, *, spans_too: bool = False) -> Message:
+    message = _class(full_name, spans_too=spans_too)()
     try:
         message.ParseFromString(body)
     except DecodeError as error:

@@ -14,6 +14,8 @@ from perfkit.semconv import Value
 MAX_DURATION_NS = 366 * 86_400 * 10**9
 """A span longer than a year is taken for damaged. Our own number."""
 MAX_TIME_NS = 2**63 - MAX_DURATION_NS
+MIN_TIME_NS = 10**17
+"""March 1973. What is smaller in a format of nanoseconds was meant as µs, ms or s."""
 
 SPAN_COLUMNS = (
     *("trace_hi", "trace_lo", "span_id", "parent_id"),

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
-from perfkit.formats import otlp
+from perfkit.formats import otlp, otlp_columns
 from perfkit.importers.base import Source
 
 NAME = "otlp-protobuf"
@@ -61,10 +61,14 @@ def read(source: Source, writer: CaptureWriter) -> None:
     signal = _signal(content)
     if signal == "logs":
         raise InputError("OTLP logs, which perfkit does not read; give it traces or metrics")
-    decode = otlp.metrics_from_protobuf if signal == "metrics" else otlp.traces_from_protobuf
     for start, end in _pieces(source, content):
         try:
-            writer.add(decode(content[start:end]))
+            if signal == "metrics":
+                writer.add(otlp.metrics_from_protobuf(content[start:end]))
+                continue
+            for spans, others in otlp_columns.read([content[start:end]]):
+                writer.append("spans", spans)
+                writer.add(others)
         except InputError as error:
             raise source.error(error.message, offset=start, hint=error.hint) from error
 

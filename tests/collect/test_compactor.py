@@ -31,7 +31,7 @@ def segment(path: Path, count: int = 3) -> Path:
 
 
 def test_segments_are_compacted_elsewhere(path: Path) -> None:
-    compactor = Compactor(path, "me", [])
+    compactor = Compactor(path, [])
     for count in (3, 4):
         compactor.submit(segment(path, count))
     compactor.close()
@@ -43,14 +43,14 @@ def test_segments_are_compacted_elsewhere(path: Path) -> None:
 
 
 def test_without_work_there_is_no_worker(path: Path) -> None:
-    compactor = Compactor(path, "me", [])
+    compactor = Compactor(path, [])
     compactor.close()
     assert compactor.rows == {}
-    Compactor(path, "me", []).abandon()
+    Compactor(path, []).abandon()
 
 
 def test_what_a_killed_worker_leaves_is_compacted_at_opening(path: Path) -> None:
-    compactor = Compactor(path, "me", [])
+    compactor = Compactor(path, [])
     compactor.submit(segment(path))
     compactor.abandon()
     assert compactor.errors or compactor.rows
@@ -58,7 +58,7 @@ def test_what_a_killed_worker_leaves_is_compacted_at_opening(path: Path) -> None
 
 
 def test_a_segment_that_is_gone_is_an_error_and_not_the_end(path: Path) -> None:
-    compactor = Compactor(path, "me", [])
+    compactor = Compactor(path, [])
     compactor.submit(path / JOURNAL_DIR / "otlp-000099.journal")
     compactor.submit(segment(path))
     compactor.close()

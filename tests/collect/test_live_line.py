@@ -11,10 +11,15 @@ def status(**changes: object) -> Status:
         "elapsed_ns": 12_345_678_901,
         "received": {},
         "refused": 0,
+        "postponed": 0,
         "threads": 3,
         "rate": None,
         "max_lag_ns": 0,
         "lost": 0,
+        "samples": 0,
+        "p95_ns": None,
+        "size_bytes": 0,
+        "backlog_bytes": 0,
     }
     return Status(**(plain | changes))  # type: ignore[arg-type]
 
@@ -31,10 +36,20 @@ def test_it_says_what_came_and_what_is_wrong() -> None:
             refused=2,
             max_lag_ns=1_500_000_000,
             lost=1,
-        )
+            postponed=4,
+            samples=5678,
+            p95_ns=420_000_000,
+            size_bytes=3 << 20,
+            backlog_bytes=200 << 20,
+        ),
+        987.4,
     )
-    assert "1,234 spans" in line
-    assert "2 KiB" in line
+    assert "1,234 spans (987/s)" in line
+    assert "5,678 samples" in line
+    assert "p95 420 ms" in line
+    assert "3 MiB" in line
+    assert "200 MiB to compact" in line
+    assert "4 requests postponed" in line
     assert "lag 1.5 s" in line
     assert "2 requests refused" in line
     assert "1 segments lost" in line

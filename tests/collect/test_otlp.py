@@ -10,12 +10,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -23,61 +23,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from perfkit.collect import otlp
+from perfkit.bodies import decode
+from perfkit.collect import intake, otlp_http
 from perfkit.collect.otlp import Receiver, parse_address
 from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
 from perfkit.errors import RecordError, UsageError
-from perfkit.journal import Kind, Record, read_segment
-
-PROTOBUF, JSON = "application/x-protobuf", "application/json"
-
-
-def traces() -> ExportTraceServiceRequest:
-    request = ExportTraceServiceRequest()
-    scope = request.resource_spans.add().scope_spans.add()
-    scope.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name="one")
-    scope.spans.add(trace_id=b"t" * 16, span_id=b"r" * 8, name="two")
-    return request
-
-
-def metrics() -> ExportMetricsServiceRequest:
-    request = ExportMetricsServiceRequest()
-    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="load")
-    metric.gauge.data_points.add(time_unix_nano=1, as_double=0.5)
-    return request
-
-
-class Bench:
-    """A receiver on a free port, and what it wrote."""
-
-    def __init__(self, directory: Path) -> None:
-        self.closed = False
-        self.segments: list[Path] = []
-        self.spool = Spool(directory, on_segment=self.segments.append)
-        self.receiver = Receiver(("127.0.0.1", 0), self.spool)
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.receiver.port, timeout=20)
-
-    def post(
-        self, path: str, body: bytes, media_type: str = PROTOBUF, **headers: str
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.connection.request("POST", path, body, {"Content-Type": media_type, **named})
-        response = self.connection.getresponse()
-        return response, response.read()
-
-    def raw(self, request: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.receiver.port), timeout=20) as client:
-            client.sendall(request)
-            client.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: client.recv(65536), b""))
-
-    def close(self) -> list[Record]:
-        if not self.closed:
-            self.closed = True
-            self.connection.close()
-            self.receiver.close()
-            self.spool.close()
-        return [record for path in self.segments for record in read_segment(path)]
+from perfkit.journal import Kind, Record
+from tests.collect.otlp_bench import JSON, PROTOBUF, START_NS, Bench, metrics, traces
 
 
 @pytest.fixture
@@ -105,7 +57,7 @@ def test_traces_and_metrics_in_both_encodings_are_journaled_as_they_came(bench: 
                 ExportTraceServiceResponse if "traces" in path else ExportMetricsServiceResponse
             )
             assert expected.FromString(answer) == expected()
-    received = dict(bench.receiver.received)
+    received = dict(bench.intake.received)
     assert received == {"requests": 4, "bytes": sum(len(s[1]) for s in sent)} | {
         "spans": 4,
         "metrics": 2,
@@ -123,6 +75,129 @@ def test_gzip_is_kept_as_it_came(bench: Bench) -> None:
 def test_an_empty_request_is_valid(bench: Bench) -> None:
     assert bench.post("/v1/traces", b"")[0].status == 200
     assert bench.post("/v1/traces", b"{}", JSON)[0].status == 200
+
+
+@pytest.mark.parametrize("media_type", [PROTOBUF, JSON])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"trace_id": b""}, "span without ids"),
+        ({"span_id": bytes(8)}, "span without ids"),
+        ({"end_time_unix_nano": START_NS - 1}, "span that ends before it starts"),
+        ({"start_time_unix_nano": 0}, "span without a plausible start time"),
+        (
+            {"start_time_unix_nano": START_NS // 1000, "end_time_unix_nano": START_NS // 1000 + 1},
+            "span whose start is not in nanoseconds since 1970",
+        ),
+        ({"end_time_unix_nano": 2 * START_NS}, "span longer than a year"),
+    ],
+)
+def test_spans_that_cannot_be_taken_are_a_partial_success(
+    bench: Bench, media_type: str, change: dict[str, Any], why: str
+) -> None:
+    request = traces()
+    for name, value in change.items():
+        setattr(request.resource_spans[0].scope_spans[0].spans[0], name, value)
+    status, answer = bench.export("/v1/traces", request, media_type)
+    assert status == 200
+    assert (answer.partial_success.rejected_spans, answer.partial_success.error_message) == (1, why)
+    assert bench.intake.received["spans"] == 1
+    # The compaction refuses the same, and counts it.
+    [record] = bench.close()
+    assert decode(record).rejected == {why: 1}
+
+
+def test_a_body_full_of_nothing_good_is_a_partial_success_too(bench: Bench) -> None:
+    request = traces()
+    for span in request.resource_spans[0].scope_spans[0].spans:
+        span.span_id = b""
+    status, answer = bench.export("/v1/traces", request)
+    assert (status, answer.partial_success.rejected_spans) == (200, 2)
+
+
+def test_text_that_is_not_utf8_costs_its_span(bench: Bench) -> None:
+    request = traces()
+    attribute = request.resource_spans[0].scope_spans[0].spans[1].attributes.add(key="evil")
+    attribute.value.string_value = "abcd"
+    body = request.SerializeToString().replace(b"abcd", b"\xff\xfe\xfd\xfc")
+    response, answer = bench.post("/v1/traces", body)
+    assert response.status == 200
+    partial = ExportTraceServiceResponse.FromString(answer).partial_success
+    assert partial.rejected_spans == 1
+    assert partial.error_message == "span with an attribute that cannot be decoded"
+
+
+@pytest.mark.parametrize("media_type", [PROTOBUF, JSON])
+def test_a_huge_attribute_is_kept(bench: Bench, media_type: str) -> None:
+    request = traces()
+    attribute = request.resource_spans[0].scope_spans[0].spans[0].attributes.add(key="long")
+    attribute.value.string_value = "x" * 1_000_000
+    status, answer = bench.export("/v1/traces", request, media_type)
+    assert (status, answer) == (200, ExportTraceServiceResponse())
+    [record] = bench.close()
+    assert len(decode(record).tables["spans"]["attributes"][0]) > 1_000_000
+
+
+@pytest.mark.parametrize("media_type", [PROTOBUF, JSON])
+def test_metric_points_that_cannot_be_taken_are_a_partial_success(
+    bench: Bench, media_type: str
+) -> None:
+    request = metrics()
+    points = request.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
+    points.add(time_unix_nano=5, as_double=1)
+    points.add(time_unix_nano=START_NS, as_double=float("inf"))
+    status, answer = bench.export("/v1/metrics", request, media_type)
+    assert status == 200
+    assert answer.partial_success.rejected_data_points == 2
+    assert "not in nanoseconds" in answer.partial_success.error_message
+    assert bench.intake.received["metrics"] == 1
+
+
+def test_the_latency_of_requests_is_watched(bench: Bench) -> None:
+    for media_type in (PROTOBUF, JSON):
+        bench.export("/v1/traces", traces(), media_type)
+    assert bench.intake.latency.quantile(0.5) == pytest.approx(1000, rel=0.02)
+    assert bench.intake.latency.recent_quantile(0.5, 2) is not None
+    assert bench.intake.latency.recent_quantile(0.5, 3) is None
+
+
+def test_only_the_right_token_is_taken(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, token="s3cret")
+    body = traces().SerializeToString()
+    for given in (
+        None,
+        "s3cret",
+        "Bearer wrong",
+        "Basic s3cret",
+        "Bearer s3cret2",
+        "Bearer sécret",
+    ):
+        headers = {} if given is None else {"Authorization": given.encode().decode("latin-1")}
+        response, answer = bench.post("/v1/traces", body, **headers)
+        assert response.status == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert Status.FromString(answer).code == 16
+        assert b"s3cret" not in answer
+    assert bench.post("/v1/traces", body, Authorization="Bearer s3cret")[0].status == 200
+    assert bench.intake.refused.total() == 6
+    assert "s3cret" not in str(bench.intake.refused)
+    assert len(bench.close()) == 1
+
+
+def test_a_stranger_cannot_make_us_read_a_body(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, token="s3cret")
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\n"
+    answer = bench.raw(f"{head}Content-Length: {1 << 20}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    bench.close()
+
+
+def test_gzip_of_many_members_is_refused(bench: Bench) -> None:
+    body = gzip.compress(b"") * 100_000
+    assert bench.post("/v1/traces", body, Content_Encoding="gzip")[0].status == 400
+    assert (
+        bench.post("/v1/traces", gzip.compress(b"") * 50, Content_Encoding="gzip")[0].status == 200
+    )
 
 
 def test_chunked_bodies_are_taken(bench: Bench) -> None:
@@ -187,7 +262,7 @@ def test_damaged_gzip_gets_400(bench: Bench, body: bytes) -> None:
 
 
 def test_a_gzip_bomb_gets_413(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp, "MAX_INFLATED_BYTES", 1 << 20)
+    monkeypatch.setattr(intake, "MAX_INFLATED_BYTES", 1 << 20)
     bomb = gzip.compress(bytes(20 << 20))
     response, answer = bench.post("/v1/traces", bomb, Content_Encoding="gzip")
     assert response.status == 413
@@ -234,7 +309,7 @@ def test_other_paths_and_methods_are_refused(bench: Bench) -> None:
 
 def test_logs_are_taken_and_dropped(bench: Bench) -> None:
     assert bench.post("/v1/logs", b"whatever")[0].status == 200
-    assert bench.receiver.received["logs"] == 1
+    assert bench.intake.received["logs"] == 1
     assert bench.close() == []
 
 
@@ -253,12 +328,13 @@ def test_a_disk_that_cannot_follow_gets_503_with_retry_after(
     assert response.status == 503
     assert int(response.headers["Retry-After"]) >= 1
     assert Status.FromString(answer).code == 14
-    assert sum(bench.receiver.refused.values()) == 1
+    assert bench.intake.postponed.total() == 1
+    assert not bench.intake.refused
     assert bench.post("/v1/traces", traces().SerializeToString())[0].status == 200
 
 
 def test_bodies_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp, "_MAX_IN_FLIGHT_BYTES", 10)
+    monkeypatch.setattr(intake, "_MAX_IN_FLIGHT_BYTES", 10)
     held, release = threading.Event(), threading.Event()
     real = bench.spool.put
 
@@ -268,7 +344,7 @@ def test_bodies_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPa
         real(record)
 
     monkeypatch.setattr(bench.spool, "put", put)
-    other = http.client.HTTPConnection("127.0.0.1", bench.receiver.port, timeout=20)
+    other = http.client.HTTPConnection("127.0.0.1", bench.port, timeout=20)
     other.request("POST", "/v1/traces", traces().SerializeToString(), {"Content-Type": PROTOBUF})
     assert held.wait(20)
     assert bench.post("/v1/traces", traces().SerializeToString())[0].status == 503
@@ -277,18 +353,20 @@ def test_bodies_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 
 def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp, "_MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(otlp_http, "_MAX_CONNECTIONS", 1)
     bench = Bench(tmp_path)
     assert bench.post("/v1/traces", b"")[0].status == 200
-    second = socket.create_connection(("127.0.0.1", bench.receiver.port), timeout=20)
+    second = socket.create_connection(("127.0.0.1", bench.port), timeout=20)
     with second, contextlib.suppress(ConnectionError):
-        assert second.recv(1) == b""
-    assert bench.receiver.refused["too many connections"] == 1
+        assert second.recv(1000).startswith(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
+        )
+    assert bench.intake.postponed["too many connections"] == 1
     bench.close()
 
 
 def test_a_port_in_use_is_named(bench: Bench) -> None:
-    port = bench.receiver.port
+    port = bench.port
     with pytest.raises(RecordError, match=f"port {port} .* in use") as caught:
         Receiver(("127.0.0.1", port), bench.spool)
     assert str(port) in (caught.value.hint or "")
@@ -300,7 +378,8 @@ def test_the_endpoint_is_one_that_exporters_on_this_machine_can_use(tmp_path: Pa
     spool = Spool(tmp_path, on_segment=lambda _: None)
     everywhere = Receiver(("0.0.0.0", 0), spool)
     try:
-        assert everywhere.endpoint == f"http://127.0.0.1:{everywhere.port}"
+        assert everywhere.http is not None
+        assert everywhere.endpoints == [f"http://127.0.0.1:{everywhere.http.port}"]
         assert not everywhere.is_loopback
     finally:
         everywhere.close()
@@ -337,15 +416,17 @@ def test_an_unmodified_sdk_exports_here(bench: Bench) -> None:
 
     provider = TracerProvider()
     for compression in (Compression.NoCompression, Compression.Gzip):
-        exporter = OTLPSpanExporter(f"{bench.receiver.endpoint}/v1/traces", compression=compression)
+        exporter = OTLPSpanExporter(
+            f"{bench.receiver.endpoints[0]}/v1/traces", compression=compression
+        )
         provider.add_span_processor(BatchSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
     for number in range(600):
         with tracer.start_as_current_span(f"span {number}"):
             pass
     provider.shutdown()
-    assert bench.receiver.received["spans"] == 1200
-    assert not bench.receiver.refused
+    assert bench.intake.received["spans"] == 1200
+    assert not bench.intake.refused
     names = [
         span.name
         for record in bench.close()

@@ -79,9 +79,11 @@ def test_a_started_program_with_known_phases(tmp_path: Path, path: Path) -> None
     too_long = sum(max(seen_until[tid] - end, 0) for tid, end in ended.items())
     assert too_long < 0.4 * sum(max(close - end, 0) for end in ended.values())
     stats = capture.table("metrics").collect()
-    assert {"process.cpu.utilization", "process.memory.usage", "system.cpu.utilization"} <= set(
-        stats["name"]
-    )
+    measured = set(stats["name"])
+    assert {"process.memory.usage", "system.cpu.utilization"} <= measured
+    # A share of time needs two looks, for which a very busy machine may leave no time.
+    looks = stats.filter(name="process.memory.usage")["ts_ns"].n_unique()
+    assert looks < 2 or "process.cpu.utilization" in measured
     assert f"pid {samples['pid'][0]}" in set(stats["instance"])
 
 

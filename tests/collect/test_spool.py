@@ -92,12 +92,12 @@ def test_a_closed_spool_refuses_and_leaves_no_empty_segment(tmp_path: Path) -> N
 
 
 def test_a_backlog_refuses_what_is_not_urgent(tmp_path: Path) -> None:
-    backlog = [3 << 30]
-    spool = Spool(tmp_path, on_segment=lambda _: None, backlog_bytes=lambda: backlog[0])
-    with pytest.raises(Overloaded):
+    reasons: list[str | None] = ["the compaction cannot follow"]
+    spool = Spool(tmp_path, on_segment=lambda _: None, overload=lambda: reasons[0])
+    with pytest.raises(Overloaded, match="the compaction cannot follow"):
         spool.put(record())
     spool.put(record(), urgent=True)
-    backlog[0] = 0
+    reasons[0] = None
     spool.put(record())
     spool.close()
 

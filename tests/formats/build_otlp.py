@@ -126,7 +126,7 @@ def _slow_span(span: Span, group: Any, part: Any) -> dict[str, Any] | None:
     limit = 366 * 86_400 * 10**9
     trace_hi, trace_lo = ids.trace_id_from_bytes(span.trace_id)
     span_id = ids.span_id_from_bytes(span.span_id)
-    if not (trace_hi or trace_lo) or span_id is None or not 0 < start_ns < 2**63 - limit:
+    if not (trace_hi or trace_lo) or span_id is None or not 10**17 <= start_ns < 2**63 - limit:
         return None
     if end_ns and not 0 <= end_ns - start_ns <= limit:
         return None

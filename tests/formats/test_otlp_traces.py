@@ -237,7 +237,7 @@ def test_the_caches_stay_within_their_bounds(monkeypatch: pytest.MonkeyPatch) ->
     batch = otlp.traces_from_protobuf(request.SerializeToString())
     expected = slow_spans(request)
     assert [row["db_statement"] for row in rows_of(batch)] == [e["db_statement"] for e in expected]
-    cache = otlp._PROTOBUF.attributes
+    cache = otlp.PROTOBUF.attributes
     assert len(cache) <= 8 + 1
     assert len(cache._resolved) <= 8
 

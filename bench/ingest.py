@@ -1,0 +1,270 @@
+"""Receiving OTLP: acknowledged and durable, and turned into Parquet; beside the plain ways."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from bench.generate import SPANS_PER_BODY, Bodies
+from bench.measure import Row, isolated
+
+BODIES = 1500
+CONNECTIONS = 8
+_HEADERS = {"Content-Type": "application/x-protobuf"}
+_MIB = 1 << 20
+
+
+def compact(directory: str) -> int:
+    """Compact a journal segment as the worker does; returns the spans."""
+    from perfkit.capture import CaptureWriter
+    from perfkit.compact import SegmentCompactor
+
+    path = Path(directory) / "fast.perfkit"
+    with CaptureWriter(path) as writer:
+        pass
+    return SegmentCompactor(path, writer.info).compact(_segment(path)).rows["spans"]
+
+
+def compact_one_by_one(directory: str) -> int:
+    """Do the same with protobuf's parser and Python loops over spans: the plain way."""
+    from perfkit import journal
+    from perfkit.bodies import decode
+    from perfkit.capture import CaptureWriter
+
+    path = Path(directory) / "plain.perfkit"
+    with CaptureWriter(path) as writer:
+        for record in journal.read_segment(_segment(path)):
+            writer.add(decode(record))
+    return writer.info.rows["spans"]
+
+
+def compact_naively(directory: str) -> int:
+    """Do the same with nothing but protobuf's parser and loops over spans and attributes."""
+    import polars as pl
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    from perfkit import journal
+
+    path = Path(directory) / "naive.perfkit"
+    rows = []
+    for record in journal.read_segment(_segment(path)):
+        request = ExportTraceServiceRequest.FromString(record.content())
+        for group in request.resource_spans:
+            for scope in group.scope_spans:
+                for span in scope.spans:
+                    attributes = {
+                        pair.key: getattr(pair.value, pair.value.WhichOneof("value"))
+                        for pair in span.attributes
+                    }
+                    rows.append(
+                        {
+                            "trace_id": span.trace_id,
+                            "span_id": span.span_id,
+                            "parent_id": span.parent_span_id,
+                            "name": span.name,
+                            "kind": span.kind,
+                            "start_ns": span.start_time_unix_nano,
+                            "duration_ns": span.end_time_unix_nano - span.start_time_unix_nano,
+                            "status": span.status.code,
+                            "route": attributes.pop("http.route", None),
+                            "method": attributes.pop("http.request.method", None),
+                            "statement": attributes.pop("db.query.text", None),
+                            "attributes": json.dumps(attributes),
+                        }
+                    )
+    pl.DataFrame(rows).write_parquet(path / "naive.parquet", compression_level=3)
+    return len(rows)
+
+
+def make_segment(directory: str) -> int:
+    """Write the journal segment that both compact: its cost is taken off."""
+    path = Path(directory) / "made.perfkit"
+    path.mkdir(parents=True)
+    return _segment(path).stat().st_size
+
+
+def _segment(path: Path) -> Path:
+    from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record
+
+    bodies = Bodies()
+    journal = Journal(path / JOURNAL_DIR)
+    for number in range(300):
+        journal.append(Record(Kind.TRACES_PROTOBUF, False, bodies.body(number)))
+    journal.close()
+    return journal.current
+
+
+def send(port: int, bodies: list[bytes]) -> float:
+    """Send bodies over several connections; returns the seconds until all are acknowledged."""
+    todo = iter(bodies)
+    lock = threading.Lock()
+
+    def work() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while True:
+            with lock:
+                body = next(todo, None)
+            if body is None:
+                return
+            connection.request("POST", "/v1/traces", body, _HEADERS)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200, response.status
+
+    threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
+def discard() -> None:
+    """Serve as the peer: read each body and answer 200, and do nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(f"http://127.0.0.1:{server.server_address[1]}", file=sys.stderr, flush=True)
+    server.serve_forever()
+
+
+class Server:
+    """A server in a process of its own, that says on standard error where it listens."""
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if found := re.search(r"http://[\d.]+:(\d+)", line):
+                self.port = int(found[1])
+                break
+
+    def cpu_s(self) -> float:
+        """CPU time of the process itself."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Memory of the process and of its children."""
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        children = " ".join((thread / "children").read_text() for thread in threads)
+        pages = 0
+        for pid in (str(self.process.pid), *children.split()):
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def end(self) -> None:
+        """Interrupt it and wait."""
+        self.process.send_signal(2)
+        self.process.communicate(timeout=300)
+
+
+def rows() -> list[Row]:
+    """Measure receiving and compacting."""
+    return [*_receiving(), *_compacting()]
+
+
+def _receiving() -> list[Row]:
+    generator = Bodies()
+    bodies = [generator.body(number) for number in range(BODIES)]
+    spans = BODIES * SPANS_PER_BODY
+    with tempfile.TemporaryDirectory() as folder:
+        capture = Path(folder) / "x.perfkit"
+        options = ("--otlp", "127.0.0.1:0", "--no-metrics", "-o", str(capture))
+        ours = Server(sys.executable, "-m", "perfkit.cli", "record", *options)
+        warm = send(ours.port, bodies[:50])
+        before = ours.cpu_s()
+        wall = send(ours.port, bodies)
+        cpu = ours.cpu_s() - before
+        memory = [ours.resident_bytes()]
+        for _ in range(3):
+            send(ours.port, bodies)
+            memory.append(ours.resident_bytes())
+        ours.end()
+        stored = sum(part.stat().st_size for part in (capture / "spans").iterdir())
+    peer = Server(sys.executable, "-c", "from bench.ingest import discard; discard()")
+    before = peer.cpu_s()
+    peer_wall = send(peer.port, bodies)
+    peer_cpu = peer.cpu_s() - before
+    peer.end()
+    assert warm > 0
+    total = spans * 4 + 50 * SPANS_PER_BODY
+    growth = memory[-1] / memory[1]
+    return [
+        Row(
+            f"OTLP/HTTP acknowledged and durable, bodies of 512, {CONNECTIONS} connections",
+            f"{spans / cpu / 1000:.0f} k spans/CPU s, {spans / wall / 1000:.0f} k/s beside sender",
+            "the same server that reads and discards "
+            f"{spans / peer_cpu / 1000:.0f} k/CPU s, {spans / peer_wall / 1000:.0f} k/s",
+            f"{peer_cpu / cpu:.2f}×",
+            "500 k/CPU s",
+            spans / cpu >= 500_000,
+        ),
+        Row(
+            f"memory while receiving {total / 1e6:.1f} M spans, compaction included",
+            ", ".join(f"{value / _MIB:.0f}" for value in memory) + " MiB",
+            "itself after half as many spans",
+            f"{growth:.2f}×",
+            "flat: ≤ 1.2×",
+            growth <= 1.2,
+        ),
+        Row(
+            "bytes per received span on disk (repetitive generated spans)",
+            f"{stored / total:.1f} B",
+            "the limit of the design",
+            f"{stored / total / 45:.2f}×",
+            "< 45 B",
+            stored / total < 45,
+        ),
+    ]
+
+
+def _compacting() -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        making = isolated(make_segment, folder)
+        fast, plain = isolated(compact, folder), isolated(compact_one_by_one, folder)
+        naive = isolated(compact_naively, folder)
+    assert fast.value == plain.value == naive.value
+    spans = fast.value
+    fast_cpu, plain_cpu = fast.cpu_s - making.cpu_s, plain.cpu_s - making.cpu_s
+    naive_cpu = naive.cpu_s - making.cpu_s
+    return [
+        Row(
+            "compaction of OTLP protobuf to Parquet, every attribute kept",
+            f"{spans / fast_cpu / 1000:.0f} k spans/CPU s",
+            f"protobuf's parser and Python loops {spans / naive_cpu / 1000:.0f} k/CPU s",
+            f"{naive_cpu / fast_cpu:.1f}× faster",
+            "150 k/CPU s and ≥ 3×",
+            spans / fast_cpu >= 150_000 and naive_cpu / fast_cpu >= 3,
+        ),
+        Row(
+            "the same one body after the other, for what is not plain",
+            f"{spans / plain_cpu / 1000:.0f} k spans/CPU s",
+            f"many at once {spans / fast_cpu / 1000:.0f} k/CPU s",
+            f"{fast_cpu / plain_cpu:.2f}×",
+            "no goal",
+            None,
+        ),
+    ]

@@ -1,0 +1,263 @@
+"""What every OTLP receiver does with a body, whichever way it came: check it, and make it durable.
+
+A body is checked, appended to the journal and acknowledged once it is on disk; its columns are made
+later, elsewhere. What the check refuses is what the compaction will refuse, so that the sender is
+told exactly how much of its request was not taken.
+
+https://opentelemetry.io/docs/specs/otlp/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from perfkit.batch import Batch
+from perfkit.collect.latency import Latency
+from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
+from perfkit.errors import InputError
+from perfkit.formats import otlp
+from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
+from perfkit.journal import Kind, Record, TooLarge
+
+# The body limit is that of the OpenTelemetry Collector. What a body may inflate to is ours: OTLP
+# shrinks about sixfold, a bomb a thousandfold.
+MAX_BODY_BYTES = 20 << 20
+MAX_INFLATED_BYTES = 128 << 20
+_MAX_IN_FLIGHT_BYTES = 256 << 20
+RETRY_AFTER_S = 1
+
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED = 3, 8, 14, 16
+"""Codes of google.rpc.Code, which are those of gRPC."""
+
+_REQUESTS = frozenset({2, 5})  # kinds server and consumer
+_ZEROS = b"\0"
+_WHOLE_ROWS = ("span ", "metric point ")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a path takes: the journal's kind and the decoder by media type, and the answer."""
+
+    name: str
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    decoders: Mapping[str, Callable[[bytes], Batch]] = field(default_factory=dict)
+    answer: type[Message] | None = None
+
+
+TRACES = Signal(
+    "spans",
+    MappingProxyType({PROTOBUF: Kind.TRACES_PROTOBUF, JSON: Kind.TRACES_JSON}),
+    MappingProxyType({PROTOBUF: otlp.traces_from_protobuf, JSON: otlp.traces_from_json}),
+    trace_service_pb2.ExportTraceServiceResponse,
+)
+METRICS = Signal(
+    "metrics",
+    MappingProxyType({PROTOBUF: Kind.METRICS_PROTOBUF, JSON: Kind.METRICS_JSON}),
+    MappingProxyType({PROTOBUF: otlp.metrics_from_protobuf, JSON: otlp.metrics_from_json}),
+    metrics_service_pb2.ExportMetricsServiceResponse,
+)
+# Logs are taken and dropped: many SDKs send them whether or not anybody wants them, and an error
+# would fill the log of the program that we watch.
+LOGS = Signal("logs")
+
+
+class Refused(Exception):
+    """A request that is answered with an error; `code` is of google.rpc.Code."""
+
+    def __init__(
+        self, status: HTTPStatus, code: int, message: str, *, close: bool = False, **headers: str
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.close = close
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class Taken(NamedTuple):
+    """How much of a request was taken."""
+
+    rows: int
+    rejected: int = 0
+    why: str = ""
+
+
+def try_again(message: str) -> Refused:
+    """Make the answer that a sender repeats its request after: nothing is lost."""
+    return Refused(
+        HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, message, Retry_After=str(RETRY_AFTER_S)
+    )
+
+
+def too_large(message: str, *, close: bool = False) -> Refused:
+    """Make the answer to a body that is over a limit."""
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return Refused(status, RESOURCE_EXHAUSTED, message, close=close)
+
+
+class Intake:
+    """Takes bodies from many threads into a spool, and counts them."""
+
+    def __init__(self, spool: Spool, token: str | None = None) -> None:
+        """With `token`, only requests that carry it are taken."""
+        self.received: Counter[str] = Counter()
+        """`requests`, `bytes`, `spans`, `metrics` and `logs` that were taken."""
+        self.refused: Counter[str] = Counter()
+        """Requests that were refused and are lost, by reason."""
+        self.postponed: Counter[str] = Counter()
+        """Requests whose sender was asked to come again later, by reason."""
+        self.latency = Latency()
+        self._spool = spool
+        self._bearer = f"Bearer {token}".encode() if token else None
+        self._lock = threading.Lock()
+        self._in_flight_bytes = 0
+        # Few at a time: each may inflate to the limit, and more threads only wait for the GIL.
+        self._checking = threading.BoundedSemaphore(4)
+
+    def authorise(self, authorization: str | None) -> None:
+        """Check the header of that name. Raises Refused."""
+        given = (authorization or "").strip().encode("utf-8", "replace")
+        if self._bearer is not None and not hmac.compare_digest(given, self._bearer):
+            raise Refused(
+                HTTPStatus.UNAUTHORIZED,
+                UNAUTHENTICATED,
+                "wrong or no bearer token",
+                WWW_Authenticate="Bearer",
+            )
+
+    def take(self, signal: Signal, media_type: str, body: bytes, *, gzipped: bool) -> Taken:
+        """Check a body and make it durable. Raises Refused."""
+        if signal is LOGS:
+            self._count("logs", len(body), 1)
+            return Taken(1)
+        record = Record(signal.kinds[media_type], gzipped, body)
+        with self._reserved(len(body)):
+            with self._checking:
+                taken = self._check(signal, media_type, record)
+            try:
+                self._spool.put(record)
+            except Overloaded as overload:
+                raise try_again(str(overload) or "the disk cannot follow") from None
+            except SpoolFailed as error:
+                raise try_again(f"cannot write the capture: {error}") from error
+        self._count(signal.name, len(body), taken.rows)
+        return taken
+
+    def refuse(self, refusal: Refused) -> None:
+        """Count a request that was refused."""
+        counter = self.postponed if refusal.code == UNAVAILABLE else self.refused
+        self.count(counter, f"{refusal.status.value} {refusal.status.phrase}: {refusal!s:.100}")
+
+    def count(self, counter: Counter[str], reason: str) -> None:
+        """Count one in `received`, `refused` or `postponed`."""
+        with self._lock:
+            counter[reason] += 1
+
+    def _count(self, name: str, size_bytes: int, rows: int) -> None:
+        with self._lock:
+            self.received["requests"] += 1
+            self.received["bytes"] += size_bytes
+            self.received[name] += rows
+
+    @contextlib.contextmanager
+    def _reserved(self, size_bytes: int) -> Iterator[None]:
+        """Bound the memory that waiting bodies take together."""
+        with self._lock:
+            if self._in_flight_bytes + size_bytes > _MAX_IN_FLIGHT_BYTES and self._in_flight_bytes:
+                raise try_again("too much at once")
+            self._in_flight_bytes += size_bytes
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight_bytes -= size_bytes
+
+    def _check(self, signal: Signal, media_type: str, record: Record) -> Taken:
+        try:
+            body = record.content(MAX_INFLATED_BYTES)
+            if signal is TRACES and media_type == PROTOBUF:
+                durations = _request_durations(body)
+                if durations is not None:
+                    self.latency.add(durations.requests)
+                    return Taken(durations.spans)
+            batch = signal.decoders[media_type](body)
+        except TooLarge as error:
+            raise too_large(str(error)) from error
+        except InputError as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, INVALID_ARGUMENT, error.message) from error
+        if signal is TRACES:
+            self.latency.add(_durations_of(batch))
+        # Other things that are rejected, such as an event without a time, cost no whole row.
+        refused = {why: n for why, n in batch.rejected.items() if why.startswith(_WHOLE_ROWS)}
+        return Taken(batch.rows(signal.name), sum(refused.values()), "; ".join(sorted(refused)))
+
+
+class _Durations(NamedTuple):
+    spans: int
+    requests: list[int]
+
+
+def _request_durations(body: bytes) -> _Durations | None:
+    """Count spans and collect the durations of requests, if no span can be refused; else null.
+
+    Protobuf's own parser checks all text; here is checked what `formats.spans.problem` would. A
+    body with anything doubtful is decoded whole instead, which costs ten times as much.
+    """
+    request = trace_service_pb2.ExportTraceServiceRequest()
+    try:
+        request.ParseFromString(body)
+    except DecodeError:
+        return None
+    if body and not request.resource_spans:
+        return None
+    count = 0
+    durations: list[int] = []
+    for group in request.resource_spans:
+        for part in group.scope_spans:
+            count += len(part.spans)
+            for span in part.spans:
+                start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
+                if (
+                    not MIN_TIME_NS <= start_ns <= end_ns <= start_ns + MAX_DURATION_NS
+                    or end_ns > MAX_TIME_NS
+                    or not span.span_id.strip(_ZEROS)
+                    or not span.trace_id.strip(_ZEROS)
+                ):
+                    return None
+                if span.kind in _REQUESTS:
+                    durations.append(end_ns - start_ns)
+    return _Durations(count, durations)
+
+
+def _durations_of(batch: Batch) -> list[int]:
+    spans = batch.tables.get("spans", {})
+    return [
+        duration
+        for kind, duration in zip(spans.get("kind", ()), spans.get("duration_ns", ()), strict=True)
+        if kind in ("server", "consumer") and duration is not None
+    ]
+
+
+def answer(signal: Signal, taken: Taken) -> Any:
+    """Make the Export…ServiceResponse; empty when everything was taken."""
+    assert signal.answer is not None
+    response: Any = signal.answer()
+    if taken.rejected:
+        partial = response.partial_success
+        name = "rejected_spans" if signal is TRACES else "rejected_data_points"
+        setattr(partial, name, taken.rejected)
+        partial.error_message = taken.why
+    return response

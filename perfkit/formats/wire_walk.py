@@ -1,0 +1,180 @@
+"""Protobuf's wire format, walked by NumPy: the fields of many messages at once, in lock step.
+
+In step n the n-th field of every message is read, so the number of steps is that of the fields of
+the longest message, and each step is a few operations on arrays.
+https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+Bools = NDArray[np.bool_]
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+_IS_SIZED = np.isin(np.arange(8), (VARINT, LENGTH))
+_IS_KNOWN = np.isin(np.arange(8), (VARINT, LENGTH, FIXED64, FIXED32))
+_FIXED_BYTES = np.array([0, 8, 0, 0, 0, 4, 0, 0])
+_PADDING = bytes(16)
+_MAX_STEPS = 1024
+_LONG = 1024
+# Random, so that nobody can send what collides.
+_SEED = int.from_bytes(os.urandom(8), "little")
+_FACTORS = np.frombuffer(os.urandom(8 * 64), dtype=np.uint64) | np.uint64(1)
+
+
+class NotPlain(ValueError):
+    """Something that this walk leaves to protobuf's own parser: damaged, or merely unusual."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The n-th fields of some messages: arrays of equal length."""
+
+    message: Ints
+    """Which message."""
+    number: Ints
+    wire: Ints
+    start: Ints
+    """Where the value begins, after its length if it has one."""
+    length: Ints
+    """Of the value in bytes; of a varint its value."""
+
+
+class Buffer:
+    """Bytes to walk over."""
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        """Join messages; `starts` and `ends` say where each lies."""
+        self.raw = b"".join(parts) + _PADDING
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        self.ends: Ints = np.cumsum(lengths)
+        self.starts: Ints = self.ends - lengths
+        self._bytes = np.frombuffer(self.raw, np.uint8)
+        count = len(self.raw) - 7
+        self._words = np.ndarray((count,), "<u8", self.raw, strides=(1,))
+        self._big = np.ndarray((count,), ">i8", self.raw, strides=(1,))
+
+    def fixed64(self, at: Ints) -> Hashes:
+        """Return little-endian words, as protobuf writes fixed64."""
+        return self._words[at]
+
+    def big_endian(self, at: Ints) -> Ints:
+        """Return signed big-endian words, as ids are written."""
+        return self._big[at].astype(np.int64)
+
+    def slices(self, at: Ints, length: Ints) -> Iterator[bytes]:
+        """Yield parts as bytes."""
+        raw = self.raw
+        for begin, size in zip(at.tolist(), length.tolist(), strict=True):
+            yield raw[begin : begin + size]
+
+    def walk(self, starts: Ints, ends: Ints) -> Iterator[Fields]:
+        """Yield the first fields of all messages, then the second ones, and so on.
+
+        Raises NotPlain for groups, for a value that does not fit into its message, for varints of
+        more than four bytes, and for messages of very many fields.
+        """
+        message = np.flatnonzero(starts < ends)
+        at, end = starts[message], ends[message]
+        for _ in range(_MAX_STEPS):
+            if not message.size:
+                return
+            tag, at, whole = self._varints(at)
+            wire = tag & 7
+            # Read where a length or a varint would be, and used only where there is one.
+            number, after, whole_value = self._varints(at)
+            sized = _IS_SIZED[wire]
+            value = np.where(sized, after, at)
+            length = np.where(sized, number, _FIXED_BYTES[wire])
+            following = np.where(wire == VARINT, after, value + length)
+            if (following > end).any() or not (whole & (whole_value | ~sized)).all():
+                raise NotPlain
+            if not (_IS_KNOWN[wire] & (tag >= 8)).all():
+                raise NotPlain
+            yield Fields(message, tag >> 3, wire, value, length)
+            goes_on = following < end
+            if goes_on.all():
+                at = following
+            else:
+                message, at, end = message[goes_on], following[goes_on], end[goes_on]
+        raise NotPlain
+
+    def _varints(self, at: Ints) -> tuple[Ints, Ints, Bools]:
+        """Read varints of up to four bytes; return them, where they end, and whether they do."""
+        first = self._bytes[at]
+        value = first.astype(np.int64)
+        after = at + 1
+        longer = np.flatnonzero(first >= 0x80)
+        if longer.size:
+            value[longer] &= 0x7F
+            for shift in (7, 14, 21):
+                byte = self._bytes[after[longer]].astype(np.int64)
+                value[longer] |= (byte & 0x7F) << shift
+                after[longer] += 1
+                longer = longer[byte >= 0x80]
+                if not longer.size:
+                    break
+        whole = np.ones(len(at), dtype=np.bool_)
+        whole[longer] = False
+        return value, after, whole
+
+    def hashes(self, at: Ints, length: Ints) -> Hashes:
+        """Return a hash of 64 bits of each part."""
+        order = np.argsort(np.minimum(length, _LONG + 1).astype(np.uint16), kind="stable")
+        at, length = at[order], length[order]
+        hashed = length.astype(np.uint64) * _FACTORS[0] ^ np.uint64(_SEED)
+        short = int(np.searchsorted(length, _LONG, side="right"))
+        longest = int(length[short - 1]) if short else 0
+        for offset in range(0, longest, 8):
+            begin = int(np.searchsorted(length[:short], offset, side="right"))
+            words = self._words[at[begin:short] + offset]
+            partial = int(np.searchsorted(length[begin:short], offset + 8, side="left"))
+            bits = ((length[begin : begin + partial] - offset) * 8).astype(np.uint64)
+            words[:partial] &= (np.uint64(1) << bits) - np.uint64(1)
+            words ^= hashed[begin:short]
+            words *= _FACTORS[(offset >> 3) % len(_FACTORS)]
+            words ^= words >> np.uint64(29)
+            hashed[begin:short] = words
+        for place, part in enumerate(self.slices(at[short:], length[short:]), short):
+            hashed[place] ^= np.uint64(hash(part) & (2**64 - 1))
+        result: Hashes = np.empty_like(hashed)
+        result[order] = hashed * _FACTORS[-1]
+        return result
+
+
+def distinct(hashes: Hashes) -> tuple[Ints, Ints]:
+    """Number equal values: return for each its number, and for each number one that has it.
+
+    A hash table without a loop: all values are written to their places at once, and those that do
+    not find themselves there (the place was taken by another) try again elsewhere.
+    """
+    count = len(hashes)
+    representative = np.arange(count)
+    waiting = np.arange(count)
+    bits = max(count - 1, 1).bit_length() + 2
+    table = np.empty(1 << bits, dtype=np.int64)
+    shift = np.uint64(64 - bits)
+    for factor in np.resize(_FACTORS, 1000):
+        own = hashes[waiting]
+        place = (own * factor) >> shift
+        table[place] = waiting
+        winner = table[place]
+        found = hashes[winner] == own
+        representative[waiting[found]] = winner[found]
+        waiting = waiting[~found]
+        if not waiting.size:
+            break
+    else:
+        raise NotPlain
+    firsts = np.flatnonzero(representative == np.arange(count))
+    number = np.empty(count, dtype=np.int64)
+    number[firsts] = np.arange(len(firsts))
+    return number[representative], firsts

@@ -1,0 +1,42 @@
+"""Percentiles so far, against the exact ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.collect import latency
+from perfkit.collect.latency import Latency
+
+
+@given(
+    st.lists(st.integers(0, 2**62), min_size=1, max_size=200),
+    st.sampled_from([0.01, 0.5, 0.95, 0.99, 1.0]),
+)
+def test_a_percentile_is_within_its_bucket(durations: list[int], share: float) -> None:
+    watched = Latency()
+    for duration in durations:
+        watched.add([duration])
+    exact = sorted(durations)[max(math.ceil(share * len(durations) - 1e-9) - 1, 0)]
+    got = watched.quantile(share)
+    assert got is not None
+    assert abs(got - exact) <= exact / 60
+    assert watched.recent_quantile(share, len(durations)) == got
+    assert watched.recent_quantile(share, len(durations) + 1) is None
+
+
+def test_what_is_old_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(latency.time, "monotonic", lambda: now)
+    watched = Latency()
+    assert watched.quantile(0.5) is None
+    watched.add([100])
+    now += latency.WINDOW_S / 2
+    watched.add([30_000])
+    assert watched.recent_quantile(0.1, 2) == pytest.approx(100, rel=0.02)
+    now += latency.WINDOW_S / 2
+    assert watched.recent_quantile(0.1, 1) == pytest.approx(30_000, rel=0.02)
+    assert watched.quantile(0.1) == pytest.approx(100, rel=0.02)

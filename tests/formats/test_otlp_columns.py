@@ -1,0 +1,184 @@
+"""The fast reading of many bodies, against the reading of one span after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from perfkit import model
+from perfkit.capture import conform
+from perfkit.errors import InputError
+from perfkit.formats import otlp, otlp_columns, wire_walk
+from perfkit.formats.wire_walk import Buffer, NotPlain, distinct
+from tests.formats.build_otlp import requests as requests_of
+
+START_NS = 1_700_000_000_000_000_000
+OTHERS = ("span_events", "span_links")
+
+
+def slowly(bodies: list[bytes]) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, int]]:
+    rows: list[dict[str, Any]] = []
+    others: dict[str, list[Any]] = {name: [] for name in OTHERS}
+    rejected: dict[str, int] = {}
+    for body in bodies:
+        batch = otlp.traces_from_protobuf(body)
+        rows += conform(model.SPANS, batch.tables.get("spans", {})).to_dicts()
+        for name in OTHERS:
+            others[name] += conform(model.BY_NAME[name], batch.tables.get(name, {})).to_dicts()
+        for reason, count in batch.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    return rows, others, rejected
+
+
+def fast(bodies: list[bytes]) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, int]]:
+    spans = otlp_columns.traces(bodies)
+    assert spans.frame.schema == model.SPANS.schema
+    others = {
+        name: conform(model.BY_NAME[name], spans.others.tables.get(name, {})).to_dicts()
+        for name in OTHERS
+    }
+    return spans.frame.to_dicts(), others, spans.others.rejected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(requests_of(), min_size=1, max_size=3))
+def test_many_bodies_are_read_as_one_by_one(requests: list[ExportTraceServiceRequest]) -> None:
+    bodies = [request.SerializeToString() for request in requests]
+    assert fast(bodies) == slowly(bodies)
+
+
+def request_of(*spans: dict[str, Any]) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    for number, fields in enumerate(spans, 1):
+        plain = {
+            "trace_id": b"t" * 16,
+            "span_id": number.to_bytes(8, "big"),
+            "start_time_unix_nano": START_NS,
+            "end_time_unix_nano": START_NS + 5,
+        }
+        scope.spans.add(**(plain | fields))
+    return request
+
+
+def attribute(key: str, value: str) -> dict[str, Any]:
+    return {"key": key, "value": {"string_value": value}}
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [],
+        [{}],
+        [{"name": "x" * 3000, "attributes": [attribute("k", "v" * 2_000_000)]}],
+        [{"attributes": [attribute(f"k{n}", "v") for n in range(200)]}],
+        [{"attributes": [attribute("k", "1"), attribute("l", "2"), attribute("k", "3")]}, {}],
+        [{"attributes": [attribute("w3c.tracestate", "mine")], "trace_state": "a=b"}],
+        [{"attributes": [attribute("SampleRate", "5")], "trace_state": "ot=rv:1"}],
+        [{"attributes": [attribute("SampleRate", "5")], "trace_state": "ot=th:8"}],
+        [{"status": {"message": "ignored"}}, {"status": {"code": 2, "message": "why"}}],
+        [{"dropped_attributes_count": 3, "dropped_links_count": 2**31}, {}],
+        [{"attributes": [attribute("db.statement", f"SELECT {n}" + " " * 9000)]} for n in (1, 2)],
+        [{"kind": kind, "attributes": [attribute("http.route", "/a")]} for kind in (1, 2, 2, 3)],
+        [{"attributes": [attribute("http.route", "/a"), attribute("http.route", "/b")]}, {}],
+        [{"attributes": [attribute("http.route", "/b"), attribute("http.route", "/a")]}, {}],
+        [{"events": [{"name": "e", "time_unix_nano": START_NS}], "links": [{}]}, {"span_id": b""}],
+        [{"span_id": b"", "events": [{"name": "e", "time_unix_nano": START_NS}]}],
+        [{"end_time_unix_nano": 0}, {"start_time_unix_nano": 5}, {"flags": 257}],
+    ],
+)  # fmt: skip
+def test_particular_spans(spans: list[dict[str, Any]]) -> None:
+    bodies = [request_of(*spans).SerializeToString()]
+    got = list(otlp_columns.read(bodies))
+    rows = [row for frame, _ in got for row in frame.to_dicts()]
+    for _, batch in got:
+        rows += conform(model.SPANS, batch.tables.get("spans", {})).to_dicts()
+    expected, _, rejected = slowly(bodies)
+    assert rows == expected
+    assert [batch.rejected for _, batch in got if batch.rejected] == [rejected] * bool(rejected)
+
+
+def replaced(old: bytes, new: bytes) -> bytes:
+    body = request_of(
+        {"name": "abcd", "trace_state": "efgh", "status": {"code": 2, "message": "ijkl"}},
+        {"attributes": [attribute("key", "mnop")], "events": [{"name": "qrst"}]},
+    ).SerializeToString()
+    assert old in body
+    return body.replace(old, new)
+
+
+@pytest.mark.parametrize("text", [b"abcd", b"efgh", b"ijkl", b"mnop", b"qrst"])
+def test_what_is_not_utf8_is_refused_as_protobuf_refuses_it(text: bytes) -> None:
+    body = replaced(text, b"\xff\xfe\xfd\xfc")
+    if text == b"mnop":
+        assert fast([body]) == slowly([body])
+        return
+    with pytest.raises(NotPlain):
+        otlp_columns.traces([body])
+    with pytest.raises(InputError):
+        list(otlp_columns.read([body]))
+
+
+def test_a_bad_body_does_not_spoil_the_others() -> None:
+    good = request_of({}, {}).SerializeToString()
+    odd = request_of({"trace_id": b"short"}).SerializeToString()
+    got = list(otlp_columns.read([good, odd, good]))
+    total = sum(frame.height + batch.rows("spans") for frame, batch in got)
+    assert total == 5
+    with pytest.raises(InputError):
+        list(otlp_columns.read([good, b"\xff\xff"]))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=400), st.integers(0, 60), st.binary(max_size=3))
+def test_damaged_bytes_are_read_as_protobuf_reads_them_or_left_to_it(
+    noise: bytes, at: int, patch: bytes
+) -> None:
+    whole = request_of({"attributes": [attribute("k", "v")]}, {"name": "n"}).SerializeToString()
+    for body in (noise, whole[:at] + patch + whole[at + len(patch) :]):
+        try:
+            got = fast([body])
+        except NotPlain:
+            continue
+        assert got == slowly([body])
+
+
+def test_real_bodies(shared_data: Path) -> None:
+    paths = sorted((shared_data / "contextforge" / "otlp").glob("*.pb"))
+    bodies = [path.read_bytes() for path in paths]
+    assert fast(bodies) == slowly(bodies)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=300))
+@example([])
+def test_equal_values_get_equal_numbers(values: list[int]) -> None:
+    numbers, firsts = distinct(np.array(values, dtype=np.uint64))
+    assert [values[firsts[number]] for number in numbers] == values
+    assert len(set(values)) == len(firsts)
+
+
+@given(st.lists(st.binary(max_size=40) | st.binary(min_size=1020, max_size=1030), max_size=40))
+def test_equal_parts_have_equal_hashes(parts: list[bytes]) -> None:
+    buffer = Buffer(parts)
+    hashes = buffer.hashes(buffer.starts, buffer.ends - buffer.starts)
+    numbers, _ = distinct(hashes)
+    for one, number in zip(parts, numbers, strict=True):
+        for other, same in zip(parts, numbers, strict=True):
+            assert (one == other) == (number == same)
+
+
+def test_messages_of_very_many_fields_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire_walk, "_MAX_STEPS", 10)
+    body = request_of({"attributes": [attribute("k", "v")] * 20}).SerializeToString()
+    with pytest.raises(NotPlain):
+        otlp_columns.traces([body])
+    [(frame, batch)] = otlp_columns.read([body])
+    assert (frame.height, batch.rows("spans")) == (0, 1)
+    assert isinstance(frame, pl.DataFrame)
