@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given
 
+from perfkit.analysis.edits import scaled
 from perfkit.analysis.session import Tables
 from perfkit.analysis.what_if import replay
 from tests.analysis.build import S, analyse, by_id, traces
@@ -93,11 +94,8 @@ def test_drag_is_what_the_what_if_replay_saves(spans: list[S]) -> None:
     for row, size in enumerate(tree["subtree"].to_list()):
         if entry[row] is None or not takes_part(tables, tree.row(row, named=True)):
             continue
-        factors = np.ones(tree.height)
-        for below in range(row, row + size):
-            if entry[below] == entry[row]:
-                factors[below] = 0.0
-        replayed = replay(tables, factors)
+        within = [below for below in range(row, row + size) if entry[below] == entry[row]]
+        replayed = replay(tables, scaled(np.array(within), 0.0))
         changed = replayed.filter(replayed["entry_row"] == entry[row])
         assert changed["before_ns"][0] - changed["after_ns"][0] == drag[row]
 
