@@ -196,6 +196,9 @@ class Instrumentation:
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_LOGS_EXPORTER": "none",
+            # Nobody reads exemplars; and a thread waits for ever for their lock, which it holds,
+            # when the garbage collector returns a leaked connection while a pool is counted.
+            "OTEL_METRICS_EXEMPLAR_FILTER": "always_off",
             "OTEL_SDK_DISABLED": "false",
             _DISABLED_VARIABLE: ",".join(dict.fromkeys(disabled)),
             "PERFKIT_INSTRUMENT_PROCESSOR": str(_PROCESSOR),

@@ -107,6 +107,7 @@ def test_the_environment_points_at_the_receiver(monkeypatch: pytest.MonkeyPatch)
     made.close()
     assert env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == "http://127.0.0.1:5/v1/traces"
     assert env["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"] == "http://127.0.0.1:5/v1/metrics"
+    assert env["OTEL_METRICS_EXEMPLAR_FILTER"] == "always_off"
     assert "secret" not in env["OTEL_EXPORTER_OTLP_TRACES_HEADERS"]
     assert env["OTEL_BSP_SCHEDULE_DELAY"] == "77"
     assert env["PYTHONPATH"].split(os.pathsep) == [str(SITE), "/a", "/b"]
