@@ -98,7 +98,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represented(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = None if value[:1].isalpha() else "'"
+    style = '"' if not value.isprintable() else None if value[:1].isalpha() else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -118,7 +118,7 @@ def text(entries: Mapping[str, Entry]) -> str:
             allow_unicode=True,
             width=100,
         )
-        parts.append("".join(f"  {line}\n" for line in body.splitlines()))
+        parts.append("".join(f"  {line}\n" for line in body.rstrip("\n").split("\n")))
     return "".join(parts)
 
 
