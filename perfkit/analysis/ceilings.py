@@ -124,7 +124,7 @@ def _more_than(most: int, requests: int, chance: float) -> float:
         + one * math.log(chance) + (requests - one) * math.log1p(-chance)
         for one in range(most + 1)
     ]  # fmt: skip
-    return 1.0 - sum(map(math.exp, logs))
+    return max(0.0, 1.0 - sum(map(math.exp, logs)))  # rounding may pass zero
 
 
 def _stretches(flags: Bools) -> tuple[Ints, Ints]:
