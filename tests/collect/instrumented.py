@@ -125,7 +125,12 @@ def code_of_red():
 def red(request, name):
     return HttpResponse(str(code_of_red()))
 
-urlpatterns = [path("red/<str:name>", red)]
+def hold(request):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(4)")
+    return HttpResponse("held")
+
+urlpatterns = [path("red/<str:name>", red), path("hold", hold)]
 """
 
 

@@ -178,9 +178,13 @@ def test_django_on_postgresql(tmp_path: Path, postgresql: int) -> None:
     port = free_port()
     command = (PYTHON, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
     with recorded(tmp_path, port, *command) as capture:
-        get_all(port, [f"/red/{n}" for n in range(20)])
+        # Django connects anew for each request: one is to last while connections are looked at.
+        get_all(port, [*(f"/red/{n}" for n in range(20)), "/hold"])
     spans = served(capture)
-    assert dict(spans.group_by("endpoint").len().iter_rows()) == {"GET red/<str:name>": 20}
+    assert dict(spans.group_by("endpoint").len().iter_rows()) == {
+        "GET red/<str:name>": 20,
+        "GET hold": 1,
+    }
     tables = Capture.open(capture)
     queries = tables.table("spans").filter(pl.col("db_statement").is_not_null()).collect()
     assert queries["db_statement"].str.contains("generate_series").sum() == 20
