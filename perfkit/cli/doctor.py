@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,14 @@ def command(pid: int | None, otlp: str, as_json: bool) -> None:
     Exit status 1 when a recording cannot work.
     """
     from perfkit.collect import checks
-    from perfkit.collect.otlp import parse_address
+    from perfkit.collect.otlp import DEFAULT_HOST, GRPC_PORT, parse_address
 
     done = checks.machine_checks()
     if pid is not None:
         done += checks.process_checks(pid)
     done.append(checks.endpoint_check(*parse_address(otlp)))
+    if find_spec("grpc"):
+        done.append(checks.endpoint_check(DEFAULT_HOST, GRPC_PORT, "otlp-grpc"))
     done.append(checks.disk_check(Path.cwd()))
     if as_json:
         click.echo(json.dumps([asdict(check) for check in done], indent=1))

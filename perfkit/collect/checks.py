@@ -179,8 +179,8 @@ def _python_check(pid: int) -> Check:
     return Check("python", "ok", f"{pid}: Python {version}")
 
 
-def endpoint_check(host: str, port: int) -> Check:
-    """Check whether the OTLP receiver could listen there."""
+def endpoint_check(host: str, port: int, name: str = "otlp") -> Check:
+    """Check whether the OTLP receiver could listen there; `name` is that of the option."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -188,9 +188,9 @@ def endpoint_check(host: str, port: int) -> Check:
             probe.bind((host, port))
     except OSError as error:
         reason = error.strerror or str(error)
-        fix = f"see who uses it: ss -ltnp 'sport = :{port}'; or choose another: --otlp {host}:0"
-        return Check("otlp", "warning", f"cannot listen on {host}:{port}: {reason}", fix)
-    return Check("otlp", "ok", f"{host}:{port} is free")
+        fix = f"see who uses it: ss -ltnp 'sport = :{port}'; or choose another: --{name} {host}:0"
+        return Check(name, "warning", f"cannot listen on {host}:{port}: {reason}", fix)
+    return Check(name, "ok", f"{host}:{port} is free")
 
 
 def disk_check(directory: Path) -> Check:

@@ -286,5 +286,7 @@ def test_checks_of_the_machine(tmp_path: Path) -> None:
     assert checks.disk_check(tmp_path).state in ("ok", "warning")
     assert checks.disk_check(tmp_path / "absent").state == "failed"
     assert checks.endpoint_check("127.0.0.1", 0).state == "ok"
-    assert checks.endpoint_check("192.0.2.1", 0).state == "warning"
+    grpc = checks.endpoint_check("192.0.2.1", 0, "otlp-grpc")
+    assert (grpc.name, grpc.state) == ("otlp-grpc", "warning")
+    assert "--otlp-grpc 192.0.2.1:0" in (grpc.fix or "")
     assert checks.pressure_check().name == "pressure"

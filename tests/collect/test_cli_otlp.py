@@ -69,6 +69,31 @@ def test_spans_and_metrics_come_with_a_token_that_is_never_shown(
         assert any("with a token" in note for note in capture.info.notes)
 
 
+_KNOWS_NOTHING = """
+from opentelemetry import trace
+
+tracer = trace.get_tracer("test")
+for number in range(100):
+    with tracer.start_as_current_span("step"):
+        pass
+"""
+
+
+def test_an_instrumented_program_brings_the_token(tmp_path: Path) -> None:
+    options = ("--instrument", "--otlp-token=s3cretT0ken", "--no-stacks", "--no-metrics")
+    done = perfkit(
+        *("record", *options, "-o", "x.perfkit", "--"),
+        *(PYTHON, script(tmp_path, _KNOWS_NOTHING)),
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    capture = Capture.open(tmp_path / "x.perfkit")
+    assert capture.table("spans").collect()["name"].to_list() == ["step"] * 100
+    assert capture.info.lost == []
+    everything = b"".join(p.read_bytes() for p in capture.path.rglob("*") if p.is_file())
+    assert b"s3cretT0ken" not in everything + done.stderr.encode()
+
+
 def test_listening_wide_without_a_token_is_warned_of(tmp_path: Path) -> None:
     options = ("--otlp", "0.0.0.0:0", "--no-metrics", "--no-stacks", "-o", "x.perfkit")
     done = perfkit("record", *options, "--", PYTHON, "-c", "pass", directory=tmp_path)

@@ -218,4 +218,5 @@ def test_doctor(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in json.loads(good.stdout)}
     assert good.returncode == 0
     assert checks["python"]["state"] in ("ok", "warning")
+    assert ":4317" in checks["otlp-grpc"]["detail"]
     assert "Python 3." in checks["python"]["detail"]
