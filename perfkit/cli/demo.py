@@ -23,7 +23,7 @@ from perfkit.cli.progress import Progress
 from perfkit.errors import PerfkitError, UsageError
 
 if TYPE_CHECKING:
-    from perfkit.collect.record import Options
+    from perfkit.collect.options import Options
 
 _START_TIMEOUT_NS = 60 * 10**9
 
@@ -114,7 +114,7 @@ def _capture_path(keep: Path | None) -> Iterator[Path]:
 
 def _record(capture: Path, duration_ns: int, switches: list[str], seed: int) -> None:
     """Record the gateway under load into `capture`."""
-    from perfkit.collect.record import Options
+    from perfkit.collect.options import Options
     from perfkit.collect.sampling import Wishes
     from perfkit.demo.processes import ServiceError, running
 

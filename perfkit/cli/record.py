@@ -17,7 +17,8 @@ from perfkit.errors import RecordError, UsageError
 from perfkit.units import duration, number, size
 
 if TYPE_CHECKING:
-    from perfkit.collect.record import Recording, Status, Summary
+    from perfkit.collect.record import Recording
+    from perfkit.collect.status import Status, Summary
 
 DEFAULT_OTLP, DEFAULT_OTLP_GRPC = "127.0.0.1:4318", "127.0.0.1:4317"
 _SOME_BACKLOG_BYTES = 128 << 20  # two segments: less is the ordinary course
@@ -127,8 +128,9 @@ def command(**values: Any) -> None:
     ended that; its exit status is passed on.
     """
     from perfkit.collect.limits import Limits, parse_trigger
+    from perfkit.collect.options import Options
     from perfkit.collect.otlp import GRPC_PORT, parse_address
-    from perfkit.collect.record import Options, Recording
+    from perfkit.collect.record import Recording
     from perfkit.collect.sampling import Wishes
 
     otlp, grpc = values["otlp"], values["otlp_grpc"]

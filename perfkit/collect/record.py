@@ -8,29 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from perfkit.collect import access, processes
 from perfkit.collect.command import Command
 from perfkit.collect.instrument import Instrumentation
-from perfkit.collect.limits import (
-    LimitReason,
-    Limits,
-    LimitWatch,
-    refuse_without_metrics,
-    refuse_without_spans,
-)
+from perfkit.collect.limits import LimitWatch
+from perfkit.collect.options import Options
 from perfkit.collect.resources.sampler import ResourceSampler
-from perfkit.collect.sampling import Wishes
+from perfkit.collect.sources import describe_resources, describe_stacks
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
+from perfkit.collect.status import Reason, Status, Summary
 from perfkit.collect.store import Store
 from perfkit.collect.threads import ThreadWatcher
-from perfkit.errors import UsageError
-from perfkit.manifest import CaptureInfo
 
 if TYPE_CHECKING:
     from perfkit.collect.otlp import Receiver
@@ -40,78 +31,8 @@ _SPACE_CHECK_S = 1.0
 # The batch exporters of OpenTelemetry's SDKs hold spans for up to this long.
 _EXPORT_DELAY_S = 5.0
 
-Reason = (
-    Literal["duration", "interrupted", "command ended", "process ended", "disk full", "frozen"]
-    | LimitReason
-)
 _COMMAND_GOES_ON = ("frozen", "trigger", "size limit", "span limit")
 """The recording has enough; the program that it watches is not to suffer from that."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to record, and where to."""
-
-    output: Path
-    pid: int | None = None
-    command: tuple[str, ...] = ()
-    otlp: tuple[str, int] | None = None
-    """Where to listen for OTLP over HTTP; port 0 lets the system choose."""
-    otlp_grpc: tuple[str, int] | None = None
-    """Where to listen for OTLP over gRPC."""
-    otlp_token: str | None = field(default=None, repr=False)
-    """What senders of OTLP must bring as bearer token."""
-    stacks: bool = True
-    metrics: bool = True
-    duration_ns: int | None = None
-    wishes: Wishes = field(default_factory=Wishes)
-    """How stacks are to be sampled."""
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    """How received spans are sampled: see `CaptureInfo.sampling`."""
-    limits: Limits = field(default_factory=Limits)
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables to set for the command."""
-    instrument: bool = False
-    """Start the command with OpenTelemetry in it; receives on a port of loopback without `otlp`."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a recording is doing."""
-
-    elapsed_ns: int
-    received: Mapping[str, int]
-    """What came over OTLP: `spans`, `metrics`, `requests`, `bytes`; empty without a receiver."""
-    refused: int
-    """OTLP requests that were refused, and are lost."""
-    postponed: int
-    """OTLP requests whose sender was asked to come again later."""
-    threads: int
-    rate: int | None
-    """Samples of each thread a second; null while no stacks are recorded."""
-    samples: int
-    """Stacks that were read in segments that have ended."""
-    p95_ns: int | None
-    """Of the requests that came so far, within 2 %; null before the first."""
-    size_bytes: int
-    """What was written: parts, and the journal."""
-    backlog_bytes: int
-    """What waits to be compacted."""
-    max_lag_ns: int
-    lost: int
-    """Segments of stacks that were lost."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What came of a recording."""
-
-    path: Path
-    reason: Reason
-    duration_ns: int
-    info: CaptureInfo
-    exit_status: int | None
-    """Of the command, 128 + N when signal N ended it; null without one and when we stopped it."""
 
 
 class Recording:
@@ -168,41 +89,10 @@ class Recording:
 
         Raises UsageError, RecordError or CaptureError, and then leaves nothing behind.
         """
-        self._check_options()
+        self._options.check()
         with contextlib.ExitStack() as undo:
             self._begin(undo)
             self._undo = undo.pop_all()
-
-    def _check_options(self) -> None:
-        options = self._options
-        options.wishes.check()
-        if options.command and options.pid is not None:
-            raise UsageError("give either --pid or a command after --, not both")
-        if options.instrument and not options.command:
-            raise UsageError(
-                "--instrument needs a program to start",
-                hint="give it after --: perfkit record --instrument -- python server.py",
-            )
-        if options.pid is None and not options.command and not self._receives:
-            raise UsageError(
-                "nothing to record",
-                hint="give --pid PID, or a command after --, or --otlp to receive spans",
-            )
-        if not self._receives:
-            refuse_without_spans(options.limits, options.sampling)
-        if not options.metrics:
-            refuse_without_metrics(options.limits)
-        if options.pid is not None:
-            access.require_process(options.pid)
-        if options.stacks and (options.pid is not None or options.command):
-            access.require_py_spy()
-            if options.pid is not None and not access.may_attach(options.pid):
-                raise access.no_permission(options.pid)
-
-    @property
-    def _receives(self) -> bool:
-        options = self._options
-        return bool(options.otlp or options.otlp_grpc or options.instrument)
 
     def _begin(self, undo: contextlib.ExitStack) -> None:
         options = self._options
@@ -214,7 +104,7 @@ class Recording:
             undo.callback(self._instrumentation.close)
         self._store = store = Store(options.output, dict(options.sampling))
         undo.callback(store.discard)
-        if self._receives:
+        if options.receives:
             # Loads protobuf: not for those who do not ask for it.
             from perfkit.collect.otlp import Receiver
 
@@ -394,9 +284,9 @@ class Recording:
         if self._limits is not None and self._limits.happened:
             info.note(f"Recording ended by its trigger: {self._limits.happened}.")
         if self._stacks is not None:
-            self._describe_stacks(info, self._stacks)
+            describe_stacks(info, self._stacks, self._options.command)
         if self._resources is not None:
-            _describe_resources(info, self._resources)
+            describe_resources(info, self._resources)
         if self._receiver is not None:
             self._receiver.describe(info)
         if self._instrumentation is not None:
@@ -405,50 +295,3 @@ class Recording:
             info.note(
                 "OTEL_EXPORTER_OTLP_ENDPOINT was already set for the command and was left alone."
             )
-
-    def _describe_stacks(self, info: CaptureInfo, stacks: StackRecorder) -> None:
-        root = self._options.pid or (self._command.pid if self._command else 0)
-        source: dict[str, Any] = {
-            "name": "py-spy",
-            "version": _version("py-spy"),
-            "pid": root,
-            "command": list(self._options.command) or processes.command_line(root),
-            "settings": stacks.settings,
-            "segments": stacks.segments,
-            "stacks_read": stacks.samples,
-            "failed_reads": stacks.errors,
-            "max_lag_ns": stacks.lag_ns,
-            "cost": [stacks.governor.describe()],
-            "gil": self._watcher.gil.describe() if self._watcher else [],
-        }
-        info.sources.append(source)
-        for what, count, why in stacks.lost:
-            info.lose(what, count, why)
-        if stacks.errors:
-            info.lose(
-                "looks of py-spy at the program",
-                stacks.errors,
-                "stacks changed while they were read",
-            )
-        if stacks.problem:
-            info.note(stacks.problem)
-        if not stacks.segments and not stacks.problem:
-            info.note("No stacks: no Python process was found under the command.")
-        if stacks.segments and self._options.wishes.gil and not source["gil"]:
-            info.note("Who held the interpreter's lock (GIL) could not be seen in this program.")
-        if self._watcher is not None and self._watcher.unwatched:
-            info.note("Some threads were too many to watch: whether they ran is not known.")
-
-
-def _describe_resources(info: CaptureInfo, resources: ResourceSampler) -> None:
-    interval_s = round(resources.max_interval_s, 1)
-    info.sources.append({"name": "resources", "interval_s": interval_s})
-    if resources.unmeasured:
-        info.note(f"Of {resources.unmeasured} processes no metrics were recorded: too many.")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -64,10 +64,10 @@ class StackRecorder:
         keep_open: Sequence[int],
         on_segment: Callable[[Path], None],
     ) -> None:
-        self._root = root
+        self.root = root
         self._directory = directory
-        self._watcher = watcher
-        self._wishes = wishes
+        self.watcher = watcher
+        self.wishes = wishes
         self._segment_s = segment_s
         self._keep_open = list(keep_open)
         self._on_segment = on_segment
@@ -112,9 +112,9 @@ class StackRecorder:
                 self._current = self._begin()
                 return
             except _NotYet as failure:
-                hopeful = access.is_python_tree(self._root) and access.may_attach(self._root)
+                hopeful = access.is_python_tree(self.root) and access.may_attach(self.root)
                 if not hopeful or time.monotonic() > deadline:
-                    raise access.explain(self._root, failure.output) from None
+                    raise access.explain(self.root, failure.output) from None
             time.sleep(_POLL_S)
 
     def start(self) -> None:
@@ -159,7 +159,7 @@ class StackRecorder:
             if self.governor.exhausted:
                 self.problem = (
                     "no stacks any more: even one look a second costs the program more than "
-                    f"{percent(self._wishes.max_overhead_ratio)} of its speed (--max-overhead)"
+                    f"{percent(self.wishes.max_overhead_ratio)} of its speed (--max-overhead)"
                 )
                 break
             if costly or age_s > self._segment_s:
@@ -180,30 +180,30 @@ class StackRecorder:
             return False
         if processes.resident_bytes(segment.spy.pid) - segment.start_bytes > _MAX_EVENTS_BYTES:
             return True
-        if self._wishes.rate is None and segment.spy.lag_ns > _MAX_LAG_NS and settings.rate > 1:
+        if self.wishes.rate is None and segment.spy.lag_ns > _MAX_LAG_NS and settings.rate > 1:
             self.governor.lagged(settings.rate)
         return self._choose().rate * 1.5 < settings.rate
 
     def _follows_children(self) -> bool:
         # Once there were any, there will be others: a program that starts short-lived ones.
-        if self._wishes.subprocesses is None:
-            self._has_children |= bool(set(self._watcher.python) - {self._root})
+        if self.wishes.subprocesses is None:
+            self._has_children |= bool(set(self.watcher.python) - {self.root})
         return self._has_children
 
     def _choose(self) -> Settings:
         # The Python that is to be recorded may come as a child of a shell, say.
-        subprocesses = self._follows_children() or not self._watcher.python
+        subprocesses = self._follows_children() or not self.watcher.python
         return choose(
             threads=sum(len(processes.threads(pid)) for pid in self._wanted()),
             cores=len(os.sched_getaffinity(0)),
-            subprocesses=subprocesses and self._wishes.subprocesses is not False,
-            wishes=self._wishes,
+            subprocesses=subprocesses and self.wishes.subprocesses is not False,
+            wishes=self.wishes,
             limit=self.governor.limit,
         )
 
     def _wanted(self) -> list[int]:
         """Return the processes whose stacks are wanted."""
-        return [self._root] if self._wishes.subprocesses is False else self._watcher.python
+        return [self.root] if self.wishes.subprocesses is False else self.watcher.python
 
     def _begin(self, *, overlap: bool = False) -> _Segment:
         """Start a py-spy and wait until it samples. Raises _NotYet when it ends instead.
@@ -213,15 +213,15 @@ class StackRecorder:
         settings = self._choose()
         files = StackSegment.numbered(self._directory, self._number)
         if not overlap:
-            self._watcher.switch(files.threads)
-        guard = processes.StopGuard(self._watcher.members)
-        spy = PySpy(self._root, settings, files.trace, self._keep_open)
+            self.watcher.switch(files.threads)
+        guard = processes.StopGuard(self.watcher.members)
+        spy = PySpy(self.root, settings, files.trace, self._keep_open)
         meta = StackMeta(
-            self._root,
+            self.root,
             settings.rate,
             spy.began.wall_ns,
             spy.began.monotonic_ns,
-            idle=self._wishes.idle,
+            idle=self.wishes.idle,
         )
         try:
             meta.save(files.meta)
@@ -234,7 +234,7 @@ class StackRecorder:
             spy.kill()
             spy.finish()
             if not overlap:
-                self._watcher.switch(None)
+                self.watcher.switch(None)
             files.remove()
             raise
         self._number += 1
@@ -249,7 +249,7 @@ class StackRecorder:
         if self.settings and chosen.items() <= self.settings[-1].items():
             return
         counts = {
-            "threads": self._watcher.thread_count,
+            "threads": self.watcher.thread_count,
             "processes": len(self._wanted()),
         }
         self.settings.append({"since_ns": time.time_ns(), **counts, **chosen})
@@ -266,8 +266,8 @@ class StackRecorder:
     def _attach_when_possible(self) -> _Segment | None:
         """Attach to a program that starts, or after py-spy ended; null when there is no use."""
         pause_s = _POLL_S
-        while not self._stop.is_set() and processes.exists(self._root):
-            if self._watcher.python:
+        while not self._stop.is_set() and processes.exists(self.root):
+            if self.watcher.python:
                 try:
                     return self._begin()
                 except _NotYet as failure:
@@ -282,7 +282,7 @@ class StackRecorder:
 
     def _hopeless(self, failure: _NotYet) -> bool:
         """Whether trying again cannot help, because the kernel does not let us."""
-        members = self._watcher.python
+        members = self.watcher.python
         refused = [pid for pid in members if processes.exists(pid) and not access.may_attach(pid)]
         if not refused or len(refused) < len(members):
             return False
@@ -309,7 +309,7 @@ class StackRecorder:
         # By then the next one has taken a few samples of every thread.
         time.sleep(3 / following.spy.settings.rate)
         cut_ns = time.monotonic_ns()
-        self._watcher.switch(following.files.threads)
+        self.watcher.switch(following.files.threads)
         segment.spy.interrupt()
         segment.meta = replace(segment.meta, until_monotonic_ns=cut_ns)
         following.meta = replace(following.meta, from_monotonic_ns=cut_ns)
@@ -324,7 +324,7 @@ class StackRecorder:
         self.governor.end()
         segment.spy.interrupt()
         with contextlib.suppress(OSError):  # a full disk ends the recording elsewhere
-            self._watcher.switch(None)
+            self.watcher.switch(None)
         self._finish(segment)
 
     def _finish(self, segment: _Segment) -> None:
@@ -332,7 +332,7 @@ class StackRecorder:
         spy = segment.spy
         written = spy.finish()
         if spy.settings.blocking:
-            segment.guard.release(self._watcher.members)
+            segment.guard.release(self.watcher.members)
         self.segments += 1
         self.samples += spy.samples
         self.errors += spy.errors

@@ -20,7 +20,8 @@ import pytest
 from perfkit.capture import Capture
 from perfkit.collect import access, elf, processes
 from perfkit.collect.gil import Gil, GilWatch
-from perfkit.collect.record import Options, Recording
+from perfkit.collect.options import Options
+from perfkit.collect.record import Recording
 from tests.collect.programs import PYTHON, running, script, skip_without_ptrace
 
 # `python` computes in Python and so holds the lock, `native` computes in C, which lets go of it,

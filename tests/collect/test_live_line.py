@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perfkit.cli.record import live_line
-from perfkit.collect.record import Status
+from perfkit.collect.status import Status
 
 
 def status(**changes: object) -> Status:

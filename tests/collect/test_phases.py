@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 
 from perfkit.capture import Capture
-from perfkit.collect.record import Options, Recording
+from perfkit.collect.options import Options
+from perfkit.collect.record import Recording
 from perfkit.collect.sampling import Wishes
 from tests.collect.programs import PHASES, PYTHON, functions, script, skip_without_own_ptrace
 

@@ -17,8 +17,10 @@ import pytest
 
 from perfkit.capture import Capture
 from perfkit.collect import processes, stacks
-from perfkit.collect.record import Options, Recording, Summary
+from perfkit.collect.options import Options
+from perfkit.collect.record import Recording
 from perfkit.collect.sampling import Wishes
+from perfkit.collect.status import Summary
 from perfkit.errors import CaptureError, RecordError, UsageError
 from tests.collect.programs import (
     PHASES,

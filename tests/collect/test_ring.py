@@ -13,7 +13,8 @@ import pytest
 from perfkit.capture import Capture
 from perfkit.collect import spool
 from perfkit.collect.limits import Limits, parse_trigger
-from perfkit.collect.record import Options, Recording
+from perfkit.collect.options import Options
+from perfkit.collect.record import Recording
 from perfkit.collect.ring import Bounds, forget
 from perfkit.compact import Part
 from perfkit.errors import UsageError

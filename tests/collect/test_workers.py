@@ -18,7 +18,8 @@ import polars as pl
 import pytest
 
 from perfkit.capture import Capture
-from perfkit.collect.record import Options, Recording
+from perfkit.collect.options import Options
+from perfkit.collect.record import Recording
 from perfkit.collect.sampling import Wishes
 from tests.collect.programs import PYTHON, functions, skip_without_ptrace
 

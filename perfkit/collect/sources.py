@@ -1,0 +1,62 @@
+"""What a capture says of its own sources: how they were set, what they saw, what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from perfkit.collect import processes
+from perfkit.collect.resources.sampler import ResourceSampler
+from perfkit.collect.stacks import StackRecorder
+from perfkit.manifest import CaptureInfo
+
+
+def describe_stacks(info: CaptureInfo, stacks: StackRecorder, command: Sequence[str]) -> None:
+    """Say how stacks were sampled and what was lost; `command` is what we started, if anything."""
+    watcher = stacks.watcher
+    source: dict[str, Any] = {
+        "name": "py-spy",
+        "version": _version("py-spy"),
+        "pid": stacks.root,
+        "command": list(command) or processes.command_line(stacks.root),
+        "settings": stacks.settings,
+        "segments": stacks.segments,
+        "stacks_read": stacks.samples,
+        "failed_reads": stacks.errors,
+        "max_lag_ns": stacks.lag_ns,
+        "cost": [stacks.governor.describe()],
+        "gil": watcher.gil.describe(),
+    }
+    info.sources.append(source)
+    for what, count, why in stacks.lost:
+        info.lose(what, count, why)
+    if stacks.errors:
+        info.lose(
+            "looks of py-spy at the program",
+            stacks.errors,
+            "stacks changed while they were read",
+        )
+    if stacks.problem:
+        info.note(stacks.problem)
+    if not stacks.segments and not stacks.problem:
+        info.note("No stacks: no Python process was found under the command.")
+    if stacks.segments and stacks.wishes.gil and not source["gil"]:
+        info.note("Who held the interpreter's lock (GIL) could not be seen in this program.")
+    if watcher.unwatched:
+        info.note("Some threads were too many to watch: whether they ran is not known.")
+
+
+def describe_resources(info: CaptureInfo, resources: ResourceSampler) -> None:
+    """Say how often metrics were measured, and of what they were not."""
+    interval_s = round(resources.max_interval_s, 1)
+    info.sources.append({"name": "resources", "interval_s": interval_s})
+    if resources.unmeasured:
+        info.note(f"Of {resources.unmeasured} processes no metrics were recorded: too many.")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
