@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.call_paths import CallPaths
+from perfkit.analysis.call_paths import CallPaths, Flags
 from perfkit.analysis.frame_roles import LOOP_ROLES, PRIMITIVES
 from perfkit.analysis.intervals import Changes
 from perfkit.analysis.samples import all_requests, by_thread, number_runs
@@ -34,7 +34,8 @@ def compute(tables: Tables) -> pl.DataFrame:
     sites = blocking_sites(paths)
     waiting = paths.select(
         path=pl.int_range(pl.len()),
-        waits=pl.col("role").is_in([*PRIMITIVES, "io", "select"]).fill_null(False),
+        waits=pl.col("role").is_in([*PRIMITIVES, "io", "select"]).fill_null(False)
+        & ~pl.Series(_starting_a_thread(paths), dtype=pl.Boolean),
     )
     samples = tables["ordered_samples"].filter(pl.col("path").is_not_null())
     loops = samples.join(sites.lazy(), on="path", how="semi").select("thread").unique()
@@ -74,6 +75,17 @@ def blocking_sites(paths: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(
         {"path": blocked, "own": site[blocked], "site": first.to_numpy()[site[blocked]]}
     )
+
+
+def _starting_a_thread(paths: pl.DataFrame) -> Flags:
+    """Return whether a path waits in `Thread.start` for the new thread to run.
+
+    That is over as soon as a core and the GIL are free, so it is no call that must wait.
+    """
+    starts = pl.col("function").str.contains(r"^(?:Thread\.)?start$") & pl.col("file").str.contains(
+        r"(?:^|[/\\])threading\.py$"
+    )
+    return CallPaths.of(paths).under(paths.select(starts.fill_null(False)).to_series().to_numpy())
 
 
 def _cut_where_the_loop_turned(rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:

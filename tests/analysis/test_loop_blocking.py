@@ -72,6 +72,18 @@ def test_a_callback_that_stays_blocks_the_loop_whether_it_works_or_waits(state: 
     assert only["observations"] == 2
 
 
+@pytest.mark.parametrize("start", ["Thread.start", "start"])
+def test_a_thread_that_is_started_needs_a_core_and_is_no_call_that_must_wait(start: str) -> None:
+    threading = PYTHON + "threading.py"
+    wait = Frame("Condition.wait", threading, 327)
+    begins = Frame(start, threading, 969)
+    own_start = Frame("start", "/srv/app/main.py", 40)
+    for above, waiting_ms in [((begins,), 0), ((own_start,), 50), ((), 50)]:
+        table = blocking([row((*CALLBACK, ASGI, HANDLER, *above, wait), 0, 50, state="idle")])
+        assert table["duration_ns"].to_list() == [50 * MS]
+        assert table["waiting_ns"].to_list() == [waiting_ms * MS]
+
+
 def test_an_idle_loop_does_not_block() -> None:
     assert blocking([row(SELECT, 0, 5000, state="idle"), row(LOOP, 5000, 5100)]).is_empty()
 
