@@ -44,6 +44,11 @@ _SEGMENTS = (
     r"|[0-9a-fA-F]{16,}|[A-Za-z0-9_-]{32,})(/|$)"
 )
 _SITE = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
+_EPHEMERAL = (
+    # From 32768 on the kernel gives out ports (Linux: ip_local_port_range): another one each run.
+    r"^([A-Za-z][A-Za-z0-9+.-]*://(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])):"
+    r"(?:3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[4-6]\d{4})$"
+)
 _FILE = r"\.[A-Za-z][A-Za-z0-9]{1,5}/?$"
 
 
@@ -81,7 +86,9 @@ def compute(tables: Tables) -> pl.DataFrame:
         .with_columns(path=path.struct.field("field_0"), query=path.struct.field("field_1"))
         .with_columns(
             address=pl.concat_str(
-                "site", _template(pl.col("path")), _without_values(pl.col("query"))
+                pl.col("site").str.replace(_EPHEMERAL, "${1}:{port}"),
+                _template(pl.col("path")),
+                _without_values(pl.col("query")),
             ),
             url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
             file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
@@ -170,8 +177,8 @@ COLUMNS = {
     "parent_row": "the span that it is under; null at roots",
     "kind": "`client` when it is made, `server` when it is served",
     "method": "HTTP method",
-    "address": "URL (or path) with `{id}` for what looks like one, and without the values of its "
-    "query; null when none was recorded",
+    "address": "URL (or path) with `{id}` for what looks like one, `{port}` for one from 32768 on of "
+    "an IP address or localhost, and without the values of its query; null when none was recorded",
     "url_hash": "hash of the URL as recorded; null likewise",
     "file": "extension when the path ends in a file, in lower case, e.g. `css`",
     "request_bytes": "size of the body sent, as transferred; null where it is not recorded",

@@ -40,6 +40,23 @@ def test_addresses_are_told_apart_by_path_and_names_of_the_query_not_by_ids_and_
     assert bare["address"] == "https://10.0.0.1"
 
 
+def test_a_port_that_the_kernel_gave_out_is_no_part_of_the_address() -> None:
+    one, other, sixth, named, chosen, service = calls(
+        call(2, "http://127.0.0.1:39467/stock/3"),
+        call(3, "http://127.0.0.1:32768/stock/4"),
+        call(4, "http://[::1]:65535"),
+        call(5, "http://localhost:45001/?x=1"),
+        call(6, "http://127.0.0.1:32767/stock"),
+        call(7, "http://stock.example:39467/stock"),
+    )
+    assert one["address"] == other["address"] == "http://127.0.0.1:{port}/stock/{id}"
+    assert one["url_hash"] != other["url_hash"]
+    assert sixth["address"] == "http://[::1]:{port}"
+    assert named["address"] == "http://localhost:{port}/?x=*"
+    assert chosen["address"] == "http://127.0.0.1:32767/stock"
+    assert service["address"] == "http://stock.example:39467/stock"
+
+
 SEGMENTS = st.sampled_from(
     ["users", "1", "2.5", "v1", "77-x", "8ff81d74-606d-4c75-ac5e-cee65cbbc866", "a" * 40, "cafe"]
 )
