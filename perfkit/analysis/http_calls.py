@@ -178,7 +178,8 @@ COLUMNS = {
     "kind": "`client` when it is made, `server` when it is served",
     "method": "HTTP method",
     "address": "URL (or path) with `{id}` for what looks like one, `{port}` for one from 32768 on "
-    "of an IP address or localhost, and without the values of its query; null when none was recorded",
+    "of an IP address or localhost, and without the values of its query; null when none was "
+    "recorded",
     "url_hash": "hash of the URL as recorded; null likewise",
     "file": "extension when the path ends in a file, in lower case, e.g. `css`",
     "request_bytes": "size of the body sent, as transferred; null where it is not recorded",
