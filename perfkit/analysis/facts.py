@@ -137,7 +137,7 @@ COLUMNS = {
     "sampled_ns": "time of all threads that samples stand for; null when they are only counts",
     "running_ns": "the part of it in which threads ran; null when no state was recorded",
     "in_requests_ns": "the part of it that belongs to a known entry",
-    "ambiguous_ns": "the part of it in which several entries were open on the thread",
+    "ambiguous_ns": "the part of it that may be of several entries, or of one or none",
     "samples_joined": "how samples were laid beside spans, or why they could not be",
     "threads": "threads that were sampled",
     "processes": "processes that samples or spans name",

@@ -3,7 +3,8 @@
 A sample belongs to the span that was open on its thread and had no open child there. On a thread
 that serves one request at a time there is one such span. On an event loop several requests are open
 on one thread, and a stack does not say which of them it worked for. Where spans say their steps
-(see `span_steps`) it is the one whose step it was; where they do not, the sample is ambiguous.
+(see `span_steps`) it is the one whose step it was, unless the step's edge is too near to be sure
+(see `step_edges`); where they do not, the sample is ambiguous.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from perfkit.analysis.intervals import Changes, Intervals, Ints, uncovered, union
@@ -19,7 +21,9 @@ from perfkit.analysis.percentiles import codes
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.span_steps import Steps, span_steps
 from perfkit.analysis.span_threads import NOWHERE, Matched, SpanThreads, span_threads
+from perfkit.analysis.step_edges import NOBODY, SEVERAL, blur
 from perfkit.analysis.tree import rows_or_null
+from perfkit.capture import CaptureInfo
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -28,7 +32,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     if samples.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     spans = span_threads(tables)
-    activity = _Activity.of(spans, span_steps(tables, spans))
+    activity = _Activity.of(spans, span_steps(tables, spans), tables.capture.info)
     start = samples["ts_ns"].to_numpy()
     end = start + samples["duration_ns"].fill_null(0).clip(0).to_numpy()
     pieces = activity.changes.cut(samples["thread"].to_numpy(), start, end)
@@ -53,7 +57,7 @@ class _Activity:
     """A row for each state: `row`, `entry_row` (null unless there is exactly one), `ambiguous`."""
 
     @classmethod
-    def of(cls, spans: SpanThreads, steps: Steps) -> _Activity:
+    def of(cls, spans: SpanThreads, steps: Steps, info: CaptureInfo) -> _Activity:
         """Sweep over the starts and ends of all spans on sampled threads, and of their steps."""
         matched = spans.matched()
         since_ns = _unsaid_since(spans, matched, steps)
@@ -82,12 +86,12 @@ class _Activity:
         lowest = entry.min(initial=0)
         span = int(entry.max(initial=0) - lowest) + 1
         serving = union(working._replace(group=thread * span + (entry - lowest)), ranks)
-        entries, one_entry = changes.sums(
+        entries, owner = changes.sums(
             serving.group // span, serving.start, serving.end, serving.group % span + lowest
         )
         # Where one interval is open, the sum over the open ones is its own number.
         row = np.where(rows == 1, row, NOWHERE)
-        one_entry = np.where((entries == 1) & (one_entry >= 0), one_entry, NOWHERE)
+        one_entry = np.where((entries == 1) & (owner >= 0), owner, NOWHERE)
         ambiguous = entries > 1
         # Of one thread one span is current: what it says goes before what is concluded.
         current = _current(spans, steps, changes)
@@ -95,6 +99,12 @@ class _Activity:
         row = np.where(said, current.row, row)
         one_entry = np.where(said, current.entry, one_entry)
         ambiguous = np.where(said, current.open > 1, ambiguous)
+        owner = np.where(said, current.owner, np.where(entries == 1, owner, NOBODY))
+        owner[ambiguous] = SEVERAL
+        changes, part_of, uncertain = blur(changes, owner, said, _loops(spans, steps), info)
+        row = np.where(uncertain, NOWHERE, row[part_of])
+        one_entry = np.where(uncertain, NOWHERE, one_entry[part_of])
+        ambiguous = uncertain | ambiguous[part_of]
         differs = changes.begins()
         for values in (row, one_entry, ambiguous):
             differs[1:] |= values[1:] != values[:-1]
@@ -114,6 +124,8 @@ class _Current(NamedTuple):
     open: Ints
     row: Ints
     entry: Ints
+    owner: Ints
+    """The entry, also one that was not captured; without meaning where it was not one span."""
 
 
 def _current(spans: SpanThreads, steps: Steps, changes: Changes) -> _Current:
@@ -131,7 +143,16 @@ def _current(spans: SpanThreads, steps: Steps, changes: Changes) -> _Current:
         count,
         np.where(count == 1, row, NOWHERE),
         np.where((count == 1) & (entry >= 0), entry, NOWHERE),
+        entry,
     )
+
+
+def _loops(spans: SpanThreads, steps: Steps) -> npt.NDArray[np.bool_]:
+    """Return for each thread whether it runs a loop: whether spans had steps where they began."""
+    loops = np.zeros(spans.thread_count, dtype=np.bool_)
+    home = spans.spans["thread"].to_numpy()[steps.place]
+    loops[steps.thread[home == steps.thread]] = True
+    return loops
 
 
 def _unsaid_since(spans: SpanThreads, matched: Matched, steps: Steps) -> Ints:
@@ -193,7 +214,7 @@ COLUMNS = {
     "sample_row": "the sample, as in `ordered_samples`; again for every part that differs",
     "row": "the span, as in `tree`; null when none or more than one was at work on that thread",
     "entry_row": "the entry that the span belongs to; null when it is none, or ambiguous",
-    "ambiguous": "several entries were open on the thread, as on an event loop",
+    "ambiguous": "several entries were open on the thread, or a step of a loop began or ended near",
     "start_ns": "when this part of the sample began",
     "duration_ns": "length of the part; null when the sample has only a time",
 }
@@ -210,7 +231,7 @@ CODE_COLUMNS = {
     "entry_endpoint": "endpoint of the entry; null outside of entries, and when ambiguous",
     "entry_tool": "tool of the entry",
     "entry": "whether the samples belong to an entry",
-    "ambiguous": "several entries were open on the thread, as on an event loop",
+    "ambiguous": "several entries were open on the thread, or a step of a loop began or ended near",
     "stack_id": "the stack",
     "duration_ns": "time, working or waiting; null when samples have no durations",
     "running_ns": "the part of it in which the thread ran",

@@ -58,8 +58,9 @@ _CHECKS: tuple[tuple[str, pl.Expr, str, str], ...] = (
         "sample_spans",
         pl.col("ambiguous"),
         "{found} of {all} stack samples fit several requests.",
-        "Requests that share an event loop cannot be told apart by their thread. These samples "
-        "count in the code flame graph but belong to no request.",
+        "Requests that share an event loop cannot be told apart by their thread, and by the steps "
+        "of the loop only well within long ones. These samples count in the code flame graph but "
+        "belong to no request.",
     ),
 )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +68,13 @@ def test_steps_stay_within_their_span() -> None:
     ]
 
 
-def capture(spans: list[dict[str, Any]], samples: list[Sample]) -> Tables:
+ALWAYS = 10**10
+"""Looks of py-spy a second after which nothing is uncertain."""
+
+
+def capture(
+    spans: list[dict[str, Any]], samples: list[Sample], rate: float | None = ALWAYS
+) -> Tables:
     """Return the tables of a capture with roots; `steps` is the attribute, None for none."""
     rows = []
     for number, each in enumerate(spans, 1):
@@ -76,7 +84,10 @@ def capture(spans: list[dict[str, Any]], samples: list[Sample]) -> Tables:
         row |= {"thread_id": 1, "service": "shop", "name": "n", "status": "unset"}
         row |= {"adjusted_count": 1.0, "attributes": attributes, "endpoint": f"GET /{number}"}
         rows.append(row | each)
-    return tables(samples, spans=rows)
+    found = tables(samples, spans=rows)
+    if rate is not None:
+        found.capture.info.sources[0]["settings"] = [{"since_ns": 0, "rate": rate}]
+    return found
 
 
 def attributed(found: Tables) -> list[tuple[Any, ...]]:
@@ -144,26 +155,99 @@ def test_after_the_last_step_that_fits_nothing_is_claimed() -> None:
     ]
 
 
-@given(data=st.data())
-def test_every_moment_belongs_to_the_span_whose_step_it_is(data: st.DataObject) -> None:
-    """A loop that gives each microsecond to one span or none, against the plain reading of it."""
-    count, length = 3, 24
-    loop = data.draw(st.lists(st.integers(0, count), min_size=length, max_size=length))
+SECOND_SPAN = 3
+ENTRY = {0: None, 1: 1, 2: 2, SECOND_SPAN: 1}
+REACH_US = 90
+RATE = 10**6 / 30  # three periods
+
+
+def slow(loop: list[int], moment: int, *, pool: bool) -> tuple[int | None, int | None, bool]:
+    """Return the span, the entry and whether it is ambiguous, by the definition in words."""
+
+    def owner(at: int) -> int:
+        return loop[at] if 0 <= at < len(loop) else 0
+
+    # A thread of a pool serves one entry at a time.
+    found = range(len(loop) + 1 if not pool else 0)
+    edges = [at for at in found if ENTRY[owner(at - 1)] != ENTRY[owner(at)]]
+    for begin, end in list(pairwise([None, *edges, None])):
+        middle = begin if begin is not None else -1
+        if ENTRY[owner(middle)] is not None:
+            continue
+        bounded = begin is not None and end is not None
+        same = bounded and ENTRY[owner(begin - 1)] == ENTRY[owner(end)]
+        brief = same and end - begin <= 0.03 * REACH_US
+        if brief and begin <= moment < end:
+            return None, None, True
+        if brief:
+            edges = [at for at in edges if at not in (begin, end)]
+    if any(at - REACH_US <= moment < at + REACH_US for at in edges):
+        return None, None, True
+    return owner(moment) or None, ENTRY[owner(moment)], False
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, SECOND_SPAN), st.sampled_from([1, 2, 3, 4, 50, 89, 90, 135, 260])),
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_a_moment_belongs_to_the_step_it_is_safely_within(
+    runs: list[tuple[int, int]], pool: bool
+) -> None:
+    """A thread that gives each microsecond to one span or none, against the plain reading of it."""
+    loop = [owner for owner, length in runs for _ in range(length)]
     spans = []
-    for number in range(1, count + 1):
-        mine = [at for at, owner in enumerate(loop) if owner == number]
-        parts, before = [], 0
-        for at in mine:  # one step a microsecond: neighbours touch
-            parts.append(f"{at - before} 1")
-            before = at + 1
-        spans.append(request(0, length, " ".join([*parts, "."])))
-    begin = data.draw(st.integers(0, length - 1))
-    end = data.draw(st.integers(begin + 1, length + 3))
-    got: dict[int, int] = {}
-    for start_ns, end_ns, span_id, entry_id, ambiguous in attributed(
-        capture(spans, [sample(begin, end)])
-    ):
-        assert not ambiguous
-        assert span_id == entry_id
-        got |= dict.fromkeys(range(start_ns // US, end_ns // US), span_id or 0)
-    assert got == {at: loop[at] if at < length else 0 for at in range(begin, end)}
+    for number in range(1, SECOND_SPAN + 1):
+        parts, before, at = ["@2"] if pool else [], 0, 0
+        for owner, length in runs:
+            if owner == number:
+                parts.append(f"{at - before} {length}")
+                before = at + length
+            at += length
+        child = {"trace_lo": 1, "parent_id": 1, "kind": "internal"}
+        more = child if number == SECOND_SPAN else {}
+        spans.append(request(0, len(loop) + 1, " ".join([*parts, "."]), **more))
+    end = len(loop) + 130
+    tid = 2 if pool else 1
+    samples = [sample(0, end, tid=tid), sample(-2, -1, tid=1)]
+    got = {}
+    for start_ns, end_ns, *answer in attributed(capture(spans, samples, RATE)):
+        got |= dict.fromkeys(range(start_ns // US, end_ns // US), tuple(answer))
+    assert {at: slow(loop, at, pool=pool) for at in range(end)} == {
+        at: got[at] for at in range(end)
+    }
+
+
+@pytest.mark.parametrize("rate", [None, 100, 100.0])
+def test_near_another_step_or_none_a_sample_is_ambiguous(rate: float | None) -> None:
+    # Without settings py-spy looked each 10 ms: what is 30 ms from an edge is certain.
+    spans = [
+        request(0, 300_000, "0 100000 100000 50000 ."),
+        request(0, 300_000, "100000 100000 ."),
+    ]
+    ms = 1000 * US
+    expected = [
+        (10 * ms, 30 * ms, None, None, True),
+        (30 * ms, 70 * ms, 1, 1, False),
+        (70 * ms, 130 * ms, None, None, True),
+        (130 * ms, 170 * ms, 2, 2, False),
+        (170 * ms, 280 * ms, None, None, True),
+        (280 * ms, 290 * ms, None, None, False),
+    ]
+    samples = [sample(10_000, 290_000)]
+    assert attributed(capture(spans, samples, rate)) == expected
+
+
+def test_the_rate_of_the_time_counts() -> None:
+    spans = [request(0, 100, "0 50 ."), request(0, 100, "50 50 .")]
+    found = capture(spans, [sample(0, 100)], 10**6)
+    found.capture.info.sources[0]["settings"].append({"since_ns": 45 * US, "rate": 200_000})
+    assert attributed(found) == [
+        (0, 3 * US, None, None, True),
+        (3 * US, 35 * US, 1, 1, False),
+        (35 * US, 65 * US, None, None, True),
+        (65 * US, 85 * US, 2, 2, False),
+        (85 * US, 100 * US, None, None, True),
+    ]

@@ -99,13 +99,31 @@ def test_fastapi_on_uvicorn(tmp_path: Path, workers: int) -> None:
     assert set(spans["service"]) == {"shop"}
     assert spans["pid"].n_unique() == spans["instance"].n_unique() == workers
     assert spans["attributes"].str.contains('"perfkit.steps"', literal=True).all()
-    for color in ("red", "blue", "green"):
-        found = code_by_color(capture, color)
-        assert found.get("ambiguous", 0) < 0.01
-        right = found.pop(f"GET /{color}/{{name}}")
-        # Steps of 20 ms beside each other, and a sampler that may be 10 ms late and more where the
-        # machine is busy: by chance it would be a third.
-        assert right > max(found.values(), default=0)
+    # Steps of 20 ms beside each other are too short for the sampler: ambiguous, but hardly wrong.
+    for color in ("red", "blue"):
+        assert wrong(capture, color) < 0.1
+    # Work that the loop gave to threads.
+    assert code_by_color(capture, "green")["GET /green/{name}"] > 0.5
+
+
+def wrong(capture: Path, color: str) -> float:
+    """Return the share of the running time of a color that was put under something else."""
+    found = code_by_color(capture, color)
+    return 1 - found.get("ambiguous", 0.0) - found.get(f"GET /{color}/{{name}}", 0.0)
+
+
+def test_long_steps_of_a_loop_are_told_apart(tmp_path: Path) -> None:
+    skip_without_own_ptrace()
+    (tmp_path / "shop.py").write_text(instrumented.FASTAPI.replace("compute(0.02)", "compute(0.3)"))
+    port = free_port()
+    uvicorn = str(Path(PYTHON).with_name("uvicorn"))
+    command = (uvicorn, "shop:app", "--port", str(port))
+    # By default the sampler would be slowed down on a busy machine until nothing is certain.
+    with recorded(tmp_path, port, *command, options=("--max-overhead", "90%")) as capture:
+        get_all(port, [f"/{color}/{n}" for n in range(4) for color in ("red", "blue")])
+    for color in ("red", "blue"):
+        assert code_by_color(capture, color)[f"GET /{color}/{{name}}"] > 0.2
+        assert wrong(capture, color) < 0.1
 
 
 def test_gunicorn_tells_its_forked_workers_apart(tmp_path: Path) -> None:
