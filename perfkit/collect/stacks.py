@@ -12,21 +12,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from perfkit.collect import access, processes
 from perfkit.collect.overhead import Governor
-from perfkit.collect.pyspy import PySpy
 from perfkit.collect.sampling import Settings, Wishes, choose
+from perfkit.collect.segment import NotYet, Segment, begin
 from perfkit.collect.threads import ThreadWatcher
 from perfkit.errors import RecordError
-from perfkit.journal import StackMeta, StackSegment
+from perfkit.journal import StackSegment
 from perfkit.units import percent
 
 SEGMENT_S = 30.0
-_READY_TIMEOUT_S = 15.0
 _ATTACH_RETRY_S = 1.0
 _MIN_SEGMENT_S = 4.0
 _CHILDREN_AGE_S = 1.0
@@ -36,18 +35,6 @@ _MAX_LAG_NS = 10**9
 # py-spy keeps its events in memory and copies them to write: of deep stacks in many processes these
 # are hundreds of bytes for each frame of each look.
 _MAX_EVENTS_BYTES = 150 << 20
-
-
-@dataclass
-class _Segment:
-    """A py-spy that samples, and its files."""
-
-    spy: PySpy
-    files: StackSegment
-    meta: StackMeta
-    guard: processes.StopGuard
-    start_bytes: int
-    """Memory of py-spy when it began to sample."""
 
 
 class StackRecorder:
@@ -76,7 +63,7 @@ class StackRecorder:
         self.governor = Governor(
             wishes.max_overhead_ratio, root, lambda: (watcher.ran_ns, watcher.waited_ns)
         )
-        self._current: _Segment | None = None
+        self._current: Segment | None = None
         self._stop = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stacks", daemon=True)
@@ -111,7 +98,7 @@ class StackRecorder:
             try:
                 self._current = self._begin()
                 return
-            except _NotYet as failure:
+            except NotYet as failure:
                 hopeful = access.is_python_tree(self.root) and access.may_attach(self.root)
                 if not hopeful or time.monotonic() > deadline:
                     raise access.explain(self.root, failure.output) from None
@@ -146,7 +133,7 @@ class StackRecorder:
             segment = self._follow(segment)
         self._current = None
 
-    def _follow(self, segment: _Segment) -> _Segment | None:
+    def _follow(self, segment: Segment) -> Segment | None:
         """Watch a segment to its end; returns the one that follows it, if any."""
         began = time.monotonic()
         next_look = began + _LOOK_S
@@ -171,7 +158,7 @@ class StackRecorder:
         self._end(segment)
         return None
 
-    def _outdated(self, segment: _Segment, age_s: float) -> bool:
+    def _outdated(self, segment: Segment, age_s: float) -> bool:
         """Whether the program has changed so much that other settings are needed now."""
         settings = segment.spy.settings
         if age_s > _CHILDREN_AGE_S and not settings.subprocesses and self._follows_children():
@@ -205,8 +192,8 @@ class StackRecorder:
         """Return the processes whose stacks are wanted."""
         return [self.root] if self.wishes.subprocesses is False else self.watcher.python
 
-    def _begin(self, *, overlap: bool = False) -> _Segment:
-        """Start a py-spy and wait until it samples. Raises _NotYet when it ends instead.
+    def _begin(self, *, overlap: bool = False) -> Segment:
+        """Start a py-spy and wait until it samples. Raises NotYet when it ends instead.
 
         With `overlap` the thread watcher goes on with the log of the present segment.
         """
@@ -214,25 +201,17 @@ class StackRecorder:
         files = StackSegment.numbered(self._directory, self._number)
         if not overlap:
             self.watcher.switch(files.threads)
-        guard = processes.StopGuard(self.watcher.members)
-        spy = PySpy(self.root, settings, files.trace, self._keep_open)
-        meta = StackMeta(
-            self.root,
-            settings.rate,
-            spy.began.wall_ns,
-            spy.began.monotonic_ns,
-            idle=self.wishes.idle,
-        )
         try:
-            meta.save(files.meta)
-            deadline = time.monotonic() + _READY_TIMEOUT_S
-            while not spy.settled and time.monotonic() < deadline and not self._abandoned.is_set():
-                time.sleep(0.01)
-            if not spy.wait_ready(0):
-                raise _NotYet(spy.output_text())
+            segment = begin(
+                self.root,
+                settings,
+                files,
+                idle=self.wishes.idle,
+                members=self.watcher.members,
+                keep_open=self._keep_open,
+                abandoned=self._abandoned,
+            )
         except BaseException:
-            spy.kill()
-            spy.finish()
             if not overlap:
                 self.watcher.switch(None)
             files.remove()
@@ -242,7 +221,7 @@ class StackRecorder:
             self.first_ns = time.time_ns()
         self._remember(settings)
         self._warn_of_refused_processes()
-        return _Segment(spy, files, meta, guard, processes.resident_bytes(spy.pid))
+        return segment
 
     def _remember(self, settings: Settings) -> None:
         chosen = asdict(settings) | {"reasons": list(settings.reasons)}
@@ -263,14 +242,14 @@ class StackRecorder:
             count = f"{len(refused)} of {len(python)}"
             self.problem = f"no stacks of {count} processes: {error.message}; {error.hint}"
 
-    def _attach_when_possible(self) -> _Segment | None:
+    def _attach_when_possible(self) -> Segment | None:
         """Attach to a program that starts, or after py-spy ended; null when there is no use."""
         pause_s = _POLL_S
         while not self._stop.is_set() and processes.exists(self.root):
             if self.watcher.python:
                 try:
                     return self._begin()
-                except _NotYet as failure:
+                except NotYet as failure:
                     if self._hopeless(failure):
                         return None
                 except (RecordError, OSError) as error:
@@ -280,7 +259,7 @@ class StackRecorder:
             pause_s = min(pause_s * 1.5, 1.0)
         return None
 
-    def _hopeless(self, failure: _NotYet) -> bool:
+    def _hopeless(self, failure: NotYet) -> bool:
         """Whether trying again cannot help, because the kernel does not let us."""
         members = self.watcher.python
         refused = [pid for pid in members if processes.exists(pid) and not access.may_attach(pid)]
@@ -290,7 +269,7 @@ class StackRecorder:
         self.problem = f"no stacks: {error.message}; {error.hint}"
         return True
 
-    def _replace(self, segment: _Segment) -> _Segment | None:
+    def _replace(self, segment: Segment) -> Segment | None:
         """Begin the next segment and end this one, without a gap where that is possible."""
         self.governor.end()
         if segment.spy.settings.blocking:
@@ -304,22 +283,19 @@ class StackRecorder:
             return following
         try:
             following = self._begin(overlap=True)
-        except (_NotYet, RecordError, OSError):
+        except (NotYet, RecordError, OSError):
             return segment  # goes on, and another time we try again
         # By then the next one has taken a few samples of every thread.
         time.sleep(3 / following.spy.settings.rate)
         cut_ns = time.monotonic_ns()
         self.watcher.switch(following.files.threads)
         segment.spy.interrupt()
-        segment.meta = replace(segment.meta, until_monotonic_ns=cut_ns)
-        following.meta = replace(following.meta, from_monotonic_ns=cut_ns)
-        with contextlib.suppress(OSError):  # a full disk ends the recording elsewhere
-            segment.meta.save(segment.files.meta)
-            following.meta.save(following.files.meta)
+        segment.amend(replace(segment.meta, until_monotonic_ns=cut_ns))
+        following.amend(replace(following.meta, from_monotonic_ns=cut_ns))
         self._finish(segment)
         return following
 
-    def _end(self, segment: _Segment) -> None:
+    def _end(self, segment: Segment) -> None:
         """End a segment that no other one follows at once."""
         self.governor.end()
         segment.spy.interrupt()
@@ -327,7 +303,7 @@ class StackRecorder:
             self.watcher.switch(None)
         self._finish(segment)
 
-    def _finish(self, segment: _Segment) -> None:
+    def _finish(self, segment: Segment) -> None:
         """Wait for what py-spy writes, and hand it over."""
         spy = segment.spy
         written = spy.finish()
@@ -338,19 +314,9 @@ class StackRecorder:
         self.errors += spy.errors
         self._past_lag_ns = max(self._past_lag_ns, spy.lag_ns)
         if written:
-            segment.meta = replace(segment.meta, stopped_monotonic_ns=spy.stopped_ns)
-            with contextlib.suppress(OSError):
-                segment.meta.save(segment.files.meta)
+            segment.amend(replace(segment.meta, stopped_monotonic_ns=spy.stopped_ns))
             self._on_segment(segment.files.trace)
             return
         why = "abandoned" if self._abandoned.is_set() else "py-spy ended without writing"
         self.lost.append(("segments of stacks", 1, f"{why} {spy.output_text()[:200]}".strip()))
         segment.files.remove()
-
-
-class _NotYet(Exception):
-    """py-spy ended before it took a sample; `output` is what it said."""
-
-    def __init__(self, output: str) -> None:
-        super().__init__(output)
-        self.output = output

@@ -16,8 +16,9 @@ import polars as pl
 import pytest
 
 from perfkit.capture import Capture
-from perfkit.collect import processes, stacks
+from perfkit.collect import access, processes
 from perfkit.collect.options import Options
+from perfkit.collect.pyspy import PySpy
 from perfkit.collect.record import Recording
 from perfkit.collect.sampling import Wishes
 from perfkit.collect.status import Summary
@@ -352,7 +353,7 @@ def test_the_second_interrupt_gives_up_the_segment(
 ) -> None:
     skip_without_ptrace()
     # A py-spy that does not end.
-    monkeypatch.setattr(stacks.PySpy, "interrupt", lambda self: None)
+    monkeypatch.setattr(PySpy, "interrupt", lambda self: None)
     with running(PYTHON, script(tmp_path, SERVER)) as program:
         recording = Recording(Options(path, pid=program.pid))
         recording.start()
@@ -408,7 +409,7 @@ def test_processes_that_may_not_be_seen_are_named(
 ) -> None:
     skip_without_own_ptrace()
     refused: list[int] = []
-    monkeypatch.setattr(stacks.access, "may_attach", lambda pid: bool(refused.append(pid)))
+    monkeypatch.setattr(access, "may_attach", lambda pid: bool(refused.append(pid)))
     code = "import time; time.sleep(1.5)"
     recording = Recording(Options(path, command=(PYTHON, "-c", code)))
     recording.start()
