@@ -58,15 +58,19 @@ _SERVED = (
     + """
 import socket, subprocess
 CLIENT = '''
-import contextlib, socket, sys, threading
+import socket, sys, threading, time
 server = "127.0.0.1", int(sys.argv[1])
+end = time.monotonic() + 600
 def ask():
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(server) as connection:
-            for _ in range(100):
-                connection.sendall(b"x")
-                if not connection.recv(1):
-                    return
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection(server) as connection:
+                for _ in range(100):
+                    connection.sendall(b"x")
+                    if not connection.recv(1):
+                        return
+        except OSError:
+            return  # the server is gone
 for _ in range(8):
     threading.Thread(target=ask).start()
 '''
