@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 LATENCY_MS = {
-    "charts": 50,
+    "charts": 120,
     "events": 45,
     "flights": 55,
     "hotels": 60,

@@ -101,7 +101,7 @@ class Seeded(Base):
     version: Mapped[int] = mapped_column(primary_key=True)
 
 
-SEED_VERSION = 1
+SEED_VERSION = 2
 CITATIONS_INDEX = "ix_citations_document_id"
 
 ROWS: dict[str, tuple[int, dict[str, str]]] = {
@@ -125,7 +125,7 @@ ROWS: dict[str, tuple[int, dict[str, str]]] = {
         {"id": "i", "topic": f"'topic-' || (i % {TOPICS})", "title": "'Document ' || i"},
     ),
     "citations": (
-        50_000,
+        150_000,
         {
             "id": "i",
             "document_id": f"1 + i * 7919 % {DOCUMENTS}",
@@ -133,7 +133,7 @@ ROWS: dict[str, tuple[int, dict[str, str]]] = {
         },
     ),
     "usage_events": (
-        80_000,
+        320_000,
         {
             "id": "i",
             "region": f"'region-' || (i * 17 % {REGIONS})",
