@@ -21,7 +21,7 @@ def called(change: float, runs: int, trials: int, seed: int) -> float:
 
     As in a run-to-run noise of 5 %: one figure a run, and five runs a side unless said otherwise.
     """
-    from perfkit.analysis.significance import compare_runs, verdict
+    from perfkit.analysis.statistics.significance import compare_runs, verdict
 
     random = np.random.default_rng(seed)
     found = 0
@@ -53,8 +53,8 @@ def pooled(change: float, runs: int, trials: int, seed: int) -> float:
 
 def halves(capture: str) -> int:
     """Compare the first half of a capture with the second, in all respects."""
-    from perfkit.analysis import contrast
-    from perfkit.analysis.compare import compare
+    from perfkit.analysis.comparison import contrast
+    from perfkit.analysis.comparison.compare import compare
     from perfkit.capture import Capture
 
     opened = Capture.open(Path(capture))

@@ -18,7 +18,7 @@ import polars as pl
 
 from bench.measure import Row
 from perfkit import model
-from perfkit.analysis import contrast, root_cause, votes
+from perfkit.analysis.comparison import contrast, root_cause, votes
 from perfkit.capture import Capture, CaptureInfo, conform
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "rca"

@@ -22,9 +22,9 @@ from pathlib import Path
 import polars as pl
 
 from bench.demo_runs import Load, alone, pairs
-from perfkit.analysis.edits import Edits
+from perfkit.analysis.replay.edits import Edits
+from perfkit.analysis.replay.what_if import Change, forecast
 from perfkit.analysis.session import Tables
-from perfkit.analysis.what_if import Change, forecast
 from perfkit.capture import Capture
 from perfkit.demo.problems import PROBLEMS, Problem
 from perfkit.rules import evaluate

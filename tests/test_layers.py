@@ -87,6 +87,31 @@ def test_imports_follow_the_layers(path: Path) -> None:
             assert not top_level, f"{where}: pandas is imported inside the function that needs it"
 
 
+# Within the analysis: a folder imports only folders that stand before it here.
+ANALYSIS = (
+    "vector",
+    "statistics",
+    "spans",
+    "code",
+    "database",
+    "series",
+    "waits",
+    "comparison",
+    "replay",
+)
+
+
+def test_the_folders_of_the_analysis_stand_in_order() -> None:
+    folder = PACKAGE / "analysis"
+    assert {path.parent.name for path in folder.glob("*/__init__.py")} == set(ANALYSIS)
+    for path in folder.glob("*/*.py"):
+        for name, _, line in imports(path):
+            parts = name.split(".")
+            if parts[:2] == ["perfkit", "analysis"] and len(parts) > 2 and parts[2] in ANALYSIS:
+                allowed = ANALYSIS.index(parts[2]) <= ANALYSIS.index(path.parent.name)
+                assert allowed, f"{path.relative_to(folder)}:{line} imports {name}"
+
+
 def test_every_unit_has_a_layer() -> None:
     for path in MODULES:
         unit = unit_of(path)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfkit import model, tail_sampling
-from perfkit.analysis.percentiles import quantiles
+from perfkit.analysis.vector.percentiles import quantiles
 from perfkit.capture import conform
 from perfkit.tail_sampling import MIN_PER_ENDPOINT, QUIET_NS, TailPolicy, TailSampler
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from perfkit.advice.entry import Before, Entry, Measured, Stratum, Verdict
 from perfkit.analysis.session import Tables
-from perfkit.analysis.student import critical
+from perfkit.analysis.statistics.student import critical
 from perfkit.rules.model import Finding, Outcome
 
 BLOCKS = 20

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from perfkit.analysis import (
-    call_paths,
-    code_tree,
+from perfkit.analysis import facts
+from perfkit.analysis.code import call_paths, code_tree, functions, sample_spans, samples, threads
+from perfkit.analysis.comparison import slow_traits
+from perfkit.analysis.database import queries, query_repeats
+from perfkit.analysis.series import metric_stats, shifts, time_series, timeline
+from perfkit.analysis.session import Derived
+from perfkit.analysis.spans import (
     components,
-    contention,
     critical_path,
     drag,
     endpoints,
     equal_calls,
-    facts,
-    functions,
     http_calls,
-    lock_waits,
-    loop_blocking,
-    metric_stats,
-    pool_waits,
-    pools,
-    queries,
-    query_repeats,
     requests,
-    sample_spans,
-    samples,
     serial_calls,
-    shifts,
-    slow_traits,
     span_times,
     span_tree,
     span_waits,
-    threads,
-    time_series,
-    timeline,
     tool_calls,
     tree,
 )
-from perfkit.analysis.session import Derived
+from perfkit.analysis.waits import contention, lock_waits, loop_blocking, pool_waits, pools
 
 DERIVED: tuple[Derived, ...] = (
     tree.DERIVED,

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from perfkit.analysis.code.span_threads import join_reason
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.span_threads import join_reason
 
 _LARGEST = 2**63 - 1
 

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.filters import Filters
-from perfkit.analysis.forest import Bools
 from perfkit.analysis.predicate import holding
 from perfkit.analysis.session import Tables
+from perfkit.analysis.vector.forest import Bools
 
 
 def passing(tables: Tables, filters: Filters) -> Bools:

@@ -44,7 +44,7 @@ def holding(requests: pl.DataFrame, text: str) -> pl.DataFrame:
 
 def parse_predicate(text: str) -> str:
     """Return the predicate as checked SQL. Raises UsageError when it is anything else."""
-    from perfkit.analysis.requests import COLUMNS
+    from perfkit.analysis.spans.requests import COLUMNS
 
     try:
         parsed = sqlglot.parse_one(text, read=_DIALECT)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from perfkit import model
-from perfkit.analysis import plausible
 from perfkit.analysis.filters import Filters
+from perfkit.analysis.vector import plausible
 from perfkit.capture import Capture
 
 

@@ -14,8 +14,8 @@ from perfkit.cli.options import Moment, filter_options, make_filters
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from perfkit.analysis.compare import Comparison
-    from perfkit.analysis.contrast import Contrast
+    from perfkit.analysis.comparison.compare import Comparison
+    from perfkit.analysis.comparison.contrast import Contrast
     from perfkit.analysis.filters import Filters
 
 _VERSUS = "vs"
@@ -51,7 +51,7 @@ def command(
     A difference is tested over runs. With one capture a side, blocks of its time stand in for
     runs: they share that capture's luck, so the claim is weaker, and the output says so.
     """
-    from perfkit.analysis.compare import compare
+    from perfkit.analysis.comparison.compare import compare
 
     choices = {"--at": at_ns, "--endpoints": endpoints, "--between": between}
     contrast = _contrast(captures, choices, make_filters(filters))
@@ -63,7 +63,7 @@ def command(
 
 
 def _contrast(captures: tuple[str, ...], choices: Row, filters: Filters) -> Contrast:
-    from perfkit.analysis import contrast
+    from perfkit.analysis.comparison import contrast
     from perfkit.capture import Capture
 
     before, after = _sides(captures)

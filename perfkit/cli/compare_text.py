@@ -12,8 +12,8 @@ from perfkit.cli import text
 if TYPE_CHECKING:
     import polars as pl
 
-    from perfkit.analysis.compare import Comparison
-    from perfkit.analysis.contrast import Contrast
+    from perfkit.analysis.comparison.compare import Comparison
+    from perfkit.analysis.comparison.contrast import Contrast
 
 _TOP = 8
 _CHANGED = ("grew", "shrank")
@@ -327,7 +327,7 @@ def _show_paths(title: str, paths: pl.DataFrame) -> None:
 
 
 def _show_method(contrast: Contrast) -> None:
-    from perfkit.analysis.significance import LEVEL, MINIMUM_EFFECT
+    from perfkit.analysis.statistics.significance import LEVEL, MINIMUM_EFFECT
 
     text.heading("How this was decided")
     for note in contrast.notes:

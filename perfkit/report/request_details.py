@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.analysis.call_paths import CallPaths
+from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.report.context import Context
 from perfkit.report.text import clean_json
 

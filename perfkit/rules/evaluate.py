@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from perfkit.analysis.replay.what_if import Change
 from perfkit.analysis.session import Tables, derived_tables
-from perfkit.analysis.what_if import Change
 from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
 from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.analysis import mends
-from perfkit.analysis.edits import Edits, scaled
+from perfkit.analysis.replay import mends
+from perfkit.analysis.replay.edits import Edits, scaled
+from perfkit.analysis.replay.what_if import Change, saved_range
 from perfkit.analysis.session import Tables
-from perfkit.analysis.what_if import Change, saved_range
 from perfkit.rules.model import IMPACT_COLUMNS, Rule, WhatIf
 from perfkit.sql.execute import Limits, add_column, run_query
 from perfkit.sql.guard import Expression, Value

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from perfkit.analysis.what_if import Change
+from perfkit.analysis.replay.what_if import Change
 from perfkit.rules.messages import Message
 from perfkit.sql.guard import Expression, Query, Value
 

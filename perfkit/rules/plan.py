@@ -9,9 +9,9 @@ from operator import add
 from typing import Any
 
 from perfkit import units
-from perfkit.analysis.edits import Edits
+from perfkit.analysis.replay.edits import Edits
+from perfkit.analysis.replay.what_if import Change, forecast, saved_range
 from perfkit.analysis.session import Tables
-from perfkit.analysis.what_if import Change, forecast, saved_range
 from perfkit.rules import evaluate
 from perfkit.rules.model import Finding, Outcome
 

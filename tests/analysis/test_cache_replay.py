@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.cache_replay import hits
+from perfkit.analysis.replay.cache_replay import hits
 
 
 def simulated(calls: list[tuple[int, int, int]], lifetime: int) -> list[bool]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.ceilings import _more_than, _stretches, ceilings
+from perfkit.analysis.waits.ceilings import _more_than, _stretches, ceilings
 from tests.analysis.build import S, analyse
 
 MS = 10**6

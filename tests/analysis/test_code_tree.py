@@ -8,8 +8,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import code_tree
-from perfkit.analysis.call_paths import CallPaths
+from perfkit.analysis.code import code_tree
+from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.stacks import Frame
 from tests.analysis.sampled import FRAMES, Sample, sample_lists, tables
 

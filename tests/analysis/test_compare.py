@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import contrast, differences, path_differences
-from perfkit.analysis.compare import compare
-from perfkit.analysis.contrast import Contrast
+from perfkit.analysis.comparison import contrast, differences, path_differences
+from perfkit.analysis.comparison.compare import compare
+from perfkit.analysis.comparison.contrast import Contrast
 from perfkit.analysis.filters import Filters
-from perfkit.analysis.significance import compare_runs
+from perfkit.analysis.statistics.significance import compare_runs
 from perfkit.errors import UsageError
 from tests.analysis import shop
 from tests.analysis.build import Memory, S, span_columns, traces

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import contention
-from perfkit.analysis.contended_code import contended_gil
 from perfkit.analysis.session import Tables
+from perfkit.analysis.waits import contention
+from perfkit.analysis.waits.contended_code import contended_gil
 from tests.analysis.build import S, analyse
 
 SECOND = 10**9

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from hypothesis import given
 
-from perfkit.analysis.edits import scaled
+from perfkit.analysis.replay.edits import scaled
+from perfkit.analysis.replay.what_if import replay
 from perfkit.analysis.session import Tables
-from perfkit.analysis.what_if import replay
 from tests.analysis.build import S, analyse, by_id, traces
 
 Spans = list[dict[str, Any]]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import forest
-from perfkit.analysis.forest import Ints
+from perfkit.analysis.vector import forest
+from perfkit.analysis.vector.forest import Ints
 
 
 @st.composite

@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import given
 
-from perfkit.analysis import functions, threads
+from perfkit.analysis.code import functions, threads
 from tests.analysis.sampled import FRAMES, Sample, sample_lists, tables
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.intervals import Intervals, uncovered, union
+from perfkit.analysis.vector.intervals import Intervals, uncovered, union
 
 MOMENTS = 20
 triples = st.tuples(st.integers(0, 3), st.integers(0, MOMENTS - 1), st.integers(0, MOMENTS - 1))

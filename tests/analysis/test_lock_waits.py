@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import lock_waits
-from perfkit.analysis.waiting import waits
+from perfkit.analysis.code.waiting import waits
+from perfkit.analysis.waits import lock_waits
 from perfkit.stacks import Frame
 from tests.analysis.sampled import Sample, Span, span, tables, tree_frame
 from tests.analysis.test_loop_blocking import CALLBACK, LOOP, SELECT

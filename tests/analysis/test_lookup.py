@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.lookup import Places
+from perfkit.analysis.vector.lookup import Places
 
 # Few different keys, and some that share all their upper or all their lower bits.
 keys = st.lists(st.integers(0, 12) | st.integers(0, 6).map(lambda key: key << 61), max_size=60)

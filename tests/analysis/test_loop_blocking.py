@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import loop_blocking
 from perfkit.analysis.session import Tables
+from perfkit.analysis.waits import loop_blocking
 from perfkit.capture import Capture, CaptureWriter
 from perfkit.importers import import_files
 from perfkit.stacks import Frame

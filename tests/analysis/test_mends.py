@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from perfkit.analysis import mends
-from perfkit.analysis.edits import Edits
+from perfkit.analysis.replay import mends
+from perfkit.analysis.replay.edits import Edits
+from perfkit.analysis.replay.what_if import replay
 from perfkit.analysis.session import Tables
-from perfkit.analysis.what_if import replay
 from perfkit.stacks import Frame
 from tests.analysis.build import S, analyse
 from tests.analysis.sampled import Sample, tables

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import metric_stats
-from perfkit.analysis.trend import MAX_POINTS, thin, trend
+from perfkit.analysis.series import metric_stats
+from perfkit.analysis.statistics.trend import MAX_POINTS, thin, trend
 from tests.analysis.sampled import tables
 
 SECOND = 10**9

@@ -4,8 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.forest import Ints
-from perfkit.analysis.overlaps import covered, most_at_once, order_by, overlapping_earlier, runs
+from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.overlaps import (
+    covered,
+    most_at_once,
+    order_by,
+    overlapping_earlier,
+    runs,
+)
 
 FAR = 1 << 61
 interval = st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 6)).map(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.percentiles import codes, quantiles
+from perfkit.analysis.vector.percentiles import codes, quantiles
 
 values = st.tuples(st.integers(0, 3), st.integers(0, 50), st.integers(1, 4))
 LEVELS = [0.0, 0.25, 0.5, 0.9, 0.99, 1.0]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import pools
+from perfkit.analysis.waits import pools
 from tests.analysis.sampled import Sample, Span, span, tables, tree_frame
 from tests.analysis.test_lock_waits import KINDS, row
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.queue_replay import waits
+from perfkit.analysis.replay.queue_replay import waits
 
 
 def simulated(arrive: list[int], hold: list[int], places: int) -> list[int]:

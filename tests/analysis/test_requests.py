@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from perfkit.analysis.requests import COLUMNS
+from perfkit.analysis.spans.requests import COLUMNS
 from tests.analysis.build import S, analyse, traces
 
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from perfkit.analysis import contrast
-from perfkit.analysis.root_cause import Causes, rank
+from perfkit.analysis.comparison import contrast
+from perfkit.analysis.comparison.root_cause import Causes, rank
 from tests.analysis import shop
 
 

@@ -7,10 +7,10 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import sample_spans
+from perfkit.analysis.code import sample_spans
+from perfkit.analysis.code.span_threads import join_reason
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
-from perfkit.analysis.span_threads import join_reason
 from tests.analysis.sampled import FRAMES, Sample, Span, span, tables, tree_frame
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.baselines import baseline, scaled
-from perfkit.analysis.shift_scan import (
+from perfkit.analysis.statistics.baselines import baseline, scaled
+from perfkit.analysis.statistics.shift_scan import (
     MIN_POINTS,
     MIN_RUN,
     Floats,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.significance import LEVEL, adjusted, compare_runs, verdict
-from perfkit.analysis.student import critical, two_sided_p
+from perfkit.analysis.statistics.significance import LEVEL, adjusted, compare_runs, verdict
+from perfkit.analysis.statistics.student import critical, two_sided_p
 
 # Abramowitz and Stegun, table 26.10: two-sided 5 % and 1 %.
 TABLE = [

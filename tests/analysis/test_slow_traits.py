@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.fisher import more_frequent
 from perfkit.analysis.session import Tables
-from perfkit.analysis.significance import LEVEL
+from perfkit.analysis.statistics.fisher import more_frequent
+from perfkit.analysis.statistics.significance import LEVEL
 from tests.analysis.build import S, analyse
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import span_steps
+from perfkit.analysis.code import span_steps
 from perfkit.analysis.session import Tables
 from tests.analysis.sampled import FRAMES, Sample, tables
 

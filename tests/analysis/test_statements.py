@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import statements
-from perfkit.analysis.statements import normalise, normalise_all
+from perfkit.analysis.database import statements
+from perfkit.analysis.database.statements import normalise, normalise_all
 
 CASES = [
     ("postgresql", "select a from t where b in (%s, %s)", "SELECT a FROM t WHERE b IN (?)"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.sufferers import MIN_COMPARED, of_process, suffering
+from perfkit.analysis.series.sufferers import MIN_COMPARED, of_process, suffering
 
 Row = dict[str, Any]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis import timeline
-from perfkit.analysis.timeline import MAX_BUCKETS, bucket_width_ns
+from perfkit.analysis.series import timeline
+from perfkit.analysis.series.timeline import MAX_BUCKETS, bucket_width_ns
 from tests.analysis.sampled import tables
 from tests.analysis.test_facts import request
 

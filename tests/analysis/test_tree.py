@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from perfkit.analysis.filters import Filters
-from perfkit.analysis.tree import COLUMNS
+from perfkit.analysis.spans.tree import COLUMNS
 from tests.analysis.build import S, analyse, by_id, traces
 
 Row = dict[str, Any]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.edits import Edits, Queue, Spared, scaled
-from perfkit.analysis.forest import Ints
-from perfkit.analysis.intervals import Intervals
-from perfkit.analysis.what_if import Change, forecast, replay, saved_range, saved_ratio
+from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
+from perfkit.analysis.replay.what_if import Change, forecast, replay, saved_range, saved_ratio
+from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.intervals import Intervals
 from tests.analysis.build import S, analyse, traces
 
 Spans = list[dict[str, Any]]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfkit.analysis import mends
-from perfkit.analysis.edits import scaled
-from perfkit.analysis.what_if import saved_ratio
+from perfkit.analysis.replay import mends
+from perfkit.analysis.replay.edits import scaled
+from perfkit.analysis.replay.what_if import saved_ratio
 from perfkit.rules import evaluate, impact, score, software
 from perfkit.rules.fixed import FixedTables, check
 from perfkit.rules.load import load_rule

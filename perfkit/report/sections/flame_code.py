@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.analysis.frame_roles import IDLE_LEAVES
+from perfkit.analysis.code.frame_roles import IDLE_LEAVES
 from perfkit.report.columns import Column
 from perfkit.report.context import Context
 from perfkit.report.pack import Delta

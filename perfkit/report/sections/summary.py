@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit import units
-from perfkit.analysis.percentiles import quantiles
+from perfkit.analysis.vector.percentiles import quantiles
 from perfkit.report.context import Context
 from perfkit.report.sections.heatmaps import marks
 from perfkit.rules.plan import Step

@@ -1,0 +1,1 @@
+"""What stack samples say: call trees, functions, threads, and the code of requests."""

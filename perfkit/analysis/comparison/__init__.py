@@ -1,0 +1,1 @@
+"""What differs between two populations or two captures, and what made it differ."""

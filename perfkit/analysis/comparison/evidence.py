@@ -1,0 +1,102 @@
+"""What speaks for a component as the cause: its operation that changed most, and how."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.comparison.votes import Calls, Votes
+from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.percentiles import Floats
+
+_COMPONENTS = 10
+"""So many of the first components get evidence."""
+
+SCHEMA: dict[str, pl.DataType] = {
+    **dict.fromkeys(("component", "reason", "operation", "callee", "child"), pl.String()),
+    **dict.fromkeys(("before", "after", "votes"), pl.Float64()),
+}
+
+COLUMNS = {
+    "component": "the component",
+    "reason": "`slower`, `fails`, or `calls`: other operations are called below it",
+    "operation": "its operation with the most votes for that reason",
+    "callee": "whom the operation calls, where it is a call",
+    "child": "for `calls`: the operation that is called more, or less, often",
+    "before": "mean own time in ns; share that failed; share that called the child",
+    "after": "the same on the other side",
+    "votes": "strength: requests' worth of spans that are unusual, or excess time in ns",
+}
+
+
+def evidence(
+    calls: Calls, votes: Votes, normal: Bools, judged: Bools, ranking: pl.DataFrame
+) -> pl.DataFrame:
+    """Return a line (`SCHEMA`) for each score above 0 of the first components in `ranking`."""
+    lines = []
+    numbers = {name: number for number, name in enumerate(calls.owners)}
+    excess, unusual = votes.excess * calls.weight, votes.unusual * calls.weight
+    for row in ranking.head(_COMPONENTS).iter_rows(named=True):
+        component = row["component"]
+        mine = calls.owner == numbers[component]
+        if row["latency_score"] > 0:
+            of = calls.operation == _strongest(calls.operation, np.where(mine, excess, 0.0))
+            means = [_mean(calls.own, of & side) for side in (normal, judged)]
+            lines.append((component, "slower", *_names(calls, of), None, *means, excess[of].sum()))
+        if row["behaviour_score"] > 0:
+            of = calls.place == _strongest(calls.place, np.where(mine, unusual, 0.0))
+            lines.append((component, *_odd(calls, of, normal, judged), unusual[of].sum()))
+    return pl.DataFrame(lines, schema=SCHEMA, orient="row")
+
+
+def _strongest(group: Ints, strength: Floats) -> int:
+    return int(np.bincount(group, strength).argmax())
+
+
+def _mean(values: Floats, of: Bools) -> float | None:
+    return float(values[of].mean()) if of.any() else None
+
+
+def _names(calls: Calls, of: Bools) -> tuple[str, str | None]:
+    first = int(np.argmax(of))
+    name, callee = calls.frame.select("name", "callee").row(first)
+    return name, callee
+
+
+def _odd(
+    calls: Calls, of: Bools, normal: Bools, judged: Bools
+) -> tuple[str, str, str | None, str | None, float | None, float | None]:
+    """Return what is unusual about an operation: that it fails, or whom it calls."""
+    failing = [_mean(calls.failed.astype(np.float64), of & side) for side in (normal, judged)]
+    child, shares = _changed_child(calls, of, normal, judged)
+    change = (failing[1] or 0.0) - (failing[0] or 0.0)
+    if child is None or change >= abs(shares[1] - shares[0]):
+        return "fails", *_names(calls, of), None, failing[0], failing[1]
+    return "calls", *_names(calls, of), child, *shares
+
+
+def _changed_child(
+    calls: Calls, of: Bools, normal: Bools, judged: Bools
+) -> tuple[str | None, tuple[float, float]]:
+    """Return the operation right below whose presence changed most, and its two shares."""
+    parents = [np.flatnonzero(of & side) for side in (normal, judged)]
+    below = np.flatnonzero((calls.parent >= 0) & np.append(of, False)[calls.parent])
+    if not len(below) or not all(len(rows) for rows in parents):
+        return None, (0.0, 0.0)
+    pairs = pl.DataFrame(
+        {
+            "operation": calls.operation[below],
+            "parent": calls.parent[below],
+            "after": judged[below],
+            "row": below,
+        }
+    ).unique(["operation", "parent"])
+    shares = pairs.group_by("operation").agg(
+        pl.col("row").min(),
+        before=(~pl.col("after")).sum() / len(parents[0]),
+        after=pl.col("after").sum() / len(parents[1]),
+    )
+    most = shares.sort((pl.col("after") - pl.col("before")).abs(), "row", descending=[True, False])
+    row = most.row(0, named=True)
+    name, callee = calls.frame.select("name", "callee").row(row["row"])
+    return f"{name} → {callee}" if callee else name, (row["before"], row["after"])

@@ -1,0 +1,1 @@
+"""What was asked of databases: statements without their values, and their repeats."""

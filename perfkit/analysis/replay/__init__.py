@@ -1,0 +1,1 @@
+"""What would be if something were changed: requests replayed with edits."""

@@ -1,0 +1,200 @@
+"""The edits that common mends make: a cache, calls side by side, a larger pool, freed threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.code.call_paths import CallPaths
+from perfkit.analysis.code.span_threads import NOWHERE, SpanThreads, span_threads
+from perfkit.analysis.replay.cache_replay import hits
+from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
+from perfkit.analysis.session import Tables
+from perfkit.analysis.spans.tree import indices
+from perfkit.analysis.vector.forest import Ints, nearest_marked
+from perfkit.analysis.vector.intervals import Intervals
+from perfkit.analysis.vector.overlaps import most_at_once
+from perfkit.analysis.vector.percentiles import codes
+
+TIMES = ("pid", "tid", "start_ns", "duration_ns")
+"""Columns of times on threads, as the functions here take them."""
+
+
+def below(tables: Tables, rows: Ints) -> Ints:
+    """Return the rows and everything below them: `tree` lists a subtree right after its top."""
+    tree = tables.frame("tree")
+    opened = np.zeros(tree.height + 1, np.int64)
+    np.add.at(opened, rows, 1)
+    np.add.at(opened, rows + tree["subtree"].to_numpy()[rows], -1)
+    return np.flatnonzero(np.cumsum(opened[:-1]) > 0)
+
+
+def between(tables: Tables, rows: Ints, stays: float) -> Edits:
+    """Scale the parents' own time between the first and the last of their rows."""
+    groups = (
+        tables.frame("tree")[rows]
+        .filter(pl.col("parent_row").is_not_null())
+        .group_by("parent_row", maintain_order=True)
+        .agg(
+            extent=pl.col("end_ns").max() - pl.col("start_ns").min(),
+            inside=pl.col("duration_ns").sum(),
+        )
+    )
+    parents = groups["parent_row"].to_numpy()
+    own_ns = tables.frame("span_times")["self_ns"].gather(parents).cast(pl.Float64).to_numpy()
+    free = np.maximum(0.0, (groups["extent"] - groups["inside"]).to_numpy())
+    share = np.divide(free, own_ns, out=np.zeros(len(parents)), where=own_ns > 0)
+    return scaled(parents, 1.0 - np.minimum(1.0, share) * (1.0 - stays))
+
+
+def side_by_side(tables: Tables, rows: Ints, *, typical: bool) -> Edits:
+    """Let the calls of each parent run at once.
+
+    What holds calls up now and then (a busy loop, a core that is taken) meets all of them together
+    for a shorter time than one after the other. So with `typical` none lasts longer than is usual
+    for the calls at its place in the order of its parent's.
+    """
+    together = Edits(parallel=(rows,))
+    if not typical:
+        return together
+    tree = tables.frame("tree")
+    calls = tree[rows].select("row", "parent_row", "start_ns", "service", "name", "duration_ns")
+    usual = pl.col("duration_ns").median().over("above", "service", "name", "place")
+    shorter = (
+        calls.sort("start_ns", "row")
+        .with_columns(
+            place=pl.int_range(pl.len()).over("parent_row"),
+            above=tree["name"].gather(calls.sort("start_ns", "row")["parent_row"]),
+        )
+        .select("row", stays=(usual / pl.col("duration_ns")).fill_nan(1.0).clip(0.0, 1.0))
+    )
+    stays = np.ones(tree.height)
+    stays[shorter["row"].to_numpy()] = shorter["stays"].to_numpy()
+    called = np.zeros(tree.height, dtype=np.bool_)
+    called[rows] = True
+    call = nearest_marked(indices(tree["parent_row"]), called)
+    inside = np.flatnonzero(call >= 0)
+    return together + scaled(inside, stays[call[inside]])
+
+
+def cached(tables: Tables, calls: pl.DataFrame, lifetime_ns: int, stays: float) -> Edits:
+    """Let repeated calls be answered from a cache, in `stays` of the time that they took.
+
+    `calls` has `row`, and the columns by which calls are equal.
+    """
+    tree = tables.frame("tree")
+    key, _ = codes(calls, [name for name in calls.columns if name != "row"])
+    rows = calls["row"].to_numpy()
+    start, end = (tree[name].to_numpy()[rows] for name in ("start_ns", "end_ns"))
+    return scaled(below(tables, rows[hits(key, start, end, lifetime_ns)]), stays)
+
+
+def places(
+    tables: Tables, rows: Ints, places_now: int | None, places_then: int, *, relative: bool
+) -> Edits:
+    """Let there be more places in a queue that spans wait in, each held until the parent ends.
+
+    How many there are now is taken from what was held at once, where it is not known.
+    """
+    tree = tables.frame("tree")
+    holders = indices(tree["parent_row"])[rows]
+    rows, holders = rows[holders >= 0], holders[holders >= 0]
+    if not rows.size:
+        return Edits()
+    end = tree["end_ns"].to_numpy()
+    if places_now is None:
+        nobody = np.zeros(len(rows), dtype=np.int64)
+        places_now = max(1, int(most_at_once(nobody, end[rows], end[holders], 1)[0]))
+    quickest = int(np.quantile(tables.frame("span_times")["self_ns"].to_numpy()[rows], 0.05))
+    queue = Queue(rows, holders, places_now, max(places_now, places_then), quickest, relative)
+    return Edits(queues=(queue,))
+
+
+def freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
+    """Take times on threads out of the own time of the spans that ran there."""
+    return _Lines.of(tables).edits(times, stays)
+
+
+def loop_freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
+    """Take times in which one request kept an event loop out of the own time of all others on it.
+
+    The request that kept the loop is that of the last span that began or ended there before the
+    middle of the time: what runs on without a pause has no others' spans in it.
+    """
+    lines = _Lines.of(tables)
+    return lines.edits(times, stays) + lines.given_back(times, stays)
+
+
+def code_times(tables: Tables, function: str, file: str | None, *, own: bool) -> pl.DataFrame:
+    """Return the times that threads were in a function: with what it calls, or by itself.
+
+    Time in which a thread in it had to wait for a core or the GIL goes away with it too.
+    """
+    paths = tables.frame("call_paths")
+    named = (paths["function"] == function).fill_null(False) & paths["file"].eq_missing(file)
+    chosen = named.to_numpy() if own else CallPaths.of(paths).under(named.to_numpy())
+    there = tables["ordered_samples"].filter(pl.col("path").is_in(np.flatnonzero(chosen)))
+    return there.select("pid", "tid", "duration_ns", start_ns="ts_ns").drop_nulls().collect()
+
+
+class _Lines:
+    """Spans on sampled threads, and times on those threads."""
+
+    def __init__(self, spans: SpanThreads, early_ns: int) -> None:
+        on_thread = spans.spans.with_columns(tree_row=spans.rows.gather(spans.spans["row"]))
+        self._spans = on_thread.filter(pl.col("thread") != NOWHERE)
+        self._threads = spans.threads
+        self._early_ns = early_ns
+
+    @classmethod
+    def of(cls, tables: Tables) -> _Lines:
+        """Read spans and threads. What is seen in a sample began up to one interval before."""
+        lengths = tables["ordered_samples"].filter(pl.col("duration_ns") > 0)
+        # Many stacks are seen once: the short lengths are one interval.
+        interval = pl.col("duration_ns").quantile(0.1, "lower")
+        interval_ns = lengths.select(interval).collect().item() or 0
+        return cls(span_threads(tables), int(interval_ns) // 2)
+
+    def edits(self, times: pl.DataFrame, stays: float) -> Edits:
+        """Spare the times on their threads."""
+        placed = self._placed(times)
+        spans = self._spans.drop_nulls("tree_row").filter(
+            pl.col("thread").is_in(placed.group.tolist())
+        )
+        rows, line = spans["tree_row"].to_numpy(), spans["thread"].to_numpy()
+        return Edits(spared=(Spared(rows, line, placed, stays),)) if len(rows) else Edits()
+
+    def given_back(self, times: pl.DataFrame, stays: float) -> Edits:
+        """Give their times back to the entries that kept a thread."""
+        placed = self._placed(times)
+        events = pl.concat(
+            [
+                self._spans.select("thread", "entry", at=f"{which}_ns").sort("at")
+                for which in ("start", "end")
+            ]
+        ).sort("at")
+        middle = pl.DataFrame({"thread": placed.group, "start": placed.start, "end": placed.end})
+        keepers = (
+            middle.with_columns(at=(pl.col("start") + pl.col("end")) // 2)
+            .sort("at")
+            .join_asof(events, on="at", by="thread", strategy="backward", check_sortedness=False)
+            .drop_nulls("entry")
+        )
+        if keepers.is_empty():
+            return Edits()
+        spans = self._spans.drop_nulls("tree_row").join(
+            keepers.select("thread", "entry").unique(), on=["thread", "entry"], how="semi"
+        )
+        both = pl.concat([one.select("thread", "entry") for one in (spans, keepers)])
+        line, _ = codes(both, ["thread", "entry"])
+        kept = Intervals(
+            line[spans.height :], keepers["start"].to_numpy(), keepers["end"].to_numpy()
+        )
+        rows = spans["tree_row"].to_numpy()
+        return Edits(spared=(Spared(rows, line[: spans.height], kept, 2.0 - stays),))
+
+    def _placed(self, times: pl.DataFrame) -> Intervals:
+        """Return times on threads as intervals of the number of the thread."""
+        known = times.join(self._threads, on=["pid", "tid"], how="inner", nulls_equal=True)
+        start = known["start_ns"].to_numpy() - self._early_ns
+        return Intervals(known["thread"].to_numpy(), start, start + known["duration_ns"].to_numpy())

@@ -1,0 +1,1 @@
+"""What changed over time: series in buckets, trends and shifts."""

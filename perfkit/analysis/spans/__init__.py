@@ -1,0 +1,1 @@
+"""What spans say: trees, waits, critical paths, requests, components."""

@@ -1,0 +1,205 @@
+"""One request reported by two instrumentations of one service: keep one report, flag the other.
+
+Two shapes occur. Nested: a server span directly under a server span of the same service instance.
+Side by side: server spans of two instrumentation scopes that cover the same time, under one parent
+or, when the instrumentations do not know of each other, as roots of two traces.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.vector.forest import Bools, Ints, subtree_sizes
+
+_START_TOLERANCE_NS = 250_000_000
+_MIN_OVERLAP_RATIO = 0.3
+_MIN_MATCHED_RATIO = 0.8
+"""Our own figures. Two reports of one request start within microseconds of each other, but on a
+busy event loop tens of milliseconds apart. What tells them from coincidence is that nearly every
+report of an endpoint by either scope has its twin."""
+
+_ROUNDS = 16
+_MAX_ENDPOINTS = 300
+_PARAMETER = re.compile(r"\{[^}]*\}")
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What was found: parents after moving and cutting, who was cut off, who is a duplicate."""
+
+    parent: Ints
+    cut: Bools
+    duplicate: Bools
+
+
+def find(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Reports:
+    """Find the server spans that report a request a second time.
+
+    Of two reports beside each other the one with fewer spans below it is the duplicate. It moves
+    under the other if both have spans below them and it lies inside; otherwise it is cut off.
+    """
+    parent, cut = parent.copy(), np.zeros(len(parent), dtype=np.bool_)
+    duplicate = _nested(spans, parent)
+    served = _served(spans, parent, start, end, ~duplicate)
+    if served is not None:
+        doubled, kept = _side_by_side(served, subtree_sizes(parent))
+        inside = (start[doubled] >= start[kept]) & (end[doubled] <= end[kept])
+        moves = inside & np.isin(doubled, parent)
+        parent[doubled] = np.where(moves, kept, -1)
+        cut[doubled[~moves]] = True
+        duplicate[doubled] = True
+    return Reports(parent, cut, duplicate)
+
+
+def _nested(spans: pl.DataFrame, parent: Ints) -> Bools:
+    """Return the server spans that repeat the server span right above them."""
+    result = np.zeros(len(parent), dtype=np.bool_)
+    served = (spans["kind"] == "server").fill_null(False).to_numpy()
+    inner = np.flatnonzero(served & (parent >= 0))
+    inner = inner[served[parent[inner]]]
+    if inner.size:
+        columns = ["service", "instance", "endpoint", "http_method"]
+        below, above = spans[columns][inner], spans[columns][parent[inner]]
+        equal = {name: below[name].eq_missing(above[name]).to_numpy() for name in columns}
+        methods_known = below["http_method"].is_not_null().to_numpy()
+        same_request = equal["endpoint"] | (equal["http_method"] & methods_known)
+        result[inner] = equal["service"] & equal["instance"] & same_request
+    return result
+
+
+def _served(
+    spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints, eligible: Bools
+) -> pl.DataFrame | None:
+    """Return the server spans of services where several scopes make them; mostly there are none."""
+    eligible &= (spans["kind"] == "server").fill_null(False).to_numpy()
+    rows = np.flatnonzero(eligible)
+    if spans["scope"].gather(rows).n_unique() < 2:
+        return None
+    served = (
+        spans.select("service", "instance", "scope", "endpoint", "http_status")[rows]
+        .with_columns(index=pl.Series(rows))
+        .filter(pl.col("endpoint").is_not_null())
+    )
+    scopes = served.group_by("service").agg(pl.col("scope").n_unique())
+    doubled = scopes.filter(pl.col("scope") > 1).select("service")
+    served = served.join(doubled, on="service", how="semi", nulls_equal=True)
+    if served.is_empty():
+        return None
+    index = served["index"].to_numpy()
+    return served.select(
+        "index",
+        pl.col("service", "scope", "instance").fill_null(""),
+        "endpoint",
+        # What must be equal, beside service and endpoint.
+        http_status=pl.col("http_status").fill_null(-1),
+        parent=pl.Series(parent[index]),
+        start_ns=pl.Series(start[index]),
+        end_ns=pl.Series(end[index]),
+    )
+
+
+def _side_by_side(served: pl.DataFrame, sizes: Ints) -> tuple[Ints, Ints]:
+    """Return pairs of spans (duplicate, kept); every span is in one pair at most."""
+    endpoints = _matching_endpoints(served)
+    key = ["service", "scope", "endpoint"]
+    one = served.join(endpoints, on=key)
+    other = served.join(
+        endpoints.drop("scope", "endpoint"),
+        left_on=key,
+        right_on=["service", "scope_other", "endpoint_other"],
+    )
+    found: list[pl.DataFrame] = []
+    # Equal endpoints first: a template may fit the paths of several.
+    for exact in (True, False):
+        left, right = one.filter(exact=exact), other.filter(exact=exact)
+        for _ in range(_ROUNDS):
+            if found:
+                used = pl.concat(found)
+                left = left.join(used, on="index", how="anti")
+                right = right.join(used, left_on="index", right_on="index_other", how="anti")
+            pairs = _nearest(left, right)
+            if pairs.is_empty():
+                break
+            found.append(pairs)
+    if not found:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    pairs = _systematic(pl.concat(found), one, other)
+    first, second = pairs["index"].to_numpy(), pairs["index_other"].to_numpy()
+    smaller = sizes[first] < sizes[second]
+    return np.where(smaller, first, second), np.where(smaller, second, first)
+
+
+def _matching_endpoints(served: pl.DataFrame) -> pl.DataFrame:
+    """Return which endpoints of one scope may be which of another, numbered by `pair`.
+
+    Equal ones, and a template beside a path that fits it (`/mcp/{path}` and `/mcp/`).
+    """
+    known = served.select("service", "scope", "endpoint").unique(maintain_order=True)
+    known = known.head(_MAX_ENDPOINTS)
+    both = known.join(known, on="service", suffix="_other", maintain_order="left")
+    both = both.filter(pl.col("scope") < pl.col("scope_other"))
+    pairs = both.select("endpoint", "endpoint_other").iter_rows()
+    fits = pl.Series([_fits(*pair) for pair in pairs], dtype=pl.Boolean)
+    return (
+        both.filter(fits)
+        .with_columns(exact=pl.col("endpoint") == pl.col("endpoint_other"))
+        .with_row_index("pair")
+    )
+
+
+def _fits(one: str, other: str) -> bool:
+    return (
+        one == other
+        or _as_pattern(one).fullmatch(other) is not None
+        or _as_pattern(other).fullmatch(one) is not None
+    )
+
+
+def _as_pattern(endpoint: str) -> re.Pattern[str]:
+    return re.compile("[^/ ]*".join(re.escape(part) for part in _PARAMETER.split(endpoint)))
+
+
+def _nearest(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """Pair each span with that of the other scope that starts nearest, if it may be its twin."""
+    others = other.select(
+        *("pair", "instance", "http_status", "start_ns"),
+        index_other="index",
+        start_other="start_ns",
+        end_other="end_ns",
+        parent_other="parent",
+    )
+    pairs = one.sort("start_ns").join_asof(
+        others.sort("start_ns"),
+        on="start_ns",
+        by=["pair", "instance", "http_status"],
+        strategy="nearest",
+        tolerance=_START_TOLERANCE_NS,
+        check_sortedness=False,
+    )
+    shared = pl.min_horizontal("end_ns", "end_other") - pl.max_horizontal("start_ns", "start_other")
+    whole = pl.max_horizontal("end_ns", "end_other") - pl.min_horizontal("start_ns", "start_other")
+    return (
+        pairs.filter(
+            pl.col("index_other").is_not_null(),
+            pl.col("parent") == pl.col("parent_other"),
+            shared >= _MIN_OVERLAP_RATIO * whole,
+        )
+        .sort((pl.col("start_ns") - pl.col("start_other")).abs(), "index")
+        .unique("index_other", keep="first", maintain_order=True)
+        .unique("index", keep="first", maintain_order=True)
+        .select("index", "index_other", "pair")
+    )
+
+
+def _systematic(pairs: pl.DataFrame, one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """Keep the pairs of endpoints of which nearly all reports have a twin."""
+    counts = [frame.group_by("pair").len() for frame in (one, other)]
+    both = counts[0].join(counts[1], on="pair", suffix="_other")
+    matched = pairs.group_by("pair").len("matched").join(both, on="pair")
+    most = pl.max_horizontal("len", "len_other")
+    doubled = matched.filter(pl.col("matched") >= _MIN_MATCHED_RATIO * most)
+    return pairs.join(doubled, on="pair", how="semi", maintain_order="left")

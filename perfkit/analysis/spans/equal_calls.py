@@ -1,0 +1,115 @@
+"""The table `equal_calls`: how often the very same thing is asked for, by any request."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.vector.overlaps import order_by, overlapping_earlier
+from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.summary import summarise, sums, whole, window_ns
+
+_KEY = ("kind", "service", "component", "target")
+_SAFE = ("GET", "HEAD")
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return one row a query or address that was asked at least twice with equal text."""
+    tree = tables.frame("tree")
+    of_span = ["service", "component", "start_ns", "end_ns", "duration_ns"]
+    of_span += ["status", "adjusted_count", "entry_row"]
+    asked = _asked(tables)
+    calls = asked.hstack(tree.select(of_span)[asked["row"]])
+    exact, texts = codes(calls, [*_KEY, "text_hash"])
+    order = order_by(exact, calls["start_ns"].to_numpy(), texts.height)
+    calls, exact = calls[order], exact[order]
+    repeated = np.append(False, exact[1:] == exact[:-1])[: len(exact)]
+    overlapped = overlapping_earlier(
+        exact, calls["start_ns"].to_numpy(), calls["end_ns"].to_numpy()
+    )
+    code, distinct = codes(calls, _KEY)
+    weight = calls["adjusted_count"].to_numpy()
+    duration = calls["duration_ns"].to_numpy()
+    hours = window_ns(tree) / 3.6e12
+    groups = distinct.height
+    different = calls.group_by(_KEY).agg(
+        distinct_texts=pl.col("text_hash").n_unique().cast(pl.Int64),
+        requests=pl.col("entry_row").n_unique().cast(pl.Int64),
+        example=pl.col("example").first(),
+    )
+    return (
+        summarise(calls, _KEY)
+        .rename({"count": "calls", "duration_sum_ns": "total_ns"})
+        .with_columns(
+            repeated_calls=whole(sums(code, weight * repeated, groups)),
+            repeat_ns=whole(sums(code, weight * repeated * duration, groups)),
+            overlapped_calls=whole(sums(code, weight * overlapped, groups)),
+            overlap_ns=whole(sums(code, weight * overlapped * duration, groups)),
+            rate_per_h=pl.col("calls") / hours if hours > 0 else pl.lit(None, dtype=pl.Float64),
+        )
+        .join(different, on=_KEY, how="left", nulls_equal=True, maintain_order="left")
+        .filter(pl.col("repeated_calls") > 0)
+        .select(*COLUMNS)
+        .sort("repeat_ns", "target", descending=[True, False])
+    )
+
+
+def _asked(tables: Tables) -> pl.DataFrame:
+    """Return queries and safe HTTP requests: what they ask, and a hash of the full text."""
+    queries = (
+        tables["query_calls"]
+        .filter(pl.col("statement_hash").is_not_null())
+        .select(
+            "row",
+            kind=pl.lit("query"),
+            target="query_id",
+            example="statement",
+            text_hash="statement_hash",
+        )
+    )
+    fetched = (
+        tables["http_calls"]
+        .filter(
+            pl.col("kind") == "client",
+            pl.col("method").is_in(_SAFE),
+            pl.col("url_hash").is_not_null(),
+        )
+        .select(
+            "row",
+            kind=pl.lit("http"),
+            target=pl.concat_str("method", pl.lit(" "), "address"),
+            example="address",
+            text_hash="url_hash",
+        )
+    )
+    return pl.concat([queries, fetched], how="vertical").collect()
+
+
+COLUMNS = {
+    "kind": "`query`, or `http` for a GET or HEAD request",
+    "service": "service that asks",
+    "component": "whom it asks",
+    "target": "the query's id as in `queries`, or method and address as in `http_calls`",
+    "example": "the normalised statement, or the address",
+    "calls": "how often, with equal values or others",
+    "distinct_texts": "how many different texts",
+    "repeated_calls": "calls whose very text was asked before, by any request",
+    "repeat_ns": "sum of their durations",
+    "overlapped_calls": "calls that began while one with the same text was still running",
+    "overlap_ns": "sum of their durations",
+    "requests": "entries that ask",
+    "errors": "how many calls failed",
+    "mean_ns": "mean duration",
+    "p95_ns": "95% last no longer",
+    "total_ns": "sum of durations",
+    "rate_per_h": "calls an hour over the time of the capture",
+}
+
+DERIVED = Derived(
+    "equal_calls",
+    "one query or address that was asked several times with the same text",
+    ("query_calls", "http_calls", "tree"),
+    compute,
+    COLUMNS,
+)

@@ -1,0 +1,71 @@
+"""The table `span_times`: where the time of each span went."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.spans.tree import waiting_parents_of
+from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.overlaps import covered
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return self time, client-server gap and time on the critical path of every span."""
+    tree = tables.frame("tree")
+    own = self_times(tree)
+    remote = _calls_a_server(tree)
+    pieces = tables.frame("critical_path")
+    critical = np.zeros(tree.height, dtype=np.int64)
+    np.add.at(
+        critical, pieces["row"].to_numpy(), (pieces["end_ns"] - pieces["start_ns"]).to_numpy()
+    )
+    return pl.DataFrame(
+        {
+            "row": np.arange(tree.height),
+            "self_ns": np.where(remote, 0, own),
+            "gap_ns": np.where(remote, own, 0),
+            "critical_ns": critical,
+        }
+    )
+
+
+def self_times(tree: pl.DataFrame) -> Ints:
+    """Return each span's time minus the union of its children's, clipped to it."""
+    parent = waiting_parents_of(tree)
+    start, end = tree["start_ns"].to_numpy(), tree["end_ns"].to_numpy()
+    child = np.flatnonzero(parent >= 0)
+    # Rows are depth-first with siblings by start, so a stable sort by parent is all it takes.
+    child = child[np.argsort(parent[child], kind="stable")]
+    above = parent[child]
+    clipped_start = np.clip(start[child], start[above], end[above])
+    clipped_end = np.clip(end[child], start[above], end[above])
+    children = covered(above, clipped_start, clipped_end, tree.height)
+    own: Ints = end - start - children
+    return own
+
+
+def _calls_a_server(tree: pl.DataFrame) -> Bools:
+    """Whether a span is a client span with its server's span right below it."""
+    parent = waiting_parents_of(tree)
+    served = np.flatnonzero((tree["kind"] == "server").fill_null(False).to_numpy() & (parent >= 0))
+    result = np.zeros(tree.height, dtype=np.bool_)
+    result[parent[served]] = True
+    result &= (tree["kind"] == "client").fill_null(False).to_numpy()
+    return result
+
+
+DERIVED = Derived(
+    "span_times",
+    "one span: where its time went",
+    ("tree", "critical_path"),
+    compute,
+    {
+        "row": "the span, as in `tree`",
+        "self_ns": "its time in which no child that it waited for was running",
+        "gap_ns": "the same for a client span above its server's span: network and queueing, "
+        "which is no work of the caller",
+        "critical_ns": "self or gap time that lies on the critical path of its entry",
+    },
+)

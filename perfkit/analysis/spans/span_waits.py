@@ -1,0 +1,105 @@
+"""The table `span_waits`: what each span waited for, the order of things behind all critical paths.
+
+A span's children are clipped to all spans above them. A child began when the sibling that had
+ended last by then was done, or else with the parent's own work; the parent ended after its last
+child. A child that ends exactly when the next begins is followed (jaeger #9148), and of children
+that end together the longest is taken. What a span does not wait for (`detached`), and what has no
+length after clipping, has no part in this.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.spans.tree import indices, rows_or_null, waiting_parents_of
+from perfkit.analysis.vector.forest import Bools, Ints, all_along_path, along_path, marked_chains
+from perfkit.analysis.vector.overlaps import runs
+
+_AXIS_NS = float(1 << 62)
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return one row a span, in the order of `tree`."""
+    tree = tables.frame("tree")
+    rows = np.arange(tree.height)
+    entry = indices(tree["entry_row"])
+    top = entry == rows
+    parent = np.where(top, -1, waiting_parents_of(tree))
+    start = along_path(parent, tree["start_ns"].to_numpy(), np.maximum, 0)
+    end = along_path(parent, tree["end_ns"].to_numpy(), np.minimum, np.iinfo(np.int64).max)
+    end = np.maximum(end, start)
+
+    before, last = np.full(tree.height, -1), np.full(tree.height, -1)
+    child = np.flatnonzero((parent >= 0) & (end > start))
+    if child.size:
+        child, previous, final = _waits(child, parent, start, end)
+        before[child] = previous
+        last[parent[final]] = final
+    waited_for = marked_chains(before, np.concatenate([last[last >= 0], np.flatnonzero(top)]))
+    return pl.DataFrame(
+        {
+            "row": rows,
+            "parent_row": rows_or_null(parent),
+            "start_ns": start,
+            "end_ns": end,
+            "before_row": rows_or_null(before),
+            "last_row": rows_or_null(last),
+            "critical": all_along_path(parent, waited_for) & (entry >= 0),
+        }
+    )
+
+
+def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return children in order of parent and end, the sibling before each, and the last ones."""
+    # One number orders children by parent and end: parents are laid end to end on one axis.
+    above = parent[child]
+    waiting = np.zeros(len(parent), dtype=np.bool_)
+    waiting[above] = True
+    length = np.where(waiting, end - start + 1, 0)
+    if np.sum(length, dtype=np.float64) >= _AXIS_NS:
+        start, end, length = _as_ranks(start, end, waiting)
+    origin = np.cumsum(length) - length - start
+    key = end[child] + origin[above]
+    order = np.argsort(key, kind="stable")
+    child, key, above = child[order], key[order], above[order]
+    # Of those that end together the longest is taken.
+    first, until = runs(key)
+    ties = np.flatnonzero(until > first)
+    best = first.copy()
+    if ties.size:
+        run = np.repeat(np.arange(len(first)), until - first + 1)
+        by_start = np.lexsort((start[child], run))
+        best = by_start[first]
+    wanted = start[child] + origin[above]
+    found = np.searchsorted(key[first], wanted, side="right") - 1
+    same = (found >= 0) & (above[first[found]] == above)
+    previous = np.where(same, child[best[found]], -1)
+    _, final = runs(above)
+    final_run = np.searchsorted(first, final, side="right") - 1
+    return child, previous, child[best[final_run]]
+
+
+def _as_ranks(start: Ints, end: Ints, waiting: Bools) -> tuple[Ints, Ints, Ints]:
+    """Replace times by their ranks, where lengths add up to more than an integer holds."""
+    times = np.unique(np.concatenate([start, end]))
+    start, end = np.searchsorted(times, start), np.searchsorted(times, end)
+    return start, end, np.where(waiting, end - start + 1, 0)
+
+
+DERIVED = Derived(
+    "span_waits",
+    "one span: what it waited for",
+    ("tree",),
+    compute,
+    {
+        "row": "the span, as in `tree`",
+        "parent_row": "the span that waits for it; null at entries and for detached spans",
+        "start_ns": "start, not before that of any span above it",
+        "end_ns": "end, not after that of any span above it",
+        "before_row": "the sibling that had ended last when it began; null if none had",
+        "last_row": "its own child that ended last; null if it has none",
+        "critical": "whether it is on the critical path of its entry",
+    },
+)

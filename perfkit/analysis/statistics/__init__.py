@@ -1,0 +1,1 @@
+"""Tests, estimates and detectors on plain numbers; nothing here knows a table."""

@@ -1,0 +1,1 @@
+"""Operations on whole columns that the analyses share; nothing here knows a table."""

@@ -1,0 +1,1 @@
+"""Who waited for what: pools, locks, event loops, the machine."""
