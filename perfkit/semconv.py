@@ -64,6 +64,7 @@ _ID_SEGMENT = re.compile(
     r"|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"  # a UUID
     r"|(?=[^/]*\d)[0-9a-fA-F]{12,}"  # a hash or an object id
     r"|(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{20,}"  # a token
+    r"|[^/]*%[0-9a-fA-F]{2}[^/]*"  # text that had to be escaped: somebody's words, no route
     r")$"
 )
 

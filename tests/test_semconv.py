@@ -116,6 +116,7 @@ def test_peer(attributes: dict[str, Any], kind: str, expected: str | None) -> No
         ("/o/6f1e7a30-3c1c-4b6e-9d0e-2f8f3b8c0d11", "/o/{id}"),
         ("/o/507f1f77bcf86cd799439011", "/o/{id}"),
         ("/t/eyJhbGciOiJIUzI1NiJ9abc", "/t/{id}"),
+        ("/charts/Sales%202026", "/charts/{id}"),
         ("/v1/tools/invoke", "/v1/tools/invoke"),
         ("/deadbeef", "/deadbeef"),
         ("/a-very-long-but-ordinary-name", "/a-very-long-but-ordinary-name"),

@@ -76,8 +76,11 @@ SCENARIOS = (
     ),
     Scenario(15, lambda r: [_tool("search-documents", {"topic": f"topic-{r.randrange(40)}"})]),
     Scenario(25, lambda r: [_tool("plan-trip", {"city": r.choice(CITIES)})]),
-    # A report has two charts.
-    Scenario(15, lambda r: [_tool("render-report", {"title": f"Chart {i}"}) for i in range(2)]),
+    # A report has two charts, and everybody wants others.
+    Scenario(
+        15,
+        lambda r: [_tool("render-report", {"title": f"Chart {r.randrange(10**6)}"}) for _ in "ab"],
+    ),
     Scenario(20, lambda r: [_tool("weather", {"city": r.choice(CITIES)})]),
     # A family of three.
     Scenario(

@@ -58,7 +58,7 @@ def test_a_port_that_the_kernel_gave_out_is_no_part_of_the_address() -> None:
 
 
 SEGMENTS = st.sampled_from(
-    ["users", "1", "2.5", "v1", "77-x", "8ff81d74-606d-4c75-ac5e-cee65cbbc866", "a" * 40, "cafe"]
+    ["users", "1", "2.5", "v1", "77-x", "8ff81d74-606d-4c75-ac5e-cee65cbbc866", "a" * 40, "cafe", "Chart%201"]
 )
 
 
@@ -66,6 +66,7 @@ SEGMENTS = st.sampled_from(
 def test_the_address_equals_one_that_is_made_segment_by_segment(segments: list[str]) -> None:
     identifier = re.compile(
         r"\d+([.-].*)?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|[A-Za-z0-9_-]{32,}"
+        r"|.*%[0-9a-f]{2}.*"
     )
     url = "http://host" + "".join(f"/{one}" for one in segments)
     kept = ["{id}" if identifier.fullmatch(one) else one for one in segments]

@@ -41,7 +41,7 @@ _METHOD = r"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b"
 _SEGMENTS = (
     # Applied twice, because neighbours share their slash.
     r"/(?:\d+(?:[.-][^/]*)?|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-    r"|[0-9a-fA-F]{16,}|[A-Za-z0-9_-]{32,})(/|$)"
+    r"|[0-9a-fA-F]{16,}|[A-Za-z0-9_-]{32,}|[^/]*%[0-9a-fA-F]{2}[^/]*)(/|$)"
 )
 _SITE = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
 _EPHEMERAL = (
