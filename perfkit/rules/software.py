@@ -27,6 +27,7 @@ _SIGNS: dict[str, str] = {
     "PostgreSQL": r"postgres|psycopg|asyncpg",
     "MySQL": r"mysql|mariadb",
     "SQLite": r"sqlite",
+    "Node.js": r"^@opentelemetry/",
     "MCP gateway": r"mcp-?gateway|contextforge",
 }
 """Name -> what an instrumentation scope, a module or a database system of it looks like."""
