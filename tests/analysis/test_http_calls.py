@@ -58,7 +58,17 @@ def test_a_port_that_the_kernel_gave_out_is_no_part_of_the_address() -> None:
 
 
 SEGMENTS = st.sampled_from(
-    ["users", "1", "2.5", "v1", "77-x", "8ff81d74-606d-4c75-ac5e-cee65cbbc866", "a" * 40, "cafe", "Chart%201"]
+    [
+        "users",
+        "1",
+        "2.5",
+        "v1",
+        "77-x",
+        "8ff81d74-606d-4c75-ac5e-cee65cbbc866",
+        "a" * 40,
+        "cafe",
+        "Chart%201",
+    ]
 )
 
 
