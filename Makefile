@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real test-browser lint format bench reference lock clean
+.PHONY: help demo test test-real test-browser lint format bench reference docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -56,11 +56,22 @@ bench: $(VENV)/.dev  ## Measure, as ratios to a peer or a limit in the same run
 reference: $(VENV)/.dev  ## Write the generated pages of docs/
 	$(BIN)/python -m tools.reference
 
+$(VENV)/.docs: requirements/docs.lock $(VENV)/.dev
+	$(PIP) install --quiet --require-hashes -r requirements/docs.lock
+	@touch $@
+
+docs: $(VENV)/.docs  ## Make the documentation's site, in build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b dirhtml docs build/docs
+
 lock: $(VENV)/.dev  ## Bring the locked versions up to date
 	$(PIP) install --quiet uv
-	for set in run dev; do \
-	  sorts=$$([ $$set = dev ] && echo --group dev --extra grpc --extra instrument || echo --group build); \
-	  $(BIN)/uv pip compile pyproject.toml --extra demo $$sorts --universal \
+	for set in run dev docs; do \
+	  case $$set in \
+	    run) sorts="--extra demo --group build";; \
+	    dev) sorts="--extra demo --group dev --extra grpc --extra instrument";; \
+	    docs) sorts="--group docs -c requirements/dev.lock";; \
+	  esac; \
+	  $(BIN)/uv pip compile pyproject.toml $$sorts --universal \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --upgrade --quiet -o requirements/$$set.lock >/dev/null || exit 1; \
 	done

@@ -19,7 +19,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["tables.md", "commands.md", "perfkit.schema.json"])
-def test_page_is_up_to_date(name: str, made: Path) -> None:
-    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert written == (made / name).read_text(encoding="utf-8"), "run: make reference"
+def test_the_generated_pages_are_up_to_date(made: Path) -> None:
+    pages = sorted(made.iterdir())
+    assert "commands.md" in [page.name for page in pages]
+    for page in pages:
+        written = (ROOT / "docs" / page.name).read_text(encoding="utf-8")
+        assert written == page.read_text(encoding="utf-8"), f"{page.name}: run: make reference"

@@ -16,6 +16,8 @@ from perfkit import model
 from perfkit.analysis import DERIVED
 from perfkit.cli.main import COMMANDS, config_schema, main
 from perfkit.collect.resources import catalogue
+from perfkit.rules.load import load_rules
+from perfkit.rules.model import Rule
 from perfkit.rules.schema import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -95,6 +97,40 @@ def commands_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def rules_page() -> str:
+    """Explain every shipped rule: what it needs, its numbers and their sources, when it errs."""
+    rules = load_rules()
+    groups = sorted({rule.path.parent.name for rule in rules})
+    lines = ["# The shipped rules", "", "Generated from the rules themselves (`make reference`)."]
+    lines += [f"{len(rules)} rules; a severity falls to the first line that holds. How to choose,"]
+    lines += ["tune and write them: [rules.md](rules.md)."]
+    for group in groups:
+        lines += ["", f"## {group}"]
+        for rule in rules:
+            if rule.path.parent.name == group:
+                lines += _rule(rule)
+    return "\n".join(lines) + "\n"
+
+
+def _rule(rule: Rule) -> list[str]:
+    needs = ", ".join(f"`{table}`" for table in rule.requires)
+    lines = ["", f"### `{rule.id}`", "", f"**{_cell(rule.title)}.** Needs {needs}.", ""]
+    lines += [_cell(rule.why.plain()), ""]
+    lines += ["| number | default | source |", "|---|---|---|"]
+    for name, param in rule.params.items():
+        shown = f"`{param.shown}`" if param.unit == "text" else param.shown
+        lines += [f"| `{name}` | {_cell(shown)} | {_cell(param.source)} |"]
+    ladder = [
+        f"{step.severity} when `{step.when.tree.sql()}`" if step.when else step.severity
+        for step in rule.severity
+    ]
+    lines += ["", f"Severity: {', else '.join(_cell(one) for one in ladder)}.", ""]
+    lines += [f"The fix: {_cell(rule.fix.summary.plain())} Effort {rule.fix.effort}.", ""]
+    lines += ["False positives: " + " ".join(_cell(one) for one in rule.false_positives), ""]
+    lines += [f"- [{_cell(one['title'])}]({one['url']})" for one in rule.references]
+    return lines
+
+
 def _help(command: click.Command, context: click.Context, level: int) -> list[str]:
     context.terminal_width = _HELP_WIDTH
     context.max_content_width = _HELP_WIDTH
@@ -110,6 +146,7 @@ def pages() -> dict[str, str]:
         "commands.md": commands_page(),
         "perfkit.schema.json": _json(config_schema()),
         "rule.schema.json": _json(schema()),
+        "rule-list.md": rules_page(),
     }
 
 

@@ -20,7 +20,7 @@ _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED "}
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
-@click.command()
+@click.command(epilog="Example: perfkit doctor --pid 1234")
 @click.option("--pid", type=click.IntRange(min=1), help="Also check whether this can be recorded.")
 @click.option(
     "--otlp", metavar="HOST:PORT", default=DEFAULT_OTLP, help="Where to listen.", show_default=True
