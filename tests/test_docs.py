@@ -110,7 +110,7 @@ def understood(words: list[str]) -> None:
 
 
 def for_real(words: tuple[str, ...], folder: Path) -> list[str]:
-    """Put in what a reader would: file names for patterns, a moment and a fingerprint that exist."""
+    """Put in what a reader would: names for patterns, a moment and a fingerprint that exist."""
     real: list[str] = []
     for word in words:
         if "*" in word and word.endswith(".perfkit"):
