@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from perfkit.analysis.session import Tables
     from perfkit.rules.model import Finding, Followed, Outcome
+    from perfkit.rules.plan import Plan
 
 _SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": None}
 _TOP = 10
@@ -54,8 +55,11 @@ def command(capture: Path, as_json: bool, ledger: Path | None, **options: Any) -
         click.echo(json.dumps(_as_data(tables, outcomes, followed), indent=1, ensure_ascii=False))
         return
     _show_head(tables)
-    _show_findings(outcomes)
-    _show_plan(outcomes, tables)
+    from perfkit.rules.plan import plan
+
+    chosen = plan(outcomes, tables)
+    _show_findings(outcomes, chosen)
+    _show_plan(chosen)
     _show_followed(followed)
     for title, table, columns in _TABLES:
         _show_table(tables, title, table, columns)
@@ -88,10 +92,11 @@ def _show_head(tables: Tables) -> None:
     text.paragraph("; ".join(part for part in seen if part) or "The capture is empty.")
 
 
-def _show_findings(outcomes: list[Outcome]) -> None:
+def _show_findings(outcomes: list[Outcome], chosen: Plan) -> None:
     from perfkit.rules.evaluate import dismissed, findings
 
     found = findings(outcomes)
+    number_of = {finding.fingerprint: number for number, finding in enumerate(found, 1)}
     text.heading("What to do first")
     if not found:
         looked = sum(outcome.state == "quiet" for outcome in outcomes)
@@ -101,14 +106,13 @@ def _show_findings(outcomes: list[Outcome]) -> None:
         text.paragraph(f"dismissed: {one.title}: {note}", indent=4)
     for number, finding in enumerate(found[:_TOP], 1):
         _show_finding(number, finding)
+        if covering := chosen.covered.get(finding.fingerprint):
+            text.paragraph(f"Mostly the same time as {number_of[covering]} saves.", indent=4)
     if len(found) > _TOP:
         click.echo(f"   … and {len(found) - _TOP} more in the report")
 
 
-def _show_plan(outcomes: list[Outcome], tables: Tables) -> None:
-    from perfkit.rules.plan import plan
-
-    chosen = plan(outcomes, tables)
+def _show_plan(chosen: Plan) -> None:
     if len(chosen.steps) < _WORTH_CHOOSING or not chosen.together:
         return
     text.heading("If you do only these")

@@ -182,3 +182,7 @@ def test_the_filters_of_a_report_are_said(capture: Path) -> None:
 def test_an_ordinary_report_is_small(tmp_path: Path) -> None:
     tables = open_tables(write_capture(tmp_path / "many.perfkit", requests=2000))
     assert len(render(tables, [], title="many").encode()) < 2_000_000
+
+
+def test_a_saving_that_another_finding_makes_too_links_to_it(page: Page) -> None:
+    assert "saves: the two do not add up." in page.html

@@ -20,9 +20,14 @@ _EVIDENCE_ROWS = 10
 def build(context: Context) -> dict[str, Any]:
     """Return the cards and, when there are none, what was looked at."""
     states = [outcome.state for outcome in context.outcomes]
+    titles = {finding.fingerprint: finding.title for finding in context.findings}
     return {
         "cards": [_card(finding, context) for finding in context.findings],
         "dismissed": [_card(finding, context) for finding in evaluate.dismissed(context.outcomes)],
+        "covered": {
+            fingerprint: {"by": by, "title": titles[by]}
+            for fingerprint, by in context.plan.covered.items()
+        },
         "looked": sum(state in ("quiet", "found") for state in states),
         "not_applicable": states.count("not_applicable"),
         "broken": states.count("error"),
