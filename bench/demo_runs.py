@@ -75,6 +75,8 @@ def _gateway(capture: Path, switches: Sequence[str]) -> Iterator[tuple[str, Call
         "no_proxy": "127.0.0.1",
     }
     perfkit = [sys.executable, "-m", "perfkit.cli", "record", "--otlp", f"127.0.0.1:{port}"]
+    # As `perfkit demo` does: the load is on the same machine and leaves no core free.
+    perfkit += ["--max-overhead", "100%"]
     with (
         tempfile.TemporaryDirectory(prefix="demo-run-") as data,
         running("perfkit.demo.backend", environment=environment) as backend,

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -65,6 +66,7 @@ def command(
     from perfkit.cli import report
 
     check_writable(output)
+    _end_on_sigterm()
     switches = ["--only", only] if only else ["--mend", mend]
     with _capture_path(keep) as capture:
         _record(capture, duration, switches, seed)
@@ -72,6 +74,17 @@ def command(
         click.echo(f"Open it in a browser: {output.resolve().as_uri()}", err=True)
         if keep:
             click.echo(f"The capture: {keep} (try: perfkit show {keep})", err=True)
+
+
+def _end_on_sigterm() -> None:
+    """Leave through the `finally` clauses, which end what was started, as ^C does."""
+
+    def end(signum: int, _frame: Any) -> None:
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, end)
 
 
 def _require_extra() -> None:

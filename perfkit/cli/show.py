@@ -135,7 +135,11 @@ def _show_followed(followed: list[Followed]) -> None:
 
 def _show_finding(number: int, finding: Finding) -> None:
     badge = click.style(finding.severity.upper(), fg=_SEVERITY_COLOURS[finding.severity], bold=True)
-    click.echo(f"{number:2d}. {badge}  {click.style(text.plain(finding.title), bold=True)}")
+    lead = f"{number:2d}. {finding.severity.upper()}  "
+    first, *rest = text.folded(finding.title, len(lead))
+    click.echo(f"{number:2d}. {badge}  {click.style(first, bold=True)}")
+    for line in rest:
+        click.echo(f"    {click.style(line, bold=True)}")
     text.paragraph(finding.message, indent=4)
     estimate = []
     if finding.impact_high_ratio:

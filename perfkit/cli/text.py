@@ -55,6 +55,18 @@ def paragraph(text: str, *, indent: int = 0) -> None:
         click.echo(line)
 
 
+def folded(text: str, lead: int) -> list[str]:
+    """Return the lines of a text that begins after `lead` characters and goes on after four."""
+    lines = textwrap.wrap(
+        plain(text),
+        terminal_width(),
+        initial_indent=" " * lead,
+        subsequent_indent=" " * 4,
+        break_on_hyphens=False,
+    )
+    return [line.strip() for line in lines] or [""]
+
+
 def definition(name: str, meaning: str, *, column: int = 24) -> None:
     """Print a name and beside it what it means, folded."""
     first, *rest = textwrap.wrap(

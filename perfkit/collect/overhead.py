@@ -3,11 +3,13 @@
 Recording harms a program in two ways that can be seen from outside:
 
 - It takes CPU time that the program wanted. The kernel says for how long the program's threads
-  waited for a core although they could run (the second number of /proc/PID/task/TID/schedstat): it
-  cannot have lost more than that. Where cores are free nobody waits, and the cost is nothing,
-  however much CPU py-spy uses. Where none is free, what py-spy and perfkit used would have gone to
-  all that run there, in the proportion in which the (fair) scheduler serves them. Where a quota
-  limits the program and perfkit together, all of it would have gone to the program.
+  waited for a core although they could run (the second number of /proc/PID/task/TID/schedstat).
+  Who had the core meanwhile it does not say: somebody else than the thread that waited, so that of
+  what others ran, the recorder's share stands for its share of the waiting. Where cores are free
+  nobody waits, and the cost is nothing, however much CPU py-spy uses. Nor can more have been lost
+  than what py-spy and perfkit used, in the proportion in which the (fair) scheduler serves all
+  that want to run. Where a quota limits the program and perfkit together, all of it would have
+  gone to the program.
 - A blocking py-spy pauses it, for about as long as py-spy itself runs.
 
 Not seen are caches and memory bandwidth, which are shared; `make bench` measures what they do.
@@ -72,7 +74,9 @@ class Use:
         recorder_ns = self.spy_ns if spy_alone else self.spy_ns + self.own_ns
         # The clocks are not read at one instant, so that more may have run than cores were busy.
         others_ns = max(self.busy_ns - self.spy_ns - self.own_ns, self.ran_ns, 1)
-        taken_ns = min(recorder_ns * self.ran_ns / others_ns, self.waited_ns)
+        beside_ns = max(self.busy_ns - self.ran_ns, self.spy_ns + self.own_ns, 1)
+        waited_for_it_ns = self.waited_ns * recorder_ns / beside_ns
+        taken_ns = min(recorder_ns * self.ran_ns / others_ns, waited_for_it_ns)
         wanted_ns = max(self.ran_ns + taken_ns, _MIN_RAN_RATIO * self.at_ns, 1)
         paused_ratio = self.spy_ns / max(self.at_ns, 1) if blocking else 0.0
         return min(1.0, max(taken_ns / wanted_ns, paused_ratio))

@@ -45,12 +45,14 @@ def test_the_cost_is_between_nothing_and_what_the_recorder_used(
         (Use(10 * SECOND, SECOND, 0, 9 * SECOND // 2, 5 * SECOND, 10 * SECOND), False, 0.1),
         # It waited less than the recorder used.
         (Use(10 * SECOND, 5 * SECOND, 0, 9 * SECOND, SECOND, 10 * SECOND), False, 0.1),
+        # It waited for others mostly: of what ran beside it, the recorder was a tenth.
+        (Use(10 * SECOND, SECOND, 0, 9 * SECOND, SECOND, 19 * SECOND), False, 0.1 / 9.1),
         # Free cores: py-spy's half of a core is no cost.
         (Use(10 * SECOND, 5 * SECOND, 0, 10 * SECOND, 0, 15 * SECOND), False, 0),
         # A pause is one even with free cores.
         (Use(10 * SECOND, 5 * SECOND, 0, 5 * SECOND, 0, 10 * SECOND), True, 0.5),
         # A program that hardly runs: a ms of waiting is not half of its speed.
-        (Use(10 * SECOND, SECOND, 0, SECOND // 1000, SECOND // 1000, 2 * SECOND), False, 1e-3),
+        (Use(10 * SECOND, SECOND, 0, SECOND // 1000, SECOND // 1000, SECOND), False, 1e-3),
     ],
 )
 def test_cost_in_known_cases(use: Use, blocking: bool, cost: float) -> None:
