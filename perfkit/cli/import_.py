@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,13 @@ import click
 from perfkit import units
 from perfkit.cli.options import Moment
 from perfkit.cli.progress import Progress
+from perfkit.cli.text import plain
 from perfkit.errors import CaptureError
 
 if TYPE_CHECKING:
     from perfkit.capture import CaptureInfo
+
+_FIRST_ESTIMATE_S = 2.0
 
 
 @click.command(epilog="Example: perfkit import traces.json profile.json gateway.db -o slow.perfkit")
@@ -39,14 +43,24 @@ if TYPE_CHECKING:
     type=Moment(),
     help="When a file begins that has no wall-clock times (py-spy's, request records).",
 )
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Keep what was read of a damaged file and go on with the next one.",
+)
 def command(
-    files: tuple[Path, ...], output: Path, format_name: str | None, started_at_ns: int | None
+    files: tuple[Path, ...],
+    output: Path,
+    format_name: str | None,
+    started_at_ns: int | None,
+    keep_going: bool,
 ) -> None:
-    """Make one capture from FILES that other tools wrote; directories are read whole.
+    """Make one capture from FILES that other tools wrote.
 
-    The format is recognised by the content, gzip or not: OTLP (protobuf, JSON, JSON lines), Jaeger
-    JSON, py-spy's chrometrace and raw, collapsed stacks, the MCP gateway's SQLite database, request
-    records, psutil readings.
+    FILES are files, directories, patterns in quotes, zip and tar archives, or - for standard input.
+
+    The format is recognised by the content, compressed (gzip, zstd, bzip2, xz) or not;
+    docs/import.md lists the formats and how to make such files.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CaptureError(
@@ -57,6 +71,7 @@ def command(
 
     # Written beside its place and moved there when it is whole, so that a failure leaves nothing.
     output.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with Progress() as progress, CaptureWriter(temporary) as writer:
@@ -65,13 +80,23 @@ def command(
                 writer,
                 format=format_name,
                 started_at_ns=started_at_ns,
-                progress=lambda text: progress.show(f"importing {text}"),
+                progress=lambda name, share: progress.show(_estimate(name, share, began)),
+                keep_going=keep_going,
             )
         temporary.replace(output)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _say(output, writer.info)
+
+
+def _estimate(name: str, share: float, began: float) -> str:
+    """Say how far an import is, and how long the rest will take at this pace."""
+    elapsed = time.monotonic() - began
+    text = f"importing {plain(name)}: {share:.0%}"
+    if elapsed > _FIRST_ESTIMATE_S and share > 0:
+        text += f", about {units.duration(elapsed * (1 - share) / share * 1e9)} left"
+    return text
 
 
 def _say(output: Path, info: CaptureInfo) -> None:

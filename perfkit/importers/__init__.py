@@ -6,15 +6,17 @@ theirs: the narrow ones first.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from perfkit.capture import SUFFIX, CaptureWriter
+from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
 from perfkit.importers import (
     collapsed,
     gateway_db,
+    inputs,
     jaeger_json,
     otlp_json,
     otlp_protobuf,
@@ -36,9 +38,9 @@ IMPORTERS: tuple[Importer, ...] = (
 )
 
 MAX_NOTES = 50
-_SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 
-Progress = Callable[[str], None]
+Progress = Callable[[str, float], None]
+"""Hears the name of the file at hand, and which share of all bytes has been read, 0 to 1."""
 
 
 def by_name(name: str) -> Importer:
@@ -54,16 +56,17 @@ def known_formats() -> str:
     return ", ".join(importer.NAME for importer in IMPORTERS)
 
 
-def detect(path: Path) -> Importer:
+def detect(source: Source) -> Importer:
     """Return the importer of a file, recognised by its content. Raises UnknownFormat."""
-    head = Source(path).head()
+    head = source.head()
     for importer in IMPORTERS:
-        if importer.sniff(head, path):
+        if importer.sniff(head, source.path):
             return importer
     raise UnknownFormat(
         "empty file" if not head else "its format is not recognised",
-        where=str(path),
-        hint=f"known formats: {known_formats()}; name one with --format if it is one of them",
+        where=str(source),
+        hint=f"known formats: {known_formats()}; name one with --format if it is one of them, or "
+        "say with --map which of its columns mean what",
     )
 
 
@@ -74,34 +77,85 @@ def import_files(
     format: str | None = None,
     started_at_ns: int | None = None,
     progress: Progress | None = None,
+    keep_going: bool = False,
 ) -> None:
-    """Read files, and all files inside directories, into one capture.
+    """Read files, and all files inside directories, patterns and archives, into one capture.
 
-    A file that is given twice is read once. Files of unknown format inside a directory are left
-    out and counted as lost; elsewhere they raise UnknownFormat. Raises InputError, naming the file,
-    when one cannot be read or when all of them together hold nothing.
+    `-` is standard input. A content that comes twice is read once. Files of unknown format inside
+    a directory are left out and counted as lost; elsewhere they raise UnknownFormat. Raises
+    InputError, naming the file, when one cannot be read or when all of them together hold nothing.
+    With `keep_going` what was read of a damaged file is kept, and the next one is read.
     """
     importer = by_name(format) if format is not None else None
     _forget_this_machine(writer)
-    files = list(_files(paths))
-    for number, (path, listed) in enumerate(files, 1):
-        if progress is not None:
-            progress(f"{number} of {len(files)}: {path.name}")
-        try:
-            found = importer or detect(path)
-        except UnknownFormat as error:
-            if listed:
-                raise
-            reason = error.message.removeprefix(f"{path}: ")
-            writer.lose("file", 1, reason)
-            if len(writer.info.notes) < MAX_NOTES:
-                writer.note(f"not imported, {reason}: {path.name}")
-            continue
-        _read(found, Source(path, started_at_ns), writer)
+    with tempfile.TemporaryDirectory(prefix="perfkit-import-") as folder:
+        temporary = Path(folder)
+        files = inputs.expand(paths, temporary)
+        run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files))
+        for one in files:
+            run.read_all(one, temporary)
     _note_double_records(writer)
     writer.flush()
     if not any(writer.info.rows.values()):
         raise _nothing(writer, files)
+
+
+def _total(files: list[inputs.Input]) -> int:
+    return max(1, sum(one.bytes for one in files))
+
+
+@dataclass
+class _Run:
+    """One import of several files."""
+
+    writer: CaptureWriter
+    importer: Importer | None
+    started_at_ns: int | None
+    progress: Progress | None
+    keep_going: bool
+    total_bytes: int
+    done_bytes: int = 0
+    seen: inputs.Seen = field(default_factory=inputs.Seen)
+
+    def read_all(self, one: inputs.Input, temporary: Path) -> None:
+        """Read a file, or the files in it when it is an archive."""
+        try:
+            for member in inputs.unpacked(one, temporary):
+                self._read_one(member, one, lasting=member is one)
+        except InputError as error:
+            if not self.keep_going:
+                raise
+            self._leave_out("file that is damaged", "what was read before is kept", error.message)
+        self.done_bytes += one.bytes
+
+    def _read_one(self, member: inputs.Input, whole: inputs.Input, *, lasting: bool) -> None:
+        def on_share(share: float) -> None:
+            if self.progress is not None:
+                done = self.done_bytes + share * whole.bytes
+                self.progress(member.label, min(1.0, done / self.total_bytes))
+
+        if lasting:
+            on_share(0)
+        source = Source(
+            member.path, self.started_at_ns, member.label, on_share if lasting else None
+        )
+        try:
+            found = self.importer or detect(source)
+        except UnknownFormat as error:
+            if member.named:
+                raise
+            reason = error.message.removeprefix(f"{source}: ")
+            self._leave_out("file", reason, f"not imported, {reason}: {source.name}")
+            return
+        if self.seen.is_copy(member.path, lasting=lasting):
+            self._leave_out("file", "a copy of another", f"not imported, a copy: {source.name}")
+            return
+        _read(found, source, self.writer)
+
+    def _leave_out(self, what: str, reason: str, note: str) -> None:
+        self.writer.lose(what, 1, reason)
+        if len(self.writer.info.notes) < MAX_NOTES:
+            self.writer.note(note)
 
 
 # Formats of spans -> who recorded them.
@@ -136,45 +190,12 @@ def _read(importer: Importer, source: Source, writer: CaptureWriter) -> None:
     except InputError as error:
         if error.where is not None:
             raise
-        raise InputError(error.message, where=str(source.path), hint=error.hint) from error
-    writer.info.sources.append(
-        {"name": "import", "format": importer.NAME, "file": source.path.name}
-    )
+        raise InputError(error.message, where=str(source), hint=error.hint) from error
+    writer.info.sources.append({"name": "import", "format": importer.NAME, "file": source.name})
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Yield each file once, and whether the caller named it himself."""
-    seen: set[tuple[int, int]] = set()
-    for path in paths:
-        if not path.exists():
-            raise InputError("no such file", where=str(path))
-        listed = not path.is_dir()
-        for file in [path] if listed else _walk(path):
-            if not listed and not file.is_file():
-                continue
-            stat = file.stat()
-            if (stat.st_dev, stat.st_ino) not in seen:
-                seen.add((stat.st_dev, stat.st_ino))
-                yield file, listed
-
-
-def _walk(directory: Path) -> Iterator[Path]:
-    """Yield the files below a directory in order, without hidden ones and captures."""
-    for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = sorted(
-            name for name in subfolders if name[0] != "." and not name.endswith(SUFFIX)
-        )
-        for name in sorted(names):
-            sidecar = any(
-                name.endswith(ending) and name.removesuffix(ending) in names
-                for ending in _SQLITE_SIDECARS
-            )
-            if name[0] != "." and not sidecar:
-                yield Path(folder) / name
-
-
-def _nothing(writer: CaptureWriter, files: list[tuple[Path, bool]]) -> InputError:
-    where = str(files[0][0]) if len(files) == 1 else f"{len(files)} files"
+def _nothing(writer: CaptureWriter, files: list[inputs.Input]) -> InputError:
+    where = files[0].label if len(files) == 1 else f"{len(files)} files"
     reasons = "; ".join(f"{loss.count} {loss.what}: {loss.why}" for loss in writer.info.lost[:3])
     return InputError(
         f"nothing in it that perfkit can use{f' ({reasons})' if reasons else ''}",

@@ -6,23 +6,16 @@ Each importer is one module of this package, listed in `IMPORTERS`.
 from __future__ import annotations
 
 import mmap
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
+from perfkit.importers import compression
 
 HEAD_BYTES = 64 << 10
-_GZIP = b"\x1f\x8b"
-_CHUNK_BYTES = 1 << 20
-
-# Bounds against decompression bombs. Telemetry compresses 10 to 50 times; gzip's limit is 1030.
-MAX_RATIO = 200
-MAX_RATIO_FROM_BYTES = 64 << 20
-MAX_BYTES = 8 << 30
 
 
 class Importer(Protocol):
@@ -31,20 +24,53 @@ class Importer(Protocol):
     NAME: str
     """Short name for messages and `--format`, e.g. `jaeger-json`."""
 
+    FORMAT: Format
+    """What users read of it in the documentation."""
+
     def sniff(self, head: bytes, path: Path) -> bool:
         """Whether a file with these first 64 KiB (decompressed) is of this format."""
 
     def read(self, source: Source, writer: CaptureWriter) -> None:
-        """Read a whole file into a capture. Raises InputError naming the place in the file."""
+        """Read a whole file into a capture. Raises InputError naming the place in the file.
+
+        What was read before a damaged place is in the capture when it raises.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format is, for its users: the rows of docs/import.md."""
+
+    title: str
+    """The tool and its format."""
+    made_by: str
+    """How to make such a file, a command if there is one."""
+    recognised_by: str
+    gives: str
+    """Which tables it fills."""
+    lacks: str
+    """What it cannot say, so that it is null or assumed."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file to import, decompressed on the way when it is gzip."""
+    """One file to import, decompressed on the way when it is compressed."""
 
     path: Path
     started_at_ns: int | None = None
     """Unix time of the file's beginning as the user says it, for formats without wall time."""
+    label: str = ""
+    """How messages call it, where that is not its path: `logs.zip!a.json`, `standard input`."""
+    on_share: Callable[[float], None] | None = None
+    """Hears which share of the file, 0 to 1, has been read."""
+
+    def __str__(self) -> str:
+        return self.label or str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of its name."""
+        return str(self).rpartition("!")[2].rpartition("/")[2]
 
     @property
     def modified_ns(self) -> int:
@@ -53,15 +79,14 @@ class Source:
 
     @property
     def compressed(self) -> bool:
-        """Whether the file is gzip."""
+        """Whether the file is gzip, zstd, bzip2 or xz."""
         with self.path.open("rb") as file:
-            return file.read(2) == _GZIP
+            return compression.name(file.read(compression.MAGIC_BYTES)) is not None
 
     def head(self) -> bytes:
-        """Return the first 64 KiB; of a damaged gzip what can be read."""
-        with self.path.open("rb") as file:
-            if file.read(2) != _GZIP:
-                file.seek(0)
+        """Return the first 64 KiB; of a damaged compressed file what can be read."""
+        if not self.compressed:
+            with self.path.open("rb") as file:
                 return file.read(HEAD_BYTES)
         out = b""
         try:
@@ -70,7 +95,8 @@ class Source:
                 if len(out) >= HEAD_BYTES:
                     break
         except InputError:
-            pass
+            if not out:
+                raise
         return out[:HEAD_BYTES]
 
     def contents(self) -> bytes | mmap.mmap:
@@ -107,55 +133,31 @@ class Source:
     def chunks(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         if self.compressed:
-            yield from self._inflated()
+            yield from self._inflated(self._report)
             return
+        taken = 0
         with self.path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            while chunk := file.read(compression.CHUNK_BYTES):
+                taken += len(chunk)
+                self._report(taken)
                 yield chunk
 
-    def _inflated(self) -> Iterator[bytes]:
-        """Decompress in pieces. Raises InputError on damage, truncation and bombs."""
-        taken = given = 0
+    def share(self, share: float) -> None:
+        """Say which share of the content has been read, 0 to 1; for those that map it."""
+        if self.on_share is not None:
+            self.on_share(share)
+
+    def _report(self, taken: int) -> None:
+        if self.on_share is not None:
+            self.on_share(taken / max(1, self.path.stat().st_size))
+
+    def _inflated(self, on_bytes: Callable[[int], None] | None = None) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            inflater = zlib.decompressobj(wbits=31)
-            pending = b""
-            while True:
-                pending = pending or _read(file)
-                if inflater.eof:  # the next of several members, or padding
-                    pending = pending.lstrip(b"\0")
-                    if not pending:
-                        if not (pending := _read(file)):
-                            return
-                        continue
-                    inflater = zlib.decompressobj(wbits=31)
-                if not pending:
-                    raise self.error("cut off: the gzip stream has no end", offset=taken)
-                try:
-                    chunk = inflater.decompress(pending, _CHUNK_BYTES)
-                except zlib.error as error:
-                    raise self.error(f"damaged gzip ({error})", offset=taken) from error
-                rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-                taken += len(pending) - len(rest)
-                pending = rest
-                given += len(chunk)
-                if given > MAX_BYTES or (
-                    given > MAX_RATIO_FROM_BYTES and given > taken * MAX_RATIO
-                ):
-                    raise self.error(
-                        f"grows {given // max(taken, 1)} times when decompressed, which looks "
-                        "like a decompression bomb",
-                        hint="if the file is good, decompress it and import the result",
-                    )
-                if chunk:
-                    yield chunk
+            yield from compression.inflate(file, str(self), on_bytes)
 
     def error(
         self, message: str, *, offset: int | None = None, hint: str | None = None
     ) -> InputError:
         """Make an error about this file; `offset` is in bytes."""
-        where = f"{self.path}, byte {offset}" if offset is not None else str(self.path)
+        where = f"{self}, byte {offset}" if offset is not None else str(self)
         return InputError(message, where=where, hint=hint)
-
-
-def _read(file: IO[bytes]) -> bytes:
-    return file.read(_CHUNK_BYTES)

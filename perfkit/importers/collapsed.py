@@ -8,9 +8,16 @@ from pathlib import Path
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats.collapsed import Collapsed
-from perfkit.importers.base import HEAD_BYTES, Source
+from perfkit.importers.base import HEAD_BYTES, Format, Source
 
 NAME = "collapsed"
+FORMAT = Format(
+    title="Collapsed stacks",
+    made_by="`py-spy record -f raw`, `stackcollapse-*.pl`",
+    recognised_by="lines of `frame;frame count`",
+    gives="samples with counts",
+    lacks="times",
+)
 
 _SNIFFED_LINES = 50
 _BATCH_LINES = 100_000
@@ -39,12 +46,12 @@ def read(source: Source, writer: CaptureWriter) -> None:
         if not good:
             raise InputError(
                 "not a stack and its count (`frame;frame;frame 12`)",
-                where=f"{source.path}, line {number}",
+                where=f"{source}, line {number}",
             )
         if number % _BATCH_LINES == 0:
             writer.add(stacks.finish())
     writer.add(stacks.finish())
     writer.note(
-        f"{source.path.name} has counts of stacks without times: its samples are in no time range "
+        f"{source.name} has counts of stacks without times: its samples are in no time range "
         "and in no request"
     )

@@ -25,10 +25,17 @@ from perfkit.formats import times
 from perfkit.formats.attributes import fragment, json_object, resolve_span
 from perfkit.formats.nesting import enclosing
 from perfkit.formats.spans import Origin, SpanBatch, origin, problem
-from perfkit.importers.base import Source
+from perfkit.importers.base import Format, Source
 from perfkit.semconv import Value
 
 NAME = "mcp-gateway-db"
+FORMAT = Format(
+    title="The MCP gateway's SQLite database",
+    made_by="the file `gateway.db` of the gateway, also while it runs",
+    recognised_by="SQLite with one of its observability tables",
+    gives="spans, span events, metrics",
+    lacks="parents (inferred from times, and marked so)",
+)
 
 _MAGIC = b"SQLite format 3\0"
 _SPANS, _TRACES, _EVENTS = "observability_spans", "observability_traces", "observability_events"

@@ -17,7 +17,6 @@ import msgspec
 
 from perfkit import ids, model
 from perfkit.capture import CaptureWriter
-from perfkit.errors import InputError
 from perfkit.formats.attributes import (
     RESOLVED_COLUMNS,
     AttributeCache,
@@ -27,10 +26,18 @@ from perfkit.formats.attributes import (
     resolve_span,
 )
 from perfkit.formats.spans import MAX_TIME_NS, Origin, SpanBatch, origin, problem
-from perfkit.importers.base import Source
+from perfkit.importers import json_stream
+from perfkit.importers.base import HEAD_BYTES, Format, Source
 from perfkit.semconv import SEMANTIC, Value
 
 NAME = "jaeger-json"
+FORMAT = Format(
+    title="Jaeger JSON",
+    made_by='Jaeger\'s query API or "Download JSON" in its page',
+    recognised_by="spans with `traceID`, `spanID`, `operationName`",
+    gives="spans, span events, span links",
+    lacks="times finer than µs",
+)
 
 _BATCH_SPANS = 20_000
 _ADJUSTED = RESOLVED_COLUMNS.index("adjusted_count")
@@ -80,16 +87,11 @@ class _Trace(msgspec.Struct):
     processes: dict[str, _Process] | None = None
 
 
-class _File(msgspec.Struct):
-    data: list[msgspec.Raw] | None = None
-    spans: msgspec.Raw = msgspec.Raw()
-
-
 _tag = msgspec.json.Decoder(_Tag)
 _trace = msgspec.json.Decoder(_Trace)
-_file = msgspec.json.Decoder(_File)
-_traces = msgspec.json.Decoder(list[msgspec.Raw])
 
+# One trace alone has its spans, or its processes, without `data` around them.
+_ONE_TRACE = re.compile(rb'^\s*\{(?:(?!"data"\s*:).)*?"(?:spans|spanID|processes)"\s*:', re.DOTALL)
 _SPAN_KEYS = re.compile(rb'"(?:traceID|spanID|operationName)"\s*:')
 
 
@@ -105,31 +107,26 @@ def read(source: Source, writer: CaptureWriter) -> None:
     """Read all traces."""
     rows = SpanBatch()
     reader = _Reader()
-    for number, raw in enumerate(_split(source.contents()), 1):
-        try:
-            reader.add(rows, _trace.decode(raw))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            where = f"{source.path}, trace {number}"
-            raise InputError(f"not Jaeger JSON: {error}", where=where) from error
-        if len(rows.spans) >= _BATCH_SPANS:
-            writer.add(rows.finish())
-            rows = SpanBatch()
-    writer.add(rows.finish())
-
-
-def _split(content: Any) -> Iterator[msgspec.Raw | bytes]:
-    """Yield the text of each trace, so that only one at a time becomes objects."""
     try:
-        if content[:64].lstrip()[:1] == b"[":
-            yield from _traces.decode(content)
-            return
-        file = _file.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not Jaeger JSON: {error}") from error
-    if file.data is not None:
-        yield from file.data
-    elif bytes(file.spans):
-        yield bytes(content)
+        for place, raw in _split(source):
+            try:
+                reader.add(rows, _trace.decode(raw))
+            except json_stream.BAD_JSON as error:
+                raise json_stream.refuse("Jaeger JSON", place, error) from error
+            if len(rows.spans) >= _BATCH_SPANS:
+                writer.add(rows.finish())
+                rows = SpanBatch()
+    finally:
+        writer.add(rows.finish())
+
+
+def _split(source: Source) -> Iterator[tuple[str, msgspec.Raw | bytes]]:
+    """Yield the text of each trace, so that only one at a time becomes objects."""
+    content = source.contents()
+    if _ONE_TRACE.search(content[:HEAD_BYTES]):
+        yield f"{source}, trace 1", content[:]
+    else:
+        yield from json_stream.elements(source, content, "data")
 
 
 def _decode_tag(raw: bytes) -> tuple[str, Value]:

@@ -8,9 +8,16 @@ from pathlib import Path
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats import otlp
-from perfkit.importers.base import Source
+from perfkit.importers.base import Format, Source
 
 NAME = "otlp-json"
+FORMAT = Format(
+    title="OTLP JSON, one document or one a line",
+    made_by="the OpenTelemetry collector's file exporter, any OTLP/JSON exporter",
+    recognised_by="`resourceSpans` or `resourceMetrics` as first member",
+    gives="spans, span events, span links, metrics",
+    lacks="nothing; logs are refused",
+)
 
 _START = re.compile(
     rb'\s*\{\s*"(?:resource(?:Spans|Metrics|Logs)|resource_(?:spans|metrics|logs))"\s*:'
@@ -54,6 +61,6 @@ def _add(source: Source, writer: CaptureWriter, document: bytes, place: str) -> 
         if placeholder := _PLACEHOLDER.search(document):
             name = placeholder[1].decode("ascii", "replace")[:40]
             hint = f"it is a template: fill in the placeholder {name} and the like first"
-        raise InputError(error.message, where=f"{source.path}{place}", hint=hint) from error
+        raise InputError(error.message, where=f"{source}{place}", hint=hint) from error
     for batch in batches:
         writer.add(batch)

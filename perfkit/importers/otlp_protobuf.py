@@ -14,9 +14,16 @@ from typing import Literal, NamedTuple, TypeAlias
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats import otlp, otlp_columns
-from perfkit.importers.base import Source
+from perfkit.importers.base import Format, Source
 
 NAME = "otlp-protobuf"
+FORMAT = Format(
+    title="OTLP protobuf",
+    made_by="any OTLP exporter: the body of a request, or several joined",
+    recognised_by="its field numbers and lengths",
+    gives="spans, span events, span links, metrics",
+    lacks="nothing; logs are refused",
+)
 
 _Buffer: TypeAlias = bytes | mmap.mmap
 _PIECE_BYTES = 4 << 20

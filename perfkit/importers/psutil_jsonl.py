@@ -15,9 +15,16 @@ import msgspec
 from perfkit.batch import Batch
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
-from perfkit.importers.base import Source
+from perfkit.importers.base import Format, Source
 
 NAME = "psutil-jsonl"
+FORMAT = Format(
+    title="psutil readings, JSON lines",
+    made_by='your own loop over psutil: `{"t": …, "cpu": …, "rss": …}`',
+    recognised_by="a time `t` and one of `cpu`, `rss`, `sys_cpu`",
+    gives="metrics",
+    lacks="process and host",
+)
 
 COLUMNS = ("ts_ns", "name", "unit", "kind", "value", "attributes")
 _MAX_SECONDS = 9_000_000_000
@@ -72,24 +79,28 @@ def read(source: Source, writer: CaptureWriter) -> None:
     """Read all readings."""
     rows: list[tuple[Any, ...]] = []
     batch = Batch()
-    for number, line in source.lines():
-        try:
-            reading = _reading.decode(line)
-            seconds = _number(reading.get("t"))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(
-                f"not a JSON object: {error}", where=f"{source.path}, line {number}"
-            ) from error
-        if seconds is None or not 0 < seconds < _MAX_SECONDS:
-            batch.reject("reading without a plausible time")
-            continue
-        for key, metric in _METRICS.items():
-            value = _number(reading.get(key))
-            if value is not None:
-                shared = (metric.name, metric.unit, metric.kind, value * metric.factor)
-                rows.append((round(seconds * 1e9), *shared, metric.attributes))
-    batch.add_rows("metrics", COLUMNS, rows)
-    writer.add(batch)
+    try:
+        for number, line in source.lines():
+            _add(batch, rows, line, f"{source}, line {number}")
+    finally:
+        batch.add_rows("metrics", COLUMNS, rows)
+        writer.add(batch)
+
+
+def _add(batch: Batch, rows: list[tuple[Any, ...]], line: bytes, where: str) -> None:
+    try:
+        reading = _reading.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"not a JSON object: {error}", where=where) from error
+    seconds = _number(reading.get("t"))
+    if seconds is None or not 0 < seconds < _MAX_SECONDS:
+        batch.reject("reading without a plausible time")
+        return
+    for key, metric in _METRICS.items():
+        value = _number(reading.get(key))
+        if value is not None:
+            shared = (metric.name, metric.unit, metric.kind, value * metric.factor)
+            rows.append((round(seconds * 1e9), *shared, metric.attributes))
 
 
 def _number(value: object) -> float | None:

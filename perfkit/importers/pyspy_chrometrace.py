@@ -7,9 +7,16 @@ from pathlib import Path
 from perfkit import units
 from perfkit.capture import CaptureWriter
 from perfkit.formats import chrometrace
-from perfkit.importers.base import Source
+from perfkit.importers.base import Format, Source
 
 NAME = "pyspy-chrometrace"
+FORMAT = Format(
+    title="py-spy, Chrome trace",
+    made_by="`py-spy record -f chrometrace`",
+    recognised_by="the category `py-spy` on its events",
+    gives="samples with times",
+    lacks="wall-clock times (the file is taken to end when it was written; `--started-at` says it)",
+)
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -25,7 +32,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
     if start_ns is None:
         start_ns = source.modified_ns - trace.length_ns
         writer.note(
-            f"{source.path.name} has no wall-clock times: it is taken to begin at "
+            f"{source.name} has no wall-clock times: it is taken to begin at "
             f"{units.timestamp(start_ns)}, its length before the file was last written, which is "
             "approximate; say --started-at to set it"
         )

@@ -27,10 +27,17 @@ from perfkit.errors import InputError
 from perfkit.formats import times
 from perfkit.formats.attributes import json_object, resolve_span
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, SpanBatch, origin
-from perfkit.importers.base import Source
+from perfkit.importers.base import Format, Source
 from perfkit.semconv import Value
 
 NAME = "request-records"
+FORMAT = Format(
+    title="Records of requests, JSON",
+    made_by='your own program: `{"request": {"path": …, "duration_ms": …}, "spans": […]}`',
+    recognised_by="an object `request` with a `duration_ms`",
+    gives="spans, metrics",
+    lacks="when spans began (laid end to end); when requests began, without a `timestamp`",
+)
 
 _METRIC_COLUMNS = ("ts_ns", "name", "unit", "kind", "value", "service", "attributes")
 
@@ -83,16 +90,16 @@ def read(source: Source, writer: CaptureWriter) -> None:
     starts = _starts(source, writer, batch.batch, good)
     for number, (record, start_ns) in enumerate(zip(good, starts, strict=True)):
         if start_ns is not None:
-            _add(batch, record, start_ns, f"{source.path.name} record {number}")
+            _add(batch, record, start_ns, f"{source.name} record {number}")
     writer.add(batch.finish())
     if any(record.spans for record in good):
         writer.note(
-            f"{source.path.name} says how long the spans of a request took, not when: they are "
+            f"{source.name} says how long the spans of a request took, not when: they are "
             "laid end to end in the order of the record, which is an assumption"
         )
     if any(record.resources is not None for record in good):
         writer.note(
-            f"{source.path.name}: cpu_percent is taken as per cent of one core and memory_mb as MiB"
+            f"{source.name}: cpu_percent is taken as per cent of one core and memory_mb as MiB"
         )
 
 
@@ -112,7 +119,7 @@ def _load(source: Source) -> Iterator[_Record]:
         try:
             yield _record.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            where = f"{source.path}, line {number}"
+            where = f"{source}, line {number}"
             raise InputError(f"not a record of a request: {error}", where=where) from error
 
 
@@ -130,7 +137,7 @@ def _starts(
     if missing < len(records):
         if missing:
             batch.reject("record without a time, while others have one", missing)
-        writer.note(f"{source.path.name}: timestamp is taken as the start of the request")
+        writer.note(f"{source.name}: timestamp is taken as the start of the request")
         return starts
     lengths = [_ns(record.request.duration_ms) for record in records]
     begin_ns = source.started_at_ns
@@ -138,7 +145,7 @@ def _starts(
         begin_ns = max(0, source.modified_ns - sum(lengths))
     if records:
         writer.note(
-            f"{source.path.name} has no times: its requests are laid one after the other from "
+            f"{source.name} has no times: its requests are laid one after the other from "
             f"{units.timestamp(begin_ns)}, so rates, concurrency and trends mean nothing; add a "
             '"timestamp" to each record'
         )

@@ -9,7 +9,7 @@ import pytest
 
 import perfkit.importers
 from perfkit.errors import InputError, UnknownFormat, UsageError
-from perfkit.importers import IMPORTERS, base, detect
+from perfkit.importers import IMPORTERS, base, compression, detect
 from tests.importers.memory import MemoryWriter, imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -18,7 +18,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 def test_every_module_of_the_package_is_listed() -> None:
     modules = {module.name for module in pkgutil.iter_modules(perfkit.importers.__path__)}
     listed = {importer.__name__.rsplit(".", 1)[1] for importer in IMPORTERS}  # type: ignore[attr-defined]
-    assert modules == listed | {"base"}
+    assert modules == listed | {"archives", "base", "compression", "inputs", "json_stream"}
     assert len({importer.NAME for importer in IMPORTERS}) == len(IMPORTERS)
 
 
@@ -59,7 +59,7 @@ def test_a_compressed_database_says_what_to_do(gateway: Path, tmp_path: Path) ->
 def test_a_decompression_bomb_is_refused_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "MAX_RATIO_FROM_BYTES", 4 << 20)
+    monkeypatch.setattr(compression, "MAX_RATIO_FROM_BYTES", 4 << 20)
     bomb = tmp_path / "bomb.gz"
     packer = zlib.compressobj(wbits=31)
     with bomb.open("wb") as file:
@@ -70,7 +70,7 @@ def test_a_decompression_bomb_is_refused_early(
     taken: list[int] = []
     with pytest.raises(InputError, match="decompression bomb"):
         taken.extend(len(chunk) for chunk in base.Source(bomb).chunks())
-    assert sum(taken) <= base.MAX_RATIO_FROM_BYTES + (2 << 20)
+    assert sum(taken) <= compression.MAX_RATIO_FROM_BYTES + (2 << 20)
     with pytest.raises(InputError, match="decompression bomb"):
         imported(bomb)
 
@@ -111,7 +111,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("Nothing that anybody measured.\n")
     with pytest.raises(UnknownFormat, match=r"words\.txt: its format is not recognised") as caught:
-        detect(text)
+        detect(base.Source(text))
     assert caught.value.hint is not None
     assert all(importer.NAME in caught.value.hint for importer in IMPORTERS)
     with pytest.raises(InputError, match=r"absent\.json: no such file"):
@@ -151,9 +151,16 @@ def test_lines_are_numbered_and_blank_ones_left_out(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_of_every_file(samples: dict[str, list[Path]]) -> None:
-    told: list[str] = []
-    perfkit.importers.import_files(samples["otlp-json"], MemoryWriter(), progress=told.append)
-    assert told == ["1 of 2: otlp.json", "2 of 2: otlp-lines.jsonl"]
+    told: list[tuple[str, float]] = []
+    perfkit.importers.import_files(
+        samples["otlp-json"],
+        MemoryWriter(),
+        progress=lambda name, share: told.append((name, share)),
+    )
+    assert {Path(name).name for name, _ in told} == {"otlp.json", "otlp-lines.jsonl"}
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
 
 
 def test_requests_that_may_be_recorded_twice_are_spoken_of(samples: dict[str, list[Path]]) -> None:

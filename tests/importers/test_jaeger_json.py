@@ -111,7 +111,7 @@ def test_lists_of_traces_and_the_query_api_are_the_same(tmp_path: Path) -> None:
 def test_an_error_names_the_trace(tmp_path: Path) -> None:
     path = tmp_path / "traces.json"
     path.write_text(json.dumps({"data": [{"traceID": "a", "spans": [span()]}, {"spans": 4}]}))
-    with pytest.raises(InputError, match=r"traces\.json, trace 2: not Jaeger JSON: .*spans"):
+    with pytest.raises(InputError, match=r"traces\.json, element 2: not Jaeger JSON: .*spans"):
         imported(path, format="jaeger-json")
 
 

@@ -1,0 +1,144 @@
+"""Decompression in pieces, with bounds: gzip, zstd, bzip2 and xz, told apart by their first bytes.
+
+Python has zstd from 3.14 on; before that it comes with the extra `perfkit[zstd]`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import importlib
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Protocol
+
+from perfkit.errors import InputError
+
+CHUNK_BYTES = 1 << 20
+
+# Bounds against decompression bombs. Telemetry compresses 10 to 50 times; gzip's limit is 1030.
+MAX_RATIO = 200
+MAX_RATIO_FROM_BYTES = 64 << 20
+MAX_BYTES = 8 << 30
+_MAX_MEMORY_BYTES = 256 << 20
+
+
+class _Decompressor(Protocol):
+    """What bz2, lzma and zstd have in common: one compressed stream."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+class _Gzip:
+    """Gzip with the interface of the others."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflater.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inflater.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflater.unused_data
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        return self._inflater.decompress(self._inflater.unconsumed_tail + data, max_length)
+
+
+def _zstd() -> _Decompressor:
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            module: Any = importlib.import_module(name)
+        except ImportError:
+            continue
+        # A frame may ask for a window of 2 GB; the tools' own limit is 2**27 bytes.
+        options = {module.DecompressionParameter.window_log_max: 27}
+        decompressor: _Decompressor = module.ZstdDecompressor(options=options)
+        return decompressor
+    raise InputError(
+        "compressed with zstd, which this Python cannot read",
+        hint="pip install 'perfkit[zstd]', or decompress it first: zstd -d FILE",
+    )
+
+
+_FORMATS: tuple[tuple[bytes, str, Callable[[], _Decompressor]], ...] = (
+    (b"\x1f\x8b", "gzip", _Gzip),
+    (b"\x28\xb5\x2f\xfd", "zstd", _zstd),
+    (b"BZh", "bzip2", bz2.BZ2Decompressor),
+    (b"\xfd7zXZ\x00", "xz", lambda: lzma.LZMADecompressor(memlimit=_MAX_MEMORY_BYTES)),
+)
+MAGIC_BYTES = max(len(magic) for magic, _, _ in _FORMATS)
+
+
+def name(head: bytes) -> str | None:
+    """Return how a file with these first bytes is compressed; null for not at all."""
+    return next((found for magic, found, _ in _FORMATS if head.startswith(magic)), None)
+
+
+def inflate(
+    file: IO[bytes], where: str, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """Decompress in pieces of at most 1 MiB. Raises InputError on damage, truncation and bombs.
+
+    `on_bytes` hears how many compressed bytes were taken so far.
+    """
+    pending = file.read(CHUNK_BYTES)
+    found = name(pending)
+    make = next(make for _, one, make in _FORMATS if one == found)
+    taken = given = 0
+    stream = make()
+    while True:
+        if stream.eof:  # the next of several members, or padding
+            rest = stream.unused_data
+            taken -= len(rest)
+            pending = (rest or file.read(CHUNK_BYTES)).lstrip(b"\0")
+            while not pending:
+                if not (pending := file.read(CHUNK_BYTES)):
+                    return
+                pending = pending.lstrip(b"\0")
+            stream = make()
+        elif stream.needs_input:
+            pending = pending or file.read(CHUNK_BYTES)
+            if not pending:
+                raise InputError(
+                    f"cut off: the {found} stream has no end", where=f"{where}, byte {taken}"
+                )
+        else:
+            pending = b""
+        taken += len(pending)
+        try:
+            chunk = stream.decompress(pending, CHUNK_BYTES)
+        except Exception as error:  # each library has its own; zstd's is not known before
+            raise InputError(
+                f"damaged {found} ({error})", where=f"{where}, byte {taken - len(pending)}"
+            ) from error
+        pending = b""
+        given += len(chunk)
+        check(given, taken, where)
+        if on_bytes is not None:
+            on_bytes(taken)
+        if chunk:
+            yield chunk
+
+
+def check(given: int, taken: int, where: str) -> None:
+    """Raise InputError when so many bytes out of so many look like a decompression bomb."""
+    if given > MAX_BYTES or (given > MAX_RATIO_FROM_BYTES and given > taken * MAX_RATIO):
+        raise InputError(
+            f"grows {given // max(taken, 1)} times when decompressed, which looks like a "
+            "decompression bomb",
+            where=f"{where}, byte {taken}",
+            hint="if the file is good, decompress it and import the result",
+        )

@@ -1,0 +1,126 @@
+"""What the user names to be imported: files, directories, patterns, `-`, and archives of files."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perfkit.capture import SUFFIX
+from perfkit.errors import InputError
+from perfkit.importers import archives, compression
+
+STDIN = "-"
+_SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file to be read; `named` is whether the user named it himself, not its folder."""
+
+    path: Path
+    label: str
+    named: bool
+    bytes: int
+
+
+@dataclass
+class Seen:
+    """Which contents were already read, so that a copy changes nothing."""
+
+    _by_size: dict[int, list[Path | str]] = field(default_factory=dict)
+
+    def is_copy(self, path: Path, *, lasting: bool) -> bool:
+        """Whether an equal content came before. Contents are only looked at when sizes are equal.
+
+        `lasting` says that the file will still be there when it is to be compared.
+        """
+        others = self._by_size.setdefault(path.stat().st_size, [])
+        if not others and lasting:
+            others.append(path)
+            return False
+        digests = [_digest(other) if isinstance(other, Path) else other for other in others]
+        own = _digest(path)
+        self._by_size[path.stat().st_size] = [*digests, own]
+        return own in digests
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def expand(arguments: Iterable[Path], temporary: Path) -> list[Input]:
+    """Return each file once, in order. Standard input is put into the folder `temporary`.
+
+    Raises InputError when there is no such file.
+    """
+    seen: set[tuple[int, int]] = set()
+    found: list[Input] = []
+    for argument in arguments:
+        for path, label, named in _files(argument, temporary):
+            stat = path.stat()
+            if (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                found.append(Input(path, label, named, stat.st_size))
+    return found
+
+
+def _files(argument: Path, temporary: Path) -> Iterator[tuple[Path, str, bool]]:
+    if str(argument) == STDIN:
+        yield _standard_input(temporary), "standard input", True
+    elif argument.is_dir():
+        for path in _walk(argument):
+            if path.is_file():
+                yield path, str(path), False
+    elif argument.exists():
+        yield argument, str(argument), True
+    else:
+        matches = sorted(glob.glob(str(argument), recursive=True))
+        if not matches:
+            raise InputError("no such file", where=str(argument))
+        for match in matches:
+            yield from _files(Path(match), temporary)
+
+
+def _standard_input(temporary: Path) -> Path:
+    path = temporary / "standard-input"
+    if not path.exists():  # given twice, it is the same
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file, compression.CHUNK_BYTES)
+    return path
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """Yield the files below a directory in order, without hidden ones and captures."""
+    for folder, subfolders, names in os.walk(directory):
+        subfolders[:] = sorted(
+            name for name in subfolders if name[0] != "." and not name.endswith(SUFFIX)
+        )
+        for name in sorted(names):
+            sidecar = any(
+                name.endswith(ending) and name.removesuffix(ending) in names
+                for ending in _SQLITE_SIDECARS
+            )
+            if name[0] != "." and not sidecar:
+                yield Path(folder) / name
+
+
+def unpacked(one: Input, temporary: Path) -> Iterator[Input]:
+    """Yield a file itself, or the files in it when it is an archive, each gone after its turn.
+
+    Raises InputError when the archive is damaged or looks like a bomb.
+    """
+    if not archives.is_archive(one.path):
+        yield one
+        return
+    with tempfile.TemporaryDirectory(dir=temporary) as folder:
+        for path, member in archives.members(one.path, one.label, Path(folder)):
+            yield Input(path, f"{one.label}!{member}", False, path.stat().st_size)
+            path.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""A large JSON array, element by element: of a damaged document what comes before the damage."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from perfkit.errors import InputError
+from perfkit.importers.base import Source
+
+BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding foreign JSON may raise."""
+
+_MAX_DEPTH = 1000
+_SHARES = 200
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+# A whole string, or a bracket. Possessive: a string without an end is found out in one go.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
+_OPENS = re.compile(rb"\s*:\s*\[")
+
+
+def elements(
+    source: Source, content: bytes | mmap.mmap, *keys: str
+) -> Iterator[tuple[str, msgspec.Raw | bytes]]:
+    """Yield (place, text) of each element of an array.
+
+    The array is the document, or the member of the outermost object with one of these names.
+    Raises InputError where the document is damaged, after all elements before.
+    """
+    found = whole(content, *keys)
+    if found is None:
+        yield from _salvaged(source, content, keys)
+        return
+    every = len(found) // _SHARES + 1
+    for number, raw in enumerate(found, 1):
+        if number % every == 0:
+            source.share(number / len(found))
+        yield f"{source}, element {number}", raw
+
+
+def whole(content: bytes | mmap.mmap, *keys: str) -> list[msgspec.Raw] | None:
+    """Return all elements when the document is well-formed and has them."""
+    try:
+        if content[:64].lstrip()[:1] == b"[":
+            return _array.decode(content)
+        members = [(key, list[msgspec.Raw] | None, None) for key in keys]
+        document = msgspec.json.decode(content, type=msgspec.defstruct("Document", members))
+    except BAD_JSON:
+        return None
+    return next((found for key in keys if (found := getattr(document, key)) is not None), None)
+
+
+def _salvaged(
+    source: Source, content: bytes | mmap.mmap, keys: tuple[str, ...]
+) -> Iterator[tuple[str, bytes]]:
+    at = _beginning(content, keys)
+    if at is None:
+        wanted = " or ".join(f'"{key}"' for key in keys) or "an array"
+        raise source.error(f"not JSON with {wanted} in it, or damaged before it", offset=0)
+    depth = 0
+    begin = at
+    for token in _TOKEN.finditer(content, at):
+        what = token[0]
+        if what in (b"{", b"["):
+            if not depth:
+                begin = token.start()
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise source.error("nested too deeply", offset=begin)
+        elif what in (b"}", b"]"):
+            depth -= 1
+            if depth < 0:
+                return
+            if not depth:
+                yield f"{source}, byte {begin}", content[begin : token.end()]
+                begin = token.end()
+    raise source.error("cut off, or damaged", offset=begin)
+
+
+def _beginning(content: bytes | mmap.mmap, keys: tuple[str, ...]) -> int | None:
+    """Return where the elements begin, after the opening bracket."""
+    start = re.match(rb"\s*([\[{])", content)
+    if start is None:
+        return None
+    if start[1] == b"[":
+        return start.end()
+    names = {f'"{key}"'.encode() for key in keys}
+    depth = 0
+    for token in _TOKEN.finditer(content, start.end()):
+        what = token[0]
+        if what in (b"{", b"["):
+            depth += 1
+        elif what in (b"}", b"]"):
+            depth -= 1
+        elif not depth and what in names and (opens := _OPENS.match(content, token.end())):
+            return opens.end()
+    return None
+
+
+def lines(source: Source) -> Iterator[tuple[str, bytes]]:
+    """Yield (place, text) of each line that is not blank."""
+    for number, line in source.lines():
+        yield f"{source}, line {number}", line
+
+
+def refuse(what: str, place: str, error: Exception) -> InputError:
+    """Make the error for a part of a document that is not as it must be."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"not {what}: {text[:200]}", where=place)

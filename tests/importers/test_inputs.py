@@ -1,0 +1,204 @@
+"""Files, directories, patterns, standard input and archives; good, damaged and hostile."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import io
+import lzma
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from perfkit.errors import InputError
+from perfkit.importers import archives, compression
+from tests.importers.memory import imported
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+JAEGER = (SAMPLES / "jaeger.json").read_bytes()
+OTLP = (SAMPLES / "otlp.pb").read_bytes()
+
+
+def zip_of(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tar_of(path: Path, files: dict[str, bytes], mode: str) -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
+def test_archives_are_read_like_directories(kind: str, tmp_path: Path) -> None:
+    files = {
+        "run/a.json": JAEGER,
+        "run/b.pb": OTLP,
+        "run/README": b"words\n",
+        "run/.hidden.json": b"x",
+        "__MACOSX/run/a.json": b"x",
+    }
+    path = tmp_path / "archive"
+    path = zip_of(path, files) if kind == "zip" else tar_of(path, files, kind)
+    writer = imported(path)
+    assert writer.info.rows["spans"] == 5
+    assert [source["file"] for source in writer.info.sources] == ["a.json", "b.pb"]
+    assert writer.lost() == {"its format is not recognised": 1}
+
+
+@pytest.mark.parametrize("name", ["../../../evil.json", "/abs/evil.json", "a\\..\\..\\evil.json"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_member_leaves_the_folder_for_unpacking(name: str, kind: str, tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b" / "c"
+    inner.mkdir(parents=True)
+    path = inner / "archive"
+    path = zip_of(path, {name: JAEGER}) if kind == "zip" else tar_of(path, {name: JAEGER}, "w")
+    before = sorted(os.walk(tmp_path))
+    unpacking = tmp_path / "unpacking"
+    unpacking.mkdir()
+    [(member, _)] = [
+        (path.parent, path.write_bytes(b"")) for path, _ in archives.members(path, "x", unpacking)
+    ]
+    assert member == unpacking
+    assert imported(path).info.rows["spans"] == 3
+    assert sorted(os.walk(inner)) == [walk for walk in before if str(inner) in walk[0]]
+
+
+def test_links_and_devices_in_archives_are_passed_over(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_bytes(JAEGER)
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"link{kind!r}")
+            info.type, info.linkname = kind, str(secret)
+            archive.addfile(info)
+    with pytest.raises(InputError, match="nothing in it"):
+        imported(path)
+
+
+def test_bombs_in_archives_are_refused_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "MAX_RATIO_FROM_BYTES", 4 << 20)
+    bomb = b" " * (32 << 20)
+    for path in (
+        zip_of(tmp_path / "bomb.zip", {"a.json": bomb}),
+        tar_of(tmp_path / "bomb.tgz", {"a.json": bomb}, "w:gz"),
+    ):
+        with pytest.raises(InputError, match="decompression bomb"):
+            imported(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "w", "w:gz"])
+def test_archives_that_are_cut_off_or_damaged(kind: str, tmp_path: Path) -> None:
+    files = {"a.json": JAEGER, "b.pb": OTLP}
+    whole = tmp_path / "whole"
+    data = (zip_of(whole, files) if kind == "zip" else tar_of(whole, files, kind)).read_bytes()
+    path = tmp_path / "cut"
+    for end in range(4, len(data), max(1, len(data) // 150)):
+        flipped = bytearray(data)
+        flipped[end] ^= 0x55
+        for content in (data[:end], bytes(flipped)):
+            path.write_bytes(content)
+            with contextlib.suppress(InputError):
+                assert 0 < imported(path).info.rows["spans"] <= 5
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
+def test_other_compressions(pack: object, tmp_path: Path) -> None:
+    path = tmp_path / "traces"
+    path.write_bytes(pack(JAEGER))  # type: ignore[operator]
+    assert imported(path).info.rows["spans"] == 3
+
+
+def test_zstd(tmp_path: Path) -> None:
+    zstd = pytest.importorskip("backports.zstd", reason="the extra zstd is not installed")
+    path = tmp_path / "traces.zst"
+    packed = zstd.compress(JAEGER[:500]) + zstd.compress(JAEGER[500:])
+    path.write_bytes(packed)
+    assert imported(path).info.rows["spans"] == 3
+    path.write_bytes(packed[:-5])
+    with pytest.raises(InputError, match="cut off: the zstd stream has no end"):
+        imported(path, format="jaeger-json")
+    path.write_bytes(packed[:20] + b"\xff" * 20 + packed[40:])
+    with pytest.raises(InputError, match=r"damaged zstd|not recognised"):
+        imported(path)
+    tar_of(tmp_path / "x.tar", {"a.json": JAEGER}, "w")
+    path.write_bytes(zstd.compress((tmp_path / "x.tar").read_bytes()))
+    assert imported(path).info.rows["spans"] == 3
+
+
+def test_zstd_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = tmp_path / "traces.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
+    with pytest.raises(InputError, match="compressed with zstd") as caught:
+        imported(path)
+    assert caught.value.hint is not None
+    assert "perfkit[zstd]" in caught.value.hint
+
+
+def test_patterns_and_copies(tmp_path: Path) -> None:
+    for name in ("a.json", "deep/b.json", "deep/er/c.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(JAEGER)
+    (tmp_path / "deep" / "d.pb").write_bytes(OTLP)
+    writer = imported(tmp_path / "**" / "*.json")
+    # The same content is read once, however often it is there.
+    assert writer.info.rows["spans"] == 3
+    assert writer.lost() == {"a copy of another": 2}
+    packed = zip_of(tmp_path / "x.zip", {"one.json": JAEGER, "two.pb": OTLP})
+    assert imported(tmp_path / "a.json", packed, packed).info.rows["spans"] == 5
+    with pytest.raises(InputError, match="no such file"):
+        imported(tmp_path / "*.absent")
+
+
+def test_keep_going_keeps_what_was_read_and_names_the_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"t": 1, "cpu": 1}\n{"t": 2, "cpu": 1}\n{"t": 3, "cp')
+    (tmp_path / "b.json").write_bytes(JAEGER)
+    with pytest.raises(InputError, match=r"a\.jsonl, line 3"):
+        imported(tmp_path)
+    writer = imported(tmp_path, keep_going=True)
+    assert writer.info.rows["spans"] == 3
+    assert writer.info.rows["metrics"] == 2
+    assert writer.lost() == {"what was read before is kept": 1}
+    assert any("a.jsonl, line 3: not a JSON object" in note for note in writer.info.notes)
+
+
+def test_keep_going_with_a_damaged_archive(tmp_path: Path) -> None:
+    whole = tar_of(tmp_path / "x.tar", {"a.json": JAEGER, "b.pb": OTLP}, "w").read_bytes()
+    path = tmp_path / "cut.tar"
+    path.write_bytes(whole[: len(JAEGER) + 1024 + 700])
+    writer = imported(path, keep_going=True)
+    assert writer.info.rows["spans"] == 3
+    assert any("cut.tar" in note for note in writer.info.notes)
+
+
+@pytest.mark.parametrize("data", [JAEGER, b""])
+def test_standard_input(data: bytes, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "perfkit.cli", "import", "-", "-o", tmp_path / "x.perfkit"],
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+    if data:
+        assert (done.returncode, b"3 spans" in done.stderr) == (0, True)
+    else:
+        assert (done.returncode, b"standard input: empty file" in done.stderr) == (1, True)
+        assert not list(tmp_path.iterdir())
