@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from perfkit.analysis.session import Tables
-from perfkit.report import population
+from perfkit.report import episodes, population
+from perfkit.report.episodes import Episode
 from perfkit.report.population import Population
 from perfkit.rules import evaluate
 from perfkit.rules.model import Finding, Followed, Outcome
@@ -44,3 +45,8 @@ class Context:
     def population(self) -> Population:
         """The entries that the page can choose from."""
         return population.read(self.tables.frame("requests"), self.facts)
+
+    @cached_property
+    def episodes(self) -> list[Episode]:
+        """What left its baseline, and when: what users felt first."""
+        return episodes.find(self.tables.frame("shifts").to_dicts())

@@ -13,6 +13,7 @@ from perfkit.analysis.session import Tables
 from perfkit.errors import PerfkitError
 from perfkit.report import assets
 from perfkit.report.context import Context
+from perfkit.report.marks import marks
 from perfkit.report.pack import pack
 from perfkit.report.sections import SECTIONS, Section, capture_health
 from perfkit.report.templates import environment
@@ -61,6 +62,7 @@ def build(
             "endpoints": population.endpoints,
             "tools": population.tools,
             "services": population.services,
+            "marks": marks(context),
         },
         **{section.name: section.data for section in built if section.data is not None},
     }

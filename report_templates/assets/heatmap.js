@@ -16,7 +16,7 @@
   function create(element, panel) {
     const scale = el("span", { class: "scale" });
     const plot = el("div", { role: "img", "aria-label": `Heatmap: ${panel.title}` });
-    const box = el("div", { class: "timechart" }, plot);
+    const box = el("div", { class: "timechart is-map" }, plot);
     const title = el(
       "div",
       { class: "chart-title" },

@@ -63,7 +63,7 @@
   pk.section("heatmaps", (root, data) => {
     const slot = root.querySelector("[data-slot=panels]");
     const requests = pk.data.slow_requests?.requests;
-    pk.timeline.lanes(slot, data.marks);
+    pk.timeline.lanes(slot);
     let latency = null;
     let map = null;
     if (requests?.start_ns.length) {

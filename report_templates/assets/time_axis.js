@@ -71,14 +71,15 @@
 
   /**
    * The transparent area over a chart: crosshair, tip and drag. `describe(time, event)` returns
-   * [title, rows] for the tip, or null.
+   * [title, rows] for the tip, or null. Shaded are `shifts`, and paler the page's spikes.
    */
-  function cover(chart, describe) {
+  function cover(chart, describe, shifts = []) {
     const line = el("div", { class: "crosshair", hidden: true });
     const drag = el("div", { class: "brush", hidden: true });
     const before = el("div", { class: "brush is-outside", hidden: true });
     const after = el("div", { class: "brush is-outside", hidden: true });
     const area = el("div", { class: "timechart-area" }, before, after, drag, line);
+    area.prepend(...spikes().map((mark) => band(mark, "is-spike")), ...united(shifts).map((one) => band(one)));
     chart.append(area);
     const self = { area, line, before, after };
     areas.add(self);
@@ -126,6 +127,25 @@
         });
       },
     };
+  }
+
+  const spikes = () => (pk.data.page.marks ?? []).filter(({ kind }) => kind === "spike");
+
+  /** Ranges without overlaps, so that none is shaded twice. */
+  function united(ranges) {
+    const result = [];
+    for (const { from_ns, to_ns } of [...ranges].sort((x, y) => x.from_ns - y.from_ns)) {
+      const last = result.at(-1);
+      if (last && from_ns <= last.to_ns) last.to_ns = Math.max(last.to_ns, to_ns);
+      else result.push({ from_ns, to_ns });
+    }
+    return result;
+  }
+
+  function band({ from_ns: from, to_ns: to }, extra = "") {
+    const element = el("div", { class: `time-band ${extra}` });
+    span(element, from, to);
+    return element;
   }
 
   const range = (a, b) => {

@@ -5,48 +5,56 @@
   const { el } = pk.dom;
   const HEIGHT = 92;
   const LINES = ["--line-1", "--line-2", "--line-3", "--line-4"];
-  const LANE = 7;
+  const LANE = 9;
   const MAX_LANES = 8;
+  const KINDS = [
+    ["spike", "Spikes"],
+    ["finding", "Findings"],
+  ];
   const SEVERITIES = ["high", "medium", "low", "info"];
 
-  /** `data`: {start_ns, bucket_ns, series: [{id, title, unit, values, group}], marks}. */
+  /** `data`: {start_ns, bucket_ns, series: [{id, title, unit, values, group}]}. */
   function create(element, data) {
-    const groups = new Map();
-    for (const series of data.series) {
-      if (!groups.has(series.group)) groups.set(series.group, []);
-      groups.get(series.group).push(series);
-    }
+    const groups = Map.groupBy(data.series, ({ group }) => group);
     const stack = el("div", { class: "chart-stack" });
     element.append(stack);
-    lanes(stack, data.marks);
-    [...groups.values()].forEach((series, i) => chart(stack, data, series, i === groups.size - 1));
+    lanes(stack);
+    [...groups.values()].forEach((series, i) =>
+      chart(stack, { ...data, series }, { last: i === groups.size - 1 }),
+    );
   }
 
-  function chart(parent, data, series, last) {
+  /**
+   * One chart: {start_ns, bucket_ns, series: [{title, unit, values, typical?}], title?, shifts?:
+   * [{from_ns, to_ns, label}]}. Returns its figure. `last`: with the labels of the time axis.
+   */
+  function chart(parent, data, { last }) {
+    const { series, title, shifts = [] } = data;
     const legend = el("div", { class: "legend" });
     const plot = el("div", {
       class: "timechart-plot",
       role: "img",
-      "aria-label": described(series),
+      "aria-label": described(series, title),
     });
     const box = el("div", { class: "timechart" }, plot);
-    parent.append(el("figure", {}, el("div", { class: "chart-title" }, legend), box));
-    const cover = pk.timeAxis.cover(box, (time) => tip(data, series, time));
+    const head = title ? el("h4", { text: pk.format.text(title, 200) }) : null;
+    const figure = el("figure", {}, el("div", { class: "chart-title" }, head, legend), box);
+    parent.append(figure);
+    const cover = pk.timeAxis.cover(box, (time) => tip(data, time), shifts);
     const height = HEIGHT + (last ? 20 : 0);
     pk.timeAxis.keepDrawn(box, (width) => {
-      const items = series.map(({ title, unit, values }, k) => {
-        const item = el(
-          "span",
-          { class: "legend-item" },
-          el("span", { class: "swatch", style: { background: `var(${LINES[k]})` } }),
-        );
-        item.append(`${pk.format.text(title, 100)}, at most ${said(greatest(values), unit)}`);
-        return item;
-      });
-      legend.replaceChildren(...items);
+      legend.replaceChildren(...series.map(legendItem));
       cover.place(width, 6, HEIGHT - 6);
       return draw(plot, data, series, width, height, last);
     });
+    return figure;
+  }
+
+  function legendItem({ title, unit, values }, k) {
+    const colour = el("span", { class: "swatch", style: { background: `var(${LINES[k]})` } });
+    const item = el("span", { class: "legend-item" }, colour);
+    item.append(`${pk.format.text(title, 100)}, at most ${said(greatest(values), unit)}`);
+    return item;
   }
 
   function draw(plot, data, series, width, height, last) {
@@ -60,6 +68,9 @@
       connectgaps: false,
       hoverinfo: "skip",
     }));
+    series.forEach(({ typical }, k) => {
+      if (typical !== null && typical !== undefined) traces.push(level(typical, LINES[k]));
+    });
     const top = Math.max(...series.map(({ values }) => greatest(values)), 0);
     const layout = {
       ...pk.timeAxis.layout(width, height),
@@ -69,6 +80,16 @@
     layout.margin.b = last ? 20 : 3;
     return Plotly.react(plot, traces, layout, { staticPlot: true });
   }
+
+  /** A dashed line at a value, over the whole time. */
+  const level = (value, colour) => ({
+    type: "scatter",
+    mode: "lines",
+    x: [0, pk.data.page.duration_ns],
+    y: [value, value],
+    line: { color: pk.theme.colour(colour), width: 1, dash: "dot" },
+    hoverinfo: "skip",
+  });
 
   /** An axis from 0 to a round number at or above `top`, with a label at both ends. */
   function amounts(top, unit) {
@@ -90,7 +111,10 @@
     };
   }
 
-  const said = (value, unit) => pk.format.value(value, unit);
+  function said(value, unit) {
+    if (unit !== "rate") return pk.format.value(value, unit);
+    return value === 0 ? "0/s" : pk.format.rate(value);
+  }
 
   function greatest(values) {
     let most = -Infinity;
@@ -106,31 +130,43 @@
     return false;
   }
 
-  /** Findings and spikes over time, as bars in as few lanes as they need. */
-  function lanes(parent, marks) {
-    if (!marks?.length) return;
-    const ends = [];
-    const bars = [...marks]
-      .sort((x, y) => x.from_ns - y.from_ns)
-      .map((mark) => {
-        const free = ends.findIndex((end) => end < mark.from_ns);
-        const lane = free >= 0 ? free : Math.min(ends.length, MAX_LANES - 1);
-        ends[lane] = Math.max(ends[lane] ?? 0, shownEnd(mark));
-        return bar(mark, lane);
-      });
+  /** Spikes and findings over time, as bars in as few lanes as they need, one group above the other. */
+  function lanes(parent) {
+    const marks = pk.data.page.marks ?? [];
+    if (!marks.length) return;
+    const bars = [];
+    const names = [];
+    let top = 0;
+    for (const [kind, title] of KINDS) {
+      const mine = marks.filter((mark) => mark.kind === kind);
+      if (!mine.length) continue;
+      const style = { top: `${top * LANE - 4}px` };
+      names.push(el("span", { class: "lane-name", "aria-hidden": "true", text: title, style }));
+      top += Math.max(stacked(mine, bars, top), 2);
+    }
     const box = el("div", { class: "timechart", role: "img", "aria-label": spoken(marks) });
-    const height = ends.length * LANE;
-    box.style.height = `${height + 6}px`;
-    parent.append(
-      el("figure", {}, el("div", { class: "chart-title" }, el("h3", { text: "Findings" })), box),
-    );
+    box.style.height = `${top * LANE + 6}px`;
+    box.append(...names);
+    parent.append(el("figure", {}, box));
     const cover = pk.timeAxis.cover(box, (time, event) => {
       const lane = Math.floor((event.clientY - box.getBoundingClientRect().top) / LANE);
       const under = bars.filter((each) => each.lane === lane).map(({ mark }) => mark);
       return [heading(time), marked(under, time)];
     });
     cover.area.prepend(...bars.map(({ element }) => element));
-    pk.timeAxis.keepDrawn(box, (width) => cover.place(width, 0, height));
+    pk.timeAxis.keepDrawn(box, (width) => cover.place(width, 0, top * LANE));
+  }
+
+  /** Puts bars into lanes from `top` on, so that none lies on another; returns how many lanes. */
+  function stacked(marks, bars, top) {
+    const ends = [];
+    for (const mark of [...marks].sort((x, y) => x.from_ns - y.from_ns)) {
+      const free = ends.findIndex((end) => end < mark.from_ns);
+      const lane = free >= 0 ? free : Math.min(ends.length, MAX_LANES - 1);
+      ends[lane] = Math.max(ends[lane] ?? 0, shownEnd(mark));
+      bars.push(bar(mark, top + lane));
+    }
+    return ends.length;
   }
 
   /** What is too short to be seen is drawn a little longer. */
@@ -150,14 +186,16 @@
   }
 
   const spoken = (marks) =>
-    `Findings over time: ${marks.map(({ label }) => pk.format.text(label, 100)).join("; ")}`;
+    `Spikes and findings over time: ${marks.map(({ label }) => pk.format.text(label, 100)).join("; ")}`;
 
-  function tip(data, series, time) {
-    const i = Math.floor((time - data.start_ns) / data.bucket_ns);
+  function tip({ series, start_ns, bucket_ns, shifts = [] }, time) {
+    const i = Math.floor((time - start_ns) / bucket_ns);
     const rows = series.map(({ title, unit, values }) => [
       pk.format.text(title, 100),
       said(values[i], unit),
     ]);
+    for (const { from_ns: from, to_ns: to, label } of shifts)
+      if (from <= time && time < to) rows.push(["left its level", pk.format.text(label, 200)]);
     return [heading(time), rows];
   }
 
@@ -168,7 +206,10 @@
       .filter((mark) => mark.from_ns <= time && time <= shownEnd(mark))
       .map(({ severity, label }) => [severity, pk.format.text(label, 200)]);
 
-  const described = (series) => `Over time: ${series.map(({ title }) => title).join(", ")}`;
+  const described = (series, title) =>
+    `${title ? pk.format.text(title, 200) : "Over time"}: ${series
+      .map(({ title: name, unit, values }) => `${name} at most ${said(greatest(values), unit)}`)
+      .join(", ")}`;
 
-  pk.timeline = { create, lanes, heading };
+  pk.timeline = { create, chart, lanes, heading };
 }

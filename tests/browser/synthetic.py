@@ -46,6 +46,7 @@ def build(
             "endpoints": ENDPOINTS,
             "tools": TOOLS,
             "services": SERVICES,
+            "marks": _marks(),
         }
     )
     population = _population(rng, requests, duration_ns)
@@ -245,13 +246,13 @@ def _timeline(rng: np.random.Generator, duration_ns: int) -> dict[str, Any]:
         "start_ns": 0,
         "bucket_ns": duration_ns // n,
         "series": [dict(zip(keys, one, strict=True)) for one in series],
-        "marks": _marks(),
     }
 
 
 def _marks() -> list[dict[str, Any]]:
     label = "Spike of " + HOSTILE[1]
-    return [{"from_ns": 8 * SECOND, "to_ns": 10 * SECOND, "label": label, "severity": "high"}]
+    mark = {"from_ns": 8 * SECOND, "to_ns": 10 * SECOND, "label": label, "severity": "high"}
+    return [{"kind": "spike", **mark}, {"kind": "finding", **mark}]
 
 
 def _heatmaps(rng: np.random.Generator, duration_ns: int) -> dict[str, Any]:
@@ -276,7 +277,6 @@ def _heatmaps(rng: np.random.Generator, duration_ns: int) -> dict[str, Any]:
             {**panel("cores", "CPU of each core", "ratio", cores, 1.0), "max": 1.0},
             panel("memory", "Memory (RSS) of each process", "bytes", ["pid 1", HOSTILE[1]], 1e9),
         ],
-        "marks": _marks(),
     }
 
 

@@ -19,6 +19,7 @@ from perfkit.report.sections import (
     slow_queries,
     slow_requests,
     summary,
+    trends,
 )
 
 
@@ -51,6 +52,7 @@ SECTIONS: tuple[Section, ...] = (
     flame_code,
     slow_requests,
     slow_queries,
+    trends,
     heatmaps,
     capture_health,
 )

@@ -15,8 +15,6 @@ NEEDS: tuple[str, ...] = ()
 EMPTY: dict[str, str] = {}
 
 _MAX_ROWS = 64
-_WHOLE = 0.5
-"""A finding that was seen during more of the capture than this is not marked on the time axis."""
 
 
 def build(context: Context) -> dict[str, Any]:
@@ -28,7 +26,7 @@ def build(context: Context) -> dict[str, Any]:
         "panels": [(panel["title"], panel["unit"]) for panel in panels],
         "latency": latency,
         "lacking": [text for name, text in _LACKING.items() if name not in found],
-        **({"data": {"panels": panels, "marks": marks(context)}} if panels or latency else {}),
+        **({"data": {"panels": panels}} if panels or latency else {}),
     }
 
 
@@ -38,26 +36,6 @@ _LACKING = {
     "pools": "Connection pools: sent by the OpenTelemetry instrumentation of the database driver "
     "(metric db.client.connection.count) with `perfkit record --otlp`.",
 }
-
-
-def marks(context: Context) -> list[dict[str, Any]]:
-    """Return the findings that were seen during a part of the capture only, as times in it."""
-    population = context.population
-    found = []
-    for finding in context.findings:
-        if finding.first_seen_ns is None or finding.last_seen_ns is None:
-            continue
-        length_ns = finding.last_seen_ns - finding.first_seen_ns
-        if length_ns < population.duration_ns * _WHOLE:
-            found.append(
-                {
-                    "from_ns": finding.first_seen_ns - population.origin_ns,
-                    "to_ns": finding.last_seen_ns - population.origin_ns,
-                    "label": finding.title,
-                    "severity": finding.severity,
-                }
-            )
-    return found
 
 
 def _panel(context: Context, readings: pl.DataFrame, **shown: Any) -> Iterator[dict[str, Any]]:

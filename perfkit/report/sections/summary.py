@@ -9,8 +9,8 @@ import polars as pl
 
 from perfkit import units
 from perfkit.analysis.vector.percentiles import quantiles
+from perfkit.report import episodes
 from perfkit.report.context import Context
-from perfkit.report.sections.heatmaps import marks
 from perfkit.rules.plan import Step
 
 TITLE = "Summary"
@@ -28,6 +28,7 @@ def build(context: Context) -> dict[str, Any]:
     timeline = context.tables.frame("timeline")
     return {
         "verdict": _verdict(context),
+        "since": _since(context),
         "story": _story(context),
         "tiles": [*_latency(context), *_load(context), *_resources(context, timeline)],
         "first": [_step(step) for step in context.plan.steps],
@@ -62,6 +63,38 @@ def _verdict(context: Context) -> str:
 
 def _plural(number: int, noun: str) -> str:
     return f"{units.number(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def _since(context: Context) -> str:
+    """Say since when it is so and for whom, in one sentence; nothing of requests, nothing said."""
+    if not context.facts["entries"]:
+        return ""
+    if not context.tables.has_rows("trends"):
+        return "The capture is too short to say since when."
+    if not context.episodes or not context.episodes[0].felt:
+        return "It was so all the time: neither latency nor errors left their usual level."
+    population = context.population
+    episode = context.episodes[0]
+    shift = episode.leading
+    when = episodes.when(shift, population.origin_ns, population.end_ns)
+    text = f"{when[0].upper()}{when[1:]}: {episodes.name(shift)} {episodes.size(shift)}"
+    if shift["extra_ns"] and shift["extra_ns"] > 0:
+        text += (
+            f"; {_plural(shift['requests'], 'request')} then took "
+            f"{units.duration(shift['extra_ns'])} longer in all"
+        )
+    trends = context.tables.frame("trends").filter(pl.col("kind") == "latency")
+    spared = episodes.others(episode, trends["endpoint"].drop_nulls().unique().sort().to_list())
+    if spared and shift["endpoint"] is not None:
+        text += f"; {_listed(spared)} kept their pace" if len(spared) > 1 else ""
+        text += f"; {spared[0]} kept its pace" if len(spared) == 1 else ""
+    return f"{text}."
+
+
+def _listed(names: list[str], shown: int = 2) -> str:
+    if len(names) <= shown:
+        return " and ".join(names)
+    return f"{', '.join(names[:shown])} and {len(names) - shown} more"
 
 
 def _story(context: Context) -> list[str]:
@@ -254,5 +287,4 @@ def _timeline(context: Context, timeline: pl.DataFrame) -> dict[str, Any]:
             for column, title, unit, group in _SERIES
             if timeline[column].count()
         ],
-        "marks": marks(context),
     }
