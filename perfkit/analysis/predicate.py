@@ -1,28 +1,16 @@
-"""The filter `--where`: an SQL predicate over the columns of `requests`, parsed and made anew.
-
-What is executed is the SQL that sqlglot writes from the checked tree, never the user's text.
-"""
+"""The filter `--where`: an SQL predicate over the columns of `requests`, guarded like rules."""
 
 from __future__ import annotations
 
 import polars as pl
-import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from perfkit.errors import UsageError
+from perfkit.sql.guard import check_expression, sql
+from perfkit.sql.scopes import GuardError
 
 _HINT = "write for example: --where \"duration_ns > 1e9 AND endpoint LIKE '%/tools%'\""
-_DIALECT = "postgres"
 
-_ALLOWED: tuple[type[exp.Expression], ...] = (
-    *(exp.And, exp.Or, exp.Not, exp.Paren),
-    *(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In, exp.Is),
-    *(exp.Like, exp.ILike, exp.Escape),
-    *(exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg),
-    *(exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null),
-    *(exp.Abs, exp.Lower, exp.Upper, exp.Length, exp.Coalesce),
-)
 _PREDICATES = (
     *(exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE),
     *(exp.Between, exp.In, exp.Is, exp.Like, exp.ILike, exp.Column, exp.Boolean),
@@ -47,25 +35,9 @@ def parse_predicate(text: str) -> str:
     from perfkit.analysis.spans.requests import COLUMNS
 
     try:
-        parsed = sqlglot.parse_one(text, read=_DIALECT)
-    except (SqlglotError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"--where {text!r}: not an SQL predicate ({reason})", hint=_HINT
-        ) from error
-    for node in parsed.walk():
-        if not isinstance(node, _ALLOWED):
-            raise UsageError(
-                f"--where {text!r}: {node.sql(_DIALECT)!r} is not allowed there", hint=_HINT
-            )
-        if isinstance(node, exp.Column) and (node.table or node.name not in COLUMNS):
-            known = ", ".join(COLUMNS)
-            raise UsageError(
-                f"--where {text!r}: no column {node.sql(_DIALECT)!r}",
-                hint=f"columns of a request: {known}",
-            )
-        if isinstance(node, exp.In) and (node.args.get("query") or node.args.get("unnest")):
-            raise UsageError(f"--where {text!r}: no subqueries", hint=_HINT)
-    if not isinstance(parsed.unnest(), _PREDICATES):
+        checked = check_expression(text, COLUMNS, ())
+    except GuardError as error:
+        raise UsageError(f"--where {text!r}: {error}", hint=error.hint or _HINT) from error
+    if not isinstance(checked.tree.unnest(), _PREDICATES):
         raise UsageError(f"--where {text!r}: not true or false for a request", hint=_HINT)
-    return parsed.sql(_DIALECT)
+    return sql(checked.tree, {})

@@ -48,7 +48,7 @@ _ONE = {"this"}
 _SCALAR: dict[type[exp.Expr], set[str]] = {
     **dict.fromkeys((exp.And, exp.Or, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE), _BINARY),
     **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Mod, exp.Is), _BINARY),
-    exp.Like: _BINARY | {"negate"},
+    **dict.fromkeys((exp.Like, exp.ILike), _BINARY | {"negate"}),
     exp.Div: _BINARY | {"typed", "safe"},
     **dict.fromkeys((exp.Not, exp.Neg, exp.Paren, exp.Star), _ONE),
     exp.Identifier: {"this", "quoted"},
