@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from pathlib import Path
+from threading import Event
 
 import polars as pl
 import pytest
@@ -478,14 +480,18 @@ def test_results_and_time_are_bounded() -> None:
     with pytest.raises(TooMuch, match="more than 50 rows"):
         run_query(query, {"t": frame}, {}, Limits(result_rows=50))
 
-    def slow(batch: pl.DataFrame) -> pl.DataFrame:
-        import time
+    over = Event()
 
+    def slow(batch: pl.DataFrame) -> pl.DataFrame:
         time.sleep(0.5)
+        over.set()
         return batch
 
     with pytest.raises(TooMuch, match="longer than"):
         run_query(query, {"t": frame.map_batches(slow)}, {}, Limits(seconds=0.05))
+    # A thread that comes back into an interpreter which is ending aborts the process.
+    assert over.wait(60)
+    time.sleep(0.1)
 
 
 STARS = {"a": ("x", "y"), "b": ("x", "z")}
