@@ -32,11 +32,16 @@ class Derived:
 class Tables(Mapping[str, pl.LazyFrame]):
     """All tables of a capture by name. Derived ones are computed when first asked for."""
 
-    def __init__(self, capture: Capture, filters: Filters | None = None) -> None:
+    def __init__(
+        self, capture: Capture, filters: Filters | None = None, *, roots_stand_in: bool = True
+    ) -> None:
         self.capture = capture
         self.filters = filters or Filters()
+        self.roots_stand_in = roots_stand_in
+        """Whether roots of any kind are requests where there are no others."""
         self._frames: dict[str, pl.DataFrame] = {}
         self._computing: list[str] = []
+        self._whole: Tables | None = None
 
     def __getitem__(self, name: str) -> pl.LazyFrame:
         if name in model.BY_NAME:
@@ -58,6 +63,22 @@ class Tables(Mapping[str, pl.LazyFrame]):
             self._frames[name] = frame
         return frame
 
+    def columns(self, name: str, *columns: str) -> pl.DataFrame:
+        """Return some columns of a table as a frame: of a large table take no more than needed."""
+        return self.frame(name).select(columns)
+
+    def whole(self) -> Tables:
+        """Return the tables without filters."""
+        if self.filters == Filters():
+            return self
+        if self._whole is None:
+            self._whole = self.narrowed(Filters())
+        return self._whole
+
+    def narrowed(self, filters: Filters) -> Tables:
+        """Return the tables of the same capture with other filters."""
+        return Tables(self.capture, filters, roots_stand_in=self.roots_stand_in)
+
     def has_rows(self, name: str) -> bool:
         """Whether a table has any row."""
         if name in model.BY_NAME and name not in self._frames:
@@ -69,7 +90,7 @@ class Tables(Mapping[str, pl.LazyFrame]):
             return self._frames[name].lazy()
         frame = plausible.mended(name, self.capture.table(name))
         time = model.BY_NAME[name].time
-        # Spans are cut by request, in `requests`, so that a trace is never torn.
+        # Spans are cut by request, in `tree`, so that a trace is never torn.
         if time is None or name in ("spans", "span_events"):
             return frame
         since_ns, until_ns = self.filters.since_ns, self.filters.until_ns

@@ -166,8 +166,7 @@ def _unsaid_since(spans: SpanThreads, matched: Matched, steps: Steps) -> Ints:
 def code_by_entry(tables: Tables) -> pl.DataFrame:
     """Return the table `code_by_entry`, most time first."""
     names = ("entry_endpoint", "entry_tool")
-    tree = tables.frame("tree")
-    kind, kinds = codes(tree, names)
+    kind, kinds = codes(tables.columns("tree", *names), names)
     parts, samples = tables.frame("sample_spans"), tables.frame("ordered_samples")
     # Numbers instead of texts, and places instead of joins: there may be many millions of parts.
     place = parts["sample_row"]

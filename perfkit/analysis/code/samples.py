@@ -31,7 +31,7 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 def _of_population(tables: Tables) -> pl.DataFrame:
     """Return the parts of samples in which only an entry that passes the filters was at work."""
-    whole = Tables(tables.capture)
+    whole = tables.whole()
     entries = population.passing(whole, tables.filters)
     kept = pl.Series(entries).gather(whole.frame("sample_spans")["entry_row"]).fill_null(False)
     pieces = whole.frame("sample_spans").filter(kept)
@@ -51,7 +51,7 @@ def all_requests(tables: Tables) -> Tables:
     Threads wait for whoever is in their way, whether or not that request passes the filters.
     """
     filters = Filters(since_ns=tables.filters.since_ns, until_ns=tables.filters.until_ns)
-    return Tables(tables.capture, filters)
+    return tables.narrowed(filters)
 
 
 def _numbered(frame: pl.DataFrame, name: str) -> pl.DataFrame:

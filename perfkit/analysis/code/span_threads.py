@@ -140,12 +140,13 @@ def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
 
 def join_reason(tables: Tables) -> str:
     """Say how samples were laid beside spans, or why they could not be."""
-    tree, parts = tables.frame("tree"), tables.frame("sample_spans")
+    parts = tables.frame("sample_spans")
     if parts.is_empty():
         return "no samples with times"
-    if tree.is_empty():
+    threads = tables.columns("tree", "thread_id")["thread_id"]
+    if threads.is_empty():
         return "no spans"
-    named = tree["thread_id"].is_not_null().any()
+    named = threads.is_not_null().any()
     if parts["row"].is_not_null().any() or parts["ambiguous"].any():
         return "by thread" if named else "by process, which had one thread"
     if named:
@@ -161,6 +162,6 @@ def _whole_tree(tables: Tables) -> tuple[pl.DataFrame, pl.Series]:
     if tables.filters == Filters():
         tree = tables.frame("tree")
         return tree, tree["row"]
-    whole = Tables(tables.capture)
+    whole = tables.whole()
     kept = population.passing(whole, tables.filters)
     return whole.frame("tree"), rows_or_null(np.where(kept, np.cumsum(kept) - 1, NOWHERE))

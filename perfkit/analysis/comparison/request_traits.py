@@ -118,8 +118,7 @@ def large(numbers: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
 def _spans(tables: Tables, chosen: pl.DataFrame) -> pl.DataFrame:
     columns = ("category", "component", "peer", "db_system", "tool", "pid", "name", "duration_ns")
     return (
-        tables.frame("tree")
-        .lazy()
+        tables["tree"]
         .select("row", "request_row", *columns, *_SPAN_ID)
         .join(chosen.lazy().select("request_row", "request"), on="request_row")
         .collect()

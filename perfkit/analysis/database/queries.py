@@ -46,14 +46,15 @@ def compute_calls(tables: Tables) -> pl.DataFrame:
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a query."""
-    tree = tables.frame("tree")
     calls = tables.frame("query_calls")
     row = calls["row"].to_numpy()
     of_span = ["db_system", "db_statement", "db_rows", "service", "name", "status"]
     of_span += ["duration_ns", "adjusted_count", "entry_endpoint"]
-    spans = tree.select(of_span)[row].with_columns(
+    tree: pl.DataFrame = tables.columns("tree", *of_span)
+    spans: pl.DataFrame = tree[row]
+    spans = spans.with_columns(
         calls.select("query_id", "statement", "entry_row", "parent_row"),
-        critical_ns=tables.frame("span_times")["critical_ns"][row],
+        critical_ns=tables.columns("span_times", "critical_ns")["critical_ns"][row],
         caller=tree["name"].gather(calls["parent_row"]),
     )
     code, distinct = codes(spans, ["query_id"])
@@ -70,7 +71,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         .join(most, on="query_id", how="left", maintain_order="left")
         .with_columns(
             max_repeats=pl.col("max_repeats").fill_null(1),
-            share_ratio=ratio_of(pl.col("total_ns"), request_time(tree)),
+            share_ratio=ratio_of(pl.col("total_ns"), request_time(tables["tree"])),
         )
         .select(*_COLUMNS)
         .sort("total_ns", descending=True, maintain_order=True)

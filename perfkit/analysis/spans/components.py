@@ -26,6 +26,7 @@ _READ = (
     *("adjusted_count", "duplicate"),
 )
 _COMPONENT = ("service", "category", "component")
+_SERVING = ("kind", "duplicate", "parent_row", "entry_row", "duration_ns", "adjusted_count")
 
 
 def compute_components(tables: Tables) -> pl.DataFrame:
@@ -43,7 +44,7 @@ def compute_edges(tables: Tables) -> pl.DataFrame:
     calling = pl.col("category").is_in(CALLING)
     names = [name for name in _EDGE_COLUMNS if name not in _SERVED]
     edges = tables.frame("components").filter(calling).select(*_COMPONENT, *names)
-    served = _served(tables.frame("tree"))
+    served = _served(tables.columns("tree", *_COMPONENT, *_SERVING))
     return (
         edges.join(served, on=_COMPONENT, how="left", maintain_order="left")
         .with_columns(pl.col("served").fill_null(0))
@@ -77,11 +78,12 @@ def _served(tree: pl.DataFrame) -> pl.DataFrame:
 
 
 def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
-    tree = tables.frame("tree")
-    times = tables.frame("span_times")
-    inside = tree["entry_row"].is_not_null()
-    spans = tree.select(*keys, *_READ).filter(inside)
-    spans = spans.with_columns(times.drop("row").filter(inside))
+    spans = tables.columns("tree", *keys, *_READ, "entry_row")
+    inside = spans["entry_row"].is_not_null()
+    times = tables.columns("span_times", "self_ns", "gap_ns", "critical_ns")
+    if not inside.all():
+        spans, times = spans.filter(inside), times.filter(inside)
+    spans = spans.hstack(times)
     code, distinct = codes(spans, keys)
     groups = distinct.height
     weight = spans["adjusted_count"].to_numpy()
@@ -92,7 +94,7 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
         return whole(sums(code, weight * spans[name].to_numpy(), groups))
 
     busy = sums(code, weight * duration * outer, groups)
-    window = max(window_ns(tree), 1)
+    window = max(window_ns(tables["tree"]), 1)
     start, end = spans["start_ns"].to_numpy(), spans["end_ns"].to_numpy()
     at_once = concurrency(code[outer], start[outer], end[outer], groups)
     # A second report of a request is no second call; its own time stays where it was spent.
@@ -111,7 +113,7 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
             busy_ratio=pl.Series(at_once.busy_ns / window),
             saturated_ratio=pl.Series(at_once.most_ns / np.maximum(at_once.busy_ns, 1)),
         )
-        .with_columns(critical_ratio=ratio_of(pl.col("critical_ns"), request_time(tree)))
+        .with_columns(critical_ratio=ratio_of(pl.col("critical_ns"), request_time(tables["tree"])))
     )
     return parts.select(*keys, *_COLUMNS).sort(
         "critical_ns", "total_ns", descending=True, maintain_order=True

@@ -23,7 +23,7 @@ def compute_tools(tables: Tables) -> pl.DataFrame:
 
 
 def _rates(tables: Tables, requests: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    tree = tables.frame("tree")
+    tree = tables["tree"]
     seconds = window_ns(tree) / 1e9
     rate = pl.col("requests") / seconds if seconds > 0 else pl.lit(None, dtype=pl.Float64)
     return (

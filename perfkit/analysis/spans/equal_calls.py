@@ -16,11 +16,10 @@ _SAFE = ("GET", "HEAD")
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a query or address that was asked at least twice with equal text."""
-    tree = tables.frame("tree")
     of_span = ["service", "component", "start_ns", "end_ns", "duration_ns"]
     of_span += ["status", "adjusted_count", "entry_row"]
     asked = _asked(tables)
-    calls = asked.hstack(tree.select(of_span)[asked["row"]])
+    calls = asked.hstack(tables.columns("tree", *of_span)[asked["row"]])
     exact, texts = codes(calls, [*_KEY, "text_hash"])
     order = order_by(exact, calls["start_ns"].to_numpy(), texts.height)
     calls, exact = calls[order], exact[order]
@@ -31,7 +30,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     code, distinct = codes(calls, _KEY)
     weight = calls["adjusted_count"].to_numpy()
     duration = calls["duration_ns"].to_numpy()
-    hours = window_ns(tree) / 3.6e12
+    hours = window_ns(tables["tree"]) / 3.6e12
     groups = distinct.height
     different = calls.group_by(_KEY).agg(
         distinct_texts=pl.col("text_hash").n_unique().cast(pl.Int64),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans.tree import indices, parents_of
+from perfkit.analysis.spans.tree import indices, parents_of, rows_or_null
 from perfkit.analysis.vector.forest import Ints, along_path
 from perfkit.analysis.vector.percentiles import codes
 from perfkit.analysis.vector.summary import sums, whole
 
 _LABEL = ("label", "service", "category")
+_SUMS = ("count", "total_ns", "self_ns", "critical_ns")
 
 
 def compute_rows(tables: Tables) -> pl.DataFrame:
@@ -26,6 +30,11 @@ def compute_rows(tables: Tables) -> pl.DataFrame:
 
 def compute_nodes(tables: Tables) -> pl.DataFrame:
     """Return one row a node, parents before children."""
+    return merged([sums_of_nodes(tables)]).nodes
+
+
+def sums_of_nodes(tables: Tables) -> pl.DataFrame:
+    """Return the table `span_tree` with sums that are not rounded, so that they can be added up."""
     tree, times = tables.frame("tree"), tables.frame("span_times")
     placed = tables.frame("span_tree_rows")
     rows, node = placed["row"].to_numpy(), placed["node_id"].to_numpy()
@@ -39,7 +48,7 @@ def compute_nodes(tables: Tables) -> pl.DataFrame:
     weight = spans["adjusted_count"].to_numpy()[rows]
 
     def total(values: pl.Series) -> pl.Series:
-        return whole(sums(node, weight * values.to_numpy()[rows], nodes))
+        return pl.Series(sums(node, weight * values.to_numpy()[rows], nodes))
 
     nodes_in_order: pl.DataFrame = spans[first]
     return nodes_in_order.select(
@@ -49,11 +58,41 @@ def compute_nodes(tables: Tables) -> pl.DataFrame:
         label="label",
         service="service",
         category="category",
-        count=whole(sums(node, weight, nodes)),
+        count=pl.Series(sums(node, weight, nodes)),
         total_ns=total(spans["duration_ns"]),
         self_ns=total(times["self_ns"] + times["gap_ns"]),
         critical_ns=total(times["critical_ns"]),
     )
+
+
+class Merged(NamedTuple):
+    """The trees of several parts of a capture made one."""
+
+    nodes: pl.DataFrame
+    """The table `span_tree`."""
+    node_ids: list[Ints]
+    """For each part, in which node of it each of its own nodes is."""
+
+
+def merged(parts: Sequence[pl.DataFrame]) -> Merged:
+    """Add up trees, as `sums_of_nodes` gives them, by the paths of their nodes."""
+    every = pl.concat(parts)
+    sizes = [part.height for part in parts]
+    shift = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    parent = indices(every["parent_id"])
+    parent = np.where(parent < 0, -1, parent + shift)
+    label, _ = codes(every, _LABEL)
+    path = along_path(parent, _mixed(label, every["depth"].to_numpy()), np.add, 0)
+    node, _ = codes(pl.DataFrame({"path": path}), ["path"])
+    first = pl.Series(node).is_first_distinct().to_numpy()
+    above = parent[first]
+    nodes = len(above)
+    result = every.filter(pl.Series(first)).with_columns(
+        node_id=pl.Series(np.arange(nodes)),
+        parent_id=rows_or_null(np.where(above < 0, -1, node[above])),
+        **{name: whole(sums(node, every[name].to_numpy(), nodes)) for name in _SUMS},
+    )
+    return Merged(result, np.split(node, np.cumsum(sizes)[:-1]))
 
 
 def _label() -> pl.Expr:

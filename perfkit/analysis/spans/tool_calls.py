@@ -11,11 +11,21 @@ from perfkit.analysis.vector.percentiles import codes
 from perfkit.analysis.vector.summary import summarise, sums, whole, window_ns
 
 
+_READ = (
+    *("row", "subtree", "tool", "tool_arguments", "start_ns"),
+    *("duration_ns", "status", "adjusted_count"),
+)
+
+
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a tool. A call inside a call of the same tool is part of it."""
-    tree = tables.frame("tree")
-    spans = tree.filter(
-        pl.col("tool").is_not_null(), pl.col("entry_row").is_not_null(), ~pl.col("duplicate")
+    spans = (
+        tables["tree"]
+        .filter(
+            pl.col("tool").is_not_null(), pl.col("entry_row").is_not_null(), ~pl.col("duplicate")
+        )
+        .select(_READ)
+        .collect()
     )
     code, _ = codes(spans, ["tool"])
     calls = spans.filter(pl.Series(outermost(code, spans)))
@@ -27,7 +37,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         distinct_arguments=pl.col("tool_arguments").drop_nulls().n_unique().cast(pl.Int64),
         known=pl.col("tool_arguments").is_not_null().any(),
     )
-    hours = window_ns(tree) / 3.6e12
+    hours = window_ns(tables["tree"]) / 3.6e12
     return (
         summarise(calls, ["tool"])
         .rename({"count": "calls", "duration_sum_ns": "total_ns"})

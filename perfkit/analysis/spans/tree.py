@@ -5,6 +5,8 @@ Spans come depth-first: a span's subtree is the rows right after it, siblings in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -71,13 +73,19 @@ def compute(tables: Tables) -> pl.DataFrame:
     """Build the tree of the spans whose entries pass the filters."""
     if tables.filters == Filters():
         spans = _in_one_piece(tables["spans"].select(_READ).collect())
-        return build(spans, tables["span_links"].collect())
-    whole = Tables(tables.capture)
+        links = tables["span_links"].collect()
+        return build(spans, links, roots_stand_in=tables.roots_stand_in)
+    whole = tables.whole()
     return narrow(whole.frame("tree"), population.passing(whole, tables.filters))
 
 
-def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
-    """Build the tree of all spans. `spans` is used up."""
+def build(
+    spans: pl.DataFrame, links: pl.DataFrame, *, roots_stand_in: bool = True
+) -> pl.DataFrame:
+    """Build the tree of all spans. `spans` is used up.
+
+    With `roots_stand_in` roots of any kind are requests where there are no others.
+    """
     spans, places = parents.drop_repeats(spans)
     parent, cut, missing = parents.link(spans, places)
     start, end, negative = _times(spans)
@@ -87,6 +95,8 @@ def build(spans: pl.DataFrame, links: pl.DataFrame) -> pl.DataFrame:
     moved = skew.shifts(spans, parent, start, end - start, detached)
     start, end = (np.clip(time + moved, FIRST_NS, LAST_NS) for time in (start, end))
     requests = _requests(spans, parent, missing, reports.duplicate)
+    if roots_stand_in and not requests.any():
+        requests = (parent < 0) & ~reports.duplicate
     entries = requests & ((nearest_marked(parent, requests)[parent] < 0) | (parent < 0) | detached)
 
     order, sizes = _depth_first(parent, start)
@@ -176,14 +186,13 @@ def _requests(spans: pl.DataFrame, parent: Ints, missing: Bools, duplicate: Bool
     around it and not another one: so MCP's `tools/call` within `POST /mcp`.
 
     A span inside a service whose parent never arrived (often because the capture began or ended in
-    the middle of its request) is part of a request that we do not know, not a request; unless
-    there is nothing better in the whole capture.
+    the middle of its request) is part of a request that we do not know, not a request.
     """
     kinds = spans["kind"].fill_null("unspecified")
     root = (parent < 0) & ~duplicate
     inside = missing & (kinds != "unspecified").to_numpy()
     requests: Bools = (_serving(spans, parent, kinds) & ~duplicate) | (root & ~inside)
-    return requests if requests.any() else root
+    return requests
 
 
 def _serving(spans: pl.DataFrame, parent: Ints, kinds: pl.Series) -> Bools:
@@ -255,43 +264,48 @@ def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
         ("database", tree["db_system"].is_not_null() & ~serves),
     ):
         category = category.set(applies, _CATEGORIES.index(name))
-    peer = tree["peer"]
-    if callees := _callees(tree):
-        peer = peer.replace(callees)
     tree = tree.with_columns(
         pl.col("service").fill_null("unknown"),
         pl.col("adjusted_count").fill_null(1.0).fill_nan(1.0).clip(1.0, 1e9),
         category=pl.Series(_CATEGORIES).gather(category),
-        callee=peer,
     )
-    own = serves | (tree["category"] == "internal")
-    return tree.with_columns(
-        component=pl.when(own)
+    return tree.with_columns(component=component(only_callees(callees(tree))))
+
+
+def component(callee_of: Mapping[str, str]) -> pl.Expr:
+    """Return where the time of a span of `tree` belongs, given the services behind its peers."""
+    peer = pl.col("peer").replace(callee_of) if callee_of else pl.col("peer")
+    return (
+        pl.when(pl.col("category").is_in(["server", "internal"]) | (pl.col("kind") == "consumer"))
         .then("service")
-        .when(tree["category"] == "tool")
+        .when(pl.col("category") == "tool")
         .then("tool")
-        .when(tree["category"] == "database")
+        .when(pl.col("category") == "database")
         .then(pl.coalesce("peer", "db_system"))
-        .otherwise(pl.coalesce("callee", pl.lit("unknown")))
+        .otherwise(pl.coalesce(peer, pl.lit("unknown")))
     )
 
 
-def _callees(tree: pl.DataFrame) -> dict[str, str]:
-    """Return the services behind recorded peers (`host:port`), where the server's spans tell."""
+def callees(tree: pl.DataFrame) -> pl.DataFrame:
+    """Return the pairs of `peer` and `callee`: as whom a service is called that has spans."""
     if tree["peer"].null_count() == tree.height:
-        return {}
+        return pl.DataFrame(schema={"peer": pl.String, "callee": pl.String})
     served = tree.select("kind", "parent_row", "service").filter(
         pl.col("kind") == "server", pl.col("parent_row").is_not_null()
     )
     above: pl.DataFrame = tree.select("peer", "kind")[served["parent_row"]]
-    pairs = (
+    return (
         above.with_columns(callee=served["service"])
         .filter(pl.col("kind").is_in(["client", "producer"]), pl.col("peer").is_not_null())
-        .group_by("peer")
-        .agg(pl.col("callee").first(), services=pl.col("callee").n_unique())
-        .filter(pl.col("services") == 1)
+        .select("peer", "callee")
+        .unique()
     )
-    return dict(zip(pairs["peer"], pairs["callee"], strict=True))
+
+
+def only_callees(pairs: pl.DataFrame) -> dict[str, str]:
+    """Return the service behind each peer (`host:port`) that no two services are called by."""
+    single = pairs.unique().filter(~pl.col("peer").is_duplicated())
+    return dict(zip(single["peer"], single["callee"], strict=True))
 
 
 def _with_entry(tree: pl.DataFrame) -> pl.DataFrame:

@@ -74,14 +74,15 @@ def ratio_of(part: pl.Expr, total: float) -> pl.Expr:
     return part / total if total > 0 else pl.lit(0.0)
 
 
-def request_time(tree: pl.DataFrame) -> float:
+def request_time(tree: pl.LazyFrame) -> float:
     """Return the sum over entries of duration × adjusted_count, in ns."""
     entries = tree.filter(pl.col("row") == pl.col("entry_row"))
-    return float((entries["duration_ns"] * entries["adjusted_count"]).sum())
+    total = entries.select((pl.col("duration_ns") * pl.col("adjusted_count")).sum()).collect()
+    return float(total.item())
 
 
-def window_ns(tree: pl.DataFrame) -> int:
+def window_ns(tree: pl.LazyFrame) -> int:
     """Return the time from the first start to the last end of what belongs to an entry."""
-    inside = tree.lazy().filter(pl.col("entry_row").is_not_null())
+    inside = tree.filter(pl.col("entry_row").is_not_null())
     extent = inside.select(pl.col("end_ns").max() - pl.col("start_ns").min()).collect()
     return int(extent.item() or 0)

@@ -21,6 +21,7 @@ _CONFIDENCE = 0.5
 """A pool, but also a lock or an event loop that runs calls one by one, looks like this."""
 
 _KEY = ("service", "instance", "pid", "component")
+_READ = ("start_ns", "end_ns", "duration_ns", "adjusted_count")
 _TEXTS = ("service", "instance", "kind", "resource", "unit", "evidence")
 _FLOATS = ("level", "wait_ns", "threshold", "confidence")
 _SCHEMA: dict[str, pl.DataType] = {
@@ -37,9 +38,16 @@ def ceilings(tables: Tables) -> pl.DataFrame:
     the same chance, their number follows a binomial distribution. Where that would be above the
     highest number that was ever seen for a good part of the time, something keeps it there.
     """
-    tree = tables.frame("tree")
-    calls = tree.filter(pl.Series(top_database_calls(tree)), pl.col("entry_row").is_not_null())
-    requests = tree.filter(pl.col("row") == pl.col("request_row"))
+    tree = tables.columns("tree", "category", "parent_row", "entry_row")
+    entered = tree["entry_row"].is_not_null().to_numpy()
+    rows = np.flatnonzero(top_database_calls(tree) & entered)
+    calls: pl.DataFrame = tables.columns("tree", *_KEY, *_READ)[rows]
+    requests = (
+        tables["tree"]
+        .filter(pl.col("row") == pl.col("request_row"))
+        .select("service", "pid", *_SIDES)
+        .collect()
+    )
     parts = [
         found
         for key, part in calls.group_by(_KEY, maintain_order=True)

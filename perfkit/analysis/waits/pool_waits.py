@@ -21,14 +21,19 @@ _KIND = ("service", "entry_endpoint", "entry_tool", "parent_name")
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `pool_waits`, in the order of `tree`."""
-    tree = tables.frame("tree")
-    spans = tree.filter(
-        pl.col("name").str.contains(CHECKOUT)
-        & pl.col("db_system").is_not_null()
-        & pl.col("parent_row").is_not_null()
-        & pl.col("entry_row").is_not_null()
+    spans = (
+        tables["tree"]
+        .filter(
+            pl.col("name").str.contains(CHECKOUT)
+            & pl.col("db_system").is_not_null()
+            & pl.col("parent_row").is_not_null()
+            & pl.col("entry_row").is_not_null()
+        )
+        .select(*_KIND[:-1], "row", "parent_row", "duration_ns", "adjusted_count")
+        .collect()
     )
-    spans = spans.with_columns(parent_name=tree["name"].gather(spans["parent_row"]))
+    names = tables.columns("tree", "name")["name"]
+    spans = spans.with_columns(parent_name=names.gather(spans["parent_row"]))
     waiting = (pl.col("duration_ns") * pl.col("adjusted_count")).sum()
     kinds = (
         spans.group_by(_KIND)
