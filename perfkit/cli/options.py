@@ -177,9 +177,25 @@ def decided(
     return known, decide.followed(entries, outcomes, tables)
 
 
-def open_tables(path: Path, filters: Filters) -> Tables:
-    """Open a capture for analysis."""
-    from perfkit.analysis.session import Tables
+engine_option = click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="ENGINE",
+    help="How to analyse: in one piece (whole); shard by shard in less memory (shards), in several "
+    "processes (processes), on a local Dask cluster (dask) or another (dask://HOST:PORT). auto "
+    "takes shards beyond 4 M spans.",
+)
+
+
+def open_tables(path: Path, filters: Filters, engine: str = "auto") -> Tables:
+    """Open a capture for analysis; says so when it is analysed in shards."""
+    from perfkit.analysis.sharded import ShardedTables
+    from perfkit.analysis.sharded import open_tables as opened
     from perfkit.capture import Capture
 
-    return Tables(Capture.open(path), filters)
+    tables = opened(Capture.open(path), filters, engine)
+    if isinstance(tables, ShardedTables):
+        click.echo(f"analysing in {tables.described}", err=True)
+        click.get_current_context().call_on_close(tables.close)
+    return tables

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli import query_output, text
-from perfkit.cli.options import filter_options, make_filters, open_tables
+from perfkit.cli.options import engine_option, filter_options, make_filters, open_tables
 from perfkit.cli.query_examples import EXAMPLES
 from perfkit.errors import PerfkitError, UsageError
 
@@ -58,6 +58,7 @@ _SECONDS = 300.0
     "-o", "--output", type=click.Path(path_type=Path), help="File to write instead of stdout."
 )
 @filter_options
+@engine_option
 def command(
     capture: Path,
     sql: str | None,
@@ -65,6 +66,7 @@ def command(
     example: str | None,
     form: str,
     output: Path | None,
+    engine: str,
     **filters: Any,
 ) -> None:
     """Run SQL over the tables of CAPTURE, captured and derived; only those it names are computed.
@@ -80,7 +82,7 @@ def command(
     if example == _LIST:
         _list_examples()
         return
-    tables = open_tables(capture, make_filters(filters))
+    tables = open_tables(capture, make_filters(filters), engine)
     if described is not None:
         _describe(tables, described)
         return

@@ -12,6 +12,7 @@ from perfkit.cli import text
 from perfkit.cli.files import check_writable, write_whole
 from perfkit.cli.options import (
     decided,
+    engine_option,
     filter_options,
     ledger_option,
     make_choice,
@@ -37,8 +38,14 @@ if TYPE_CHECKING:
 @filter_options
 @rule_options
 @ledger_option
+@engine_option
 def command(
-    capture: Path, output: Path | None, title: str | None, ledger: Path | None, **options: Any
+    capture: Path,
+    output: Path | None,
+    title: str | None,
+    ledger: Path | None,
+    engine: str,
+    **options: Any,
 ) -> None:
     """Write the report of CAPTURE as one HTML file that needs no network and no server.
 
@@ -46,7 +53,7 @@ def command(
     requests and queries, load over time, and what the capture lacks.
     """
     choice = make_choice(options)
-    tables = open_tables(capture, make_filters(options))
+    tables = open_tables(capture, make_filters(options), engine)
     name = capture.resolve().name.removesuffix(".perfkit") or "report"
     target = output if output is not None else capture.resolve().with_name(f"{name}.html")
     check_writable(target)

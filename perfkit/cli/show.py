@@ -13,6 +13,7 @@ from perfkit.cli import text
 from perfkit.cli.data import jsonable
 from perfkit.cli.options import (
     decided,
+    engine_option,
     filter_options,
     ledger_option,
     make_choice,
@@ -42,11 +43,12 @@ _WORTH_CHOOSING = 2
 @filter_options
 @rule_options
 @ledger_option
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="Write the same answers as JSON.")
-def command(capture: Path, as_json: bool, ledger: Path | None, **options: Any) -> None:
+def command(capture: Path, as_json: bool, ledger: Path | None, engine: str, **options: Any) -> None:
     """Say what is wrong in CAPTURE and what to do first, then show where the time went."""
     choice = make_choice(options)
-    tables = open_tables(capture, make_filters(options))
+    tables = open_tables(capture, make_filters(options), engine)
     from perfkit.rules.choose import choose
     from perfkit.rules.evaluate import run
 

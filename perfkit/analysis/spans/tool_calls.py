@@ -10,7 +10,6 @@ from perfkit.analysis.spans.components import outermost
 from perfkit.analysis.vector.percentiles import codes
 from perfkit.analysis.vector.summary import summarise, sums, whole, window_ns
 
-
 _READ = (
     *("row", "subtree", "tool", "tool_arguments", "start_ns"),
     *("duration_ns", "status", "adjusted_count"),

@@ -79,9 +79,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     return narrow(whole.frame("tree"), population.passing(whole, tables.filters))
 
 
-def build(
-    spans: pl.DataFrame, links: pl.DataFrame, *, roots_stand_in: bool = True
-) -> pl.DataFrame:
+def build(spans: pl.DataFrame, links: pl.DataFrame, *, roots_stand_in: bool = True) -> pl.DataFrame:
     """Build the tree of all spans. `spans` is used up.
 
     With `roots_stand_in` roots of any kind are requests where there are no others.

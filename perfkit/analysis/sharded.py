@@ -1,0 +1,259 @@
+"""The tables of a capture that is too large to be analysed in one piece.
+
+Tables of which every row belongs to one trace are computed shard by shard (see `shards`) and stay
+in files, from which only the columns that something asks for are read. All other tables are
+computed from those columns of the whole capture, by the same functions as ever, so they are exact:
+no figure differs from that of the capture in one piece. What differs is the order of `tree`, whose
+entries come shard by shard.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis import shards
+from perfkit.analysis.filters import Filters
+from perfkit.analysis.session import Tables, derived_tables
+from perfkit.analysis.shards import CORE, NODE_SUMS, PER_TRACE, Done, Shard
+from perfkit.analysis.spans import span_tree, tree
+from perfkit.analysis.vector.forest import Ints
+from perfkit.capture import Capture
+from perfkit.engine import Executor, executor
+from perfkit.errors import UsageError
+
+SHARD_SPANS = 1_000_000
+"""A shard of so many spans takes about 1 GiB."""
+WHOLE_SPANS = 4_000_000
+"""Up to so many spans are analysed in one piece unless something else is asked for: 5 GiB."""
+_MOST_SHARDS = 256
+_KEPT_BYTES = 1 << 30
+"""Columns that were read stay in memory up to this much."""
+
+
+@dataclass
+class Division:
+    """A capture divided into shards, once for all populations that are looked at."""
+
+    capture: Capture
+    executor: Executor
+    count: int
+    folder: tempfile.TemporaryDirectory[str] = field(init=False)
+    _input: shards.Input | None = None
+    _outputs: int = 0
+
+    def __post_init__(self) -> None:
+        # Whoever sees the capture sees what is beside it.
+        beside = self.capture.path.parent if self.executor.elsewhere else None
+        self.folder = tempfile.TemporaryDirectory(
+            prefix=".perfkit-" if beside else "perfkit-", dir=beside
+        )
+
+    def input(self) -> shards.Input:
+        """Return the files of the shards; writes them first."""
+        if self._input is None:
+            self._input = shards.divide(self.capture, self.count, Path(self.folder.name) / "input")
+        return self._input
+
+    def new_output(self) -> Path:
+        """Return a new folder for what is derived."""
+        self._outputs += 1
+        return Path(self.folder.name) / f"derived-{self._outputs}"
+
+
+class ShardedTables(Tables):
+    """All tables of a capture by name, computed shard by shard."""
+
+    def __init__(self, division: Division, filters: Filters | None = None) -> None:
+        super().__init__(division.capture, filters)
+        self._division = division
+        self._output = division.new_output()
+        self._rows: dict[str, list[int]] = {}
+        self._callees: dict[str, str] = {}
+        self._node_ids: list[Ints] = []
+        self._columns: OrderedDict[tuple[str, str], pl.Series] = OrderedDict()
+
+    @property
+    def described(self) -> str:
+        """How the capture is analysed, in words."""
+        return f"{self._division.count} shards by trace, {self._division.executor.name}"
+
+    def close(self) -> None:
+        """End the workers and remove the files; the tables cannot be used after this."""
+        self._division.executor.close()
+        self._division.folder.cleanup()
+
+    def __getitem__(self, name: str) -> pl.LazyFrame:
+        return self._scan(name) if name in PER_TRACE else super().__getitem__(name)
+
+    def frame(self, name: str) -> pl.DataFrame:
+        """Return a table as a frame; large ones are read anew, all columns of them."""
+        if name in PER_TRACE:
+            return self.columns(name, *derived_tables()[name].columns)
+        return super().frame(name)
+
+    def columns(self, name: str, *columns: str) -> pl.DataFrame:
+        """Return some columns of a table as a frame."""
+        if name not in PER_TRACE:
+            return super().columns(name, *columns)
+        lacking = [column for column in columns if (name, column) not in self._columns]
+        if lacking:
+            for values in self._scan(name).select(lacking).collect():
+                self._columns[name, values.name] = values.rechunk()
+        found = pl.DataFrame([self._columns[name, column] for column in columns])
+        for column in columns:
+            self._columns.move_to_end((name, column))
+        size = sum(column.estimated_size() for column in self._columns.values())
+        while size > _KEPT_BYTES:
+            _, dropped = self._columns.popitem(last=False)
+            size -= dropped.estimated_size()
+        return found
+
+    def has_rows(self, name: str) -> bool:
+        """Whether a table has any row."""
+        if name in PER_TRACE:
+            self._analyse(name)
+            return sum(self._rows[name]) > 0
+        return super().has_rows(name)
+
+    def narrowed(self, filters: Filters) -> Tables:
+        """Return the tables of the same capture with other filters."""
+        return ShardedTables(self._division, filters)
+
+    def _compute(self, name: str) -> pl.DataFrame:
+        if name == span_tree.SPAN_TREE.name:
+            return self._merged_nodes().nodes
+        return super()._compute(name)
+
+    def _scan(self, name: str) -> pl.LazyFrame:
+        """Return a table of all shards, with rows numbered through."""
+        self._analyse(name)
+        first = np.cumsum([0, *self._rows["tree"]])
+        parts = []
+        for number, height in enumerate(self._rows[name]):
+            # The schema is that of any shard, so one without rows is needed if there are no others.
+            if height or (not number and not any(self._rows[name])):
+                file = shards.file_of(self._output, name, number)
+                part = pl.scan_parquet(file)
+                parts.append(part.with_columns(_moved(part, int(first[number]))))
+        if name == "span_tree_rows":
+            parts = self._renumbered(parts)
+        rows = pl.concat(parts)
+        if name == "tree" and self._callees:
+            rows = rows.with_columns(component=tree.component(self._callees))
+        return rows
+
+    def _renumbered(self, parts: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
+        if not self._node_ids:
+            self._node_ids = self._merged_nodes().node_ids
+        heights = self._rows["span_tree_rows"]
+        known = [ids for ids, height in zip(self._node_ids, heights, strict=True) if height]
+        known = known or self._node_ids[:1]
+        return [
+            part.with_columns(_looked_up("node_id", ids))
+            for part, ids in zip(parts, known, strict=True)
+        ]
+
+    def _merged_nodes(self) -> span_tree.Merged:
+        self._analyse("tree")
+        numbers = range(self._division.count)
+        return span_tree.merged(
+            [pl.read_parquet(shards.file_of(self._output, NODE_SUMS, n)) for n in numbers]
+        )
+
+    def _analyse(self, name: str) -> None:
+        if "tree" not in self._rows:
+            done = self._map(shards.analyse_core)
+            if not any(one.has_requests for one in done):
+                # Only now it is known that there is nothing better than lone roots.
+                self._output = self._division.new_output()
+                done = self._map(shards.analyse_core, roots_stand_in=True)
+            self._take(done)
+            pairs = [one.callees for one in done if one.callees is not None]
+            self._callees = tree.only_callees(pl.concat(pairs))
+        if name not in CORE and name not in self._rows:
+            self._take(self._map(shards.analyse_further))
+
+    def _take(self, done: list[Done]) -> None:
+        for name in done[0].rows:
+            self._rows[name] = [one.rows[name] for one in done]
+
+    def _map(self, work: Callable[[Shard], Done], *, roots_stand_in: bool = False) -> list[Done]:
+        files = self._division.input()
+        every = [
+            Shard(
+                number,
+                {
+                    "spans": files.spans[number],
+                    "span_links": files.links[number],
+                    "metrics": (files.metrics,),
+                },
+                self.capture.path,
+                self.capture.info,
+                self.filters,
+                roots_stand_in,
+                self._output,
+            )
+            for number in range(self._division.count)
+        ]
+        return self._division.executor.map(work, every)
+
+
+def open_tables(capture: Capture, filters: Filters, engine: str = "auto") -> Tables:
+    """Return the tables of a capture: in one piece, or by an engine that `executor` knows.
+
+    `auto` takes shards for what is large, and `whole` never does. Raises UsageError for an unknown
+    engine, and when the capture cannot be divided and something other than `auto` is asked for.
+    """
+    if engine == "whole":
+        return Tables(capture, filters)
+    spans = int(capture.table("spans").select(pl.len()).collect().item())
+    if engine == "auto" and spans <= WHOLE_SPANS:
+        return Tables(capture, filters)
+    workers = executor("shards" if engine == "auto" else engine)
+    if _reports_twice(capture):
+        if engine == "auto":
+            return Tables(capture, filters)
+        raise UsageError(
+            "two instrumentations report the requests of one service: what is a second report of "
+            "a request can only be told in one piece",
+            hint="use --engine whole",
+        )
+    count = min(_MOST_SHARDS, max(2, -(-spans // SHARD_SPANS)))
+    return ShardedTables(Division(capture, workers, count), filters)
+
+
+def _reports_twice(capture: Capture) -> bool:
+    """Whether server spans of one service come from several scopes: a request may then be two
+    traces (see `duplicates`), which shards would part.
+    """
+    served = capture.table("spans").filter(
+        pl.col("kind") == "server", pl.col("endpoint").is_not_null()
+    )
+    scopes = served.group_by("service").agg(pl.col("scope").n_unique())
+    most = scopes.select(pl.col("scope").max()).collect(engine="streaming").item()
+    return (most or 0) > 1
+
+
+def _looked_up(column: str, values: Ints) -> pl.Expr:
+    """Return the values at the places that a column names."""
+
+    def look_up(places: pl.Series) -> pl.Series:
+        return pl.Series(values[places.to_numpy()], dtype=pl.Int64)
+
+    return pl.col(column).map_batches(look_up, return_dtype=pl.Int64, is_elementwise=True)
+
+
+def _moved(rows: pl.LazyFrame, by: int) -> list[pl.Expr]:
+    """Number the rows of a shard after those of all before it, wherever a column names them."""
+    names = rows.collect_schema().names()
+    moved = [pl.col(name) + by for name in names if name == "row" or name.endswith("_row")]
+    if "rows" in names:
+        moved.append(pl.col("rows").list.eval(pl.element() + by))
+    return moved

@@ -1,0 +1,165 @@
+"""Parts of a capture that can be analysed alone: all spans of some traces, by a hash of the trace.
+
+What is derived of one trace needs nothing of any other. So those tables are computed shard by
+shard and left in files: one Parquet file a table and shard. Rows are numbered within the shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from perfkit import model
+from perfkit.analysis.filters import Filters
+from perfkit.analysis.session import Tables
+from perfkit.analysis.spans import span_tree, tree
+from perfkit.capture import Capture
+from perfkit.manifest import CaptureInfo
+
+CORE = ("tree", "span_waits", "critical_path", "span_times", "requests", "span_tree_rows")
+FURTHER = ("span_drag", "query_calls", "query_repeats", "http_calls", "serial_calls")
+PER_TRACE = CORE + FURTHER
+"""Tables in which whatever is said about a span comes from its own trace."""
+
+NODE_SUMS = "span_tree_sums"
+
+_READ = [
+    name
+    for name in model.SPANS.schema
+    if name not in ("parent_inferred", "status_message", "resource")
+]
+_SPLIT = ("spans", "span_links")
+_BITS = 1 << 44
+
+
+@dataclass(frozen=True)
+class Input:
+    """The files that hold a capture divided into shards."""
+
+    spans: tuple[tuple[Path, ...], ...]
+    """The files of each shard."""
+    links: tuple[tuple[Path, ...], ...]
+    metrics: Path
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a worker needs to know to analyse one shard."""
+
+    number: int
+    files: Mapping[str, tuple[Path, ...]]
+    path: Path
+    info: CaptureInfo
+    filters: Filters
+    roots_stand_in: bool
+    output: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker found in a shard, beside the tables that it wrote."""
+
+    rows: dict[str, int]
+    """Rows of each table."""
+    has_requests: bool = False
+    """Whether the shard has any request, filtered out or not."""
+    callees: pl.DataFrame | None = None
+    """Who is called by which name, see `tree.callees`."""
+
+
+def bucket(count: int) -> pl.Expr:
+    """Return the number of a span's shard: a hash of its trace id, the same in every version."""
+    low, high = (
+        pl.col(name).fill_null(0).reinterpret(signed=False) for name in ("trace_lo", "trace_hi")
+    )
+    mixed = (low ^ (high * pl.lit(0x9E3779B97F4A7C15, pl.UInt64))) * pl.lit(
+        0xBF58476D1CE4E5B9, pl.UInt64
+    )
+    return (mixed // _BITS % count).cast(pl.Int64)
+
+
+def divide(capture: Capture, count: int, folder: Path) -> Input:
+    """Write the spans and links of a capture to files by shard, in one pass, and its metrics."""
+    found: dict[str, tuple[tuple[Path, ...], ...]] = {}
+    for table in _SPLIT:
+        rows = capture.table(table)
+        if table == "spans":
+            rows = rows.select(_READ)
+        rows.with_columns(bucket=bucket(count)).sink_parquet(
+            pl.PartitionBy(folder / table, key="bucket", include_key=False),
+            compression="lz4",
+            mkdir=True,
+        )
+        found[table] = tuple(
+            tuple(sorted((folder / table / f"bucket={number}").glob("*.parquet")))
+            for number in range(count)
+        )
+    metrics = folder / "metrics.parquet"
+    capture.table("metrics").sink_parquet(metrics, mkdir=True)
+    return Input(found["spans"], found["span_links"], metrics)
+
+
+class ShardCapture(Capture):
+    """The rows of a capture that a worker sees."""
+
+    def __init__(self, shard: Shard) -> None:
+        super().__init__(shard.path, shard.info)
+        self._files = shard.files
+
+    def table(self, name: str) -> pl.LazyFrame:
+        """Return the shard's rows of a table."""
+        table = model.BY_NAME[name]
+        files = self._files.get(name, ())
+        if not files:
+            return table.empty().lazy()
+        rows = pl.concat(pl.scan_parquet(file) for file in files)
+        present = rows.collect_schema().names()
+        missing = [name for name in table.schema if name not in present]
+        return rows.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in missing)
+
+
+class ShardTables(Tables):
+    """The tables of one shard. Those that were computed before are read from their files."""
+
+    def __init__(self, shard: Shard) -> None:
+        super().__init__(ShardCapture(shard), shard.filters, roots_stand_in=shard.roots_stand_in)
+        self._shard = shard
+
+    def _compute(self, name: str) -> pl.DataFrame:
+        file = file_of(self._shard.output, name, self._shard.number)
+        return pl.read_parquet(file) if file.exists() else super()._compute(name)
+
+
+def file_of(output: Path, table: str, number: int) -> Path:
+    """Return where a table of a shard is kept."""
+    return output / table / f"{number:05d}.parquet"
+
+
+def analyse_core(shard: Shard) -> Done:
+    """Write the tables of CORE."""
+    tables = ShardTables(shard)
+    whole = tables.whole().frame("tree")
+    has_requests = whole["request_row"].null_count() < whole.height
+    callees = tree.callees(whole)
+    rows = {name: _write(shard, name, tables.frame(name)) for name in CORE}
+    _write(shard, NODE_SUMS, span_tree.sums_of_nodes(tables))
+    return Done(rows, has_requests, callees)
+
+
+def analyse_further(shard: Shard) -> Done:
+    """Write the tables of FURTHER, from those of CORE."""
+    tables = ShardTables(shard)
+    return Done({name: _write(shard, name, tables.frame(name)) for name in FURTHER})
+
+
+def _write(shard: Shard, name: str, frame: pl.DataFrame) -> int:
+    file = file_of(shard.output, name, shard.number)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: another worker may do the same shard again.
+    temporary = file.with_suffix(f".{id(frame)}.tmp")
+    frame.write_parquet(temporary, compression="uncompressed", statistics=False)
+    temporary.replace(file)
+    return frame.height
