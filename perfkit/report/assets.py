@@ -35,6 +35,7 @@ ORDER = (
     "waterfall",
     "timeline",
     "heatmap",
+    "what_if",
     "filter_bar",
     "sections",
     "live_table",

@@ -4,6 +4,7 @@
 {
   const pk = (window.perfkit ??= {});
   const PER_NODE = ["critical_ns", "self_ns", "total_ns", "gap_ns", "count", "errors"];
+  const BUCKETS = 80;
   const RATIOS = [0.5, 0.95, 0.99];
 
   /**
@@ -100,6 +101,68 @@
     };
   }
 
+  /** Time of each row per request, over time, of the requests that pass; `rows` numbers nodes. */
+  function overTime(flame, rows, count) {
+    const passed = pk.filter.mask(flame.groups);
+    const { cells, groups } = flame;
+    const bucket = pk.data.page.duration_ns / BUCKETS;
+    const at = (group) => Math.min(Math.max(Math.floor(groups.start_ns[group] / bucket), 0), BUCKETS - 1);
+    const weight = (group) => (groups.weight ? groups.weight[group] : 1);
+    const requests = new Float64Array(BUCKETS);
+    const whole = new Float64Array(BUCKETS);
+    for (let group = 0; group < passed.length; group++) {
+      if (!passed[group]) continue;
+      requests[at(group)] += weight(group);
+      whole[at(group)] += weight(group) * groups.duration_ns[group];
+    }
+    const times = Array.from({ length: count }, () => new Float64Array(BUCKETS));
+    for (let i = 0; i < cells.node.length; i++) {
+      const row = rows[cells.node[i]];
+      if (row >= 0 && row < count && passed[cells.group[i]])
+        times[row][at(cells.group[i])] += cells.critical_ns[i];
+    }
+    const mean = (sums) => sums.map((sum, i) => (requests[i] > 0 ? sum / requests[i] : NaN));
+    return { bucket, whole: mean(whole), times: times.map(mean) };
+  }
+
+  /** The charts of the cards: what each operation takes of a request, over time. */
+  function evidence(root, flame, rows) {
+    const slots = [...root.querySelectorAll(".bottleneck")];
+    const found = overTime(flame, rows, slots.length);
+    const charts = slots.map((card, row) =>
+      pk.timeline.chart(card.querySelector("[data-slot=evidence]"), lines(found, row), { last: true }),
+    );
+    return () => {
+      const { whole, times } = overTime(flame, rows, slots.length);
+      charts.forEach((chart, row) => chart.redraw([whole, times[row]]));
+    };
+  }
+
+  function lines({ bucket, whole, times }, row) {
+    const series = [
+      ["mean request", whole],
+      ["of it here", times[row]],
+    ];
+    return {
+      title: "Time per request",
+      start_ns: 0,
+      bucket_ns: bucket,
+      series: series.map(([title, values]) => ({ title, unit: "ns", values })),
+    };
+  }
+
+  /** The sliders: of the cards, and of components, one of which is shown at a time. */
+  function sliders(root, data) {
+    if (!data) return () => {};
+    const replays = new pk.whatIf.Replays(data);
+    const all = [...root.querySelectorAll("[data-what-if]")].map((box) => {
+      const owner = box.closest(".bottleneck, [data-whole]");
+      const name = owner.querySelector(".card-title, [data-name]").textContent;
+      return pk.whatIf.create(box, replays, name);
+    });
+    return (state) => all.forEach((slider) => slider.update(state));
+  }
+
   pk.section("bottlenecks", (root, data) => {
     const flame = pk.data.flame_requests;
     const requests = pk.data.slow_requests?.requests;
@@ -120,10 +183,14 @@
       const find = rowFinder(requests, data[name], columns);
       add(name, (rows) => byRequest(requests, find, rows));
     }
+    const draw = flame && data.operations ? evidence(root, flame, data.operations) : () => {};
+    const slide = sliders(root, data.what_if);
     const note = root.querySelector("[data-slot=scope]");
     const remark = note.textContent;
     return {
-      update() {
+      update(state) {
+        draw();
+        slide(state);
         const filtered = pk.filter.active();
         for (const { table, figures } of live) filtered ? table.show(figures()) : table.restore();
         note.textContent = filtered

@@ -42,11 +42,19 @@
     parent.append(figure);
     const cover = pk.timeAxis.cover(box, (time) => tip(data, time), shifts);
     const height = HEIGHT + (last ? 20 : 0);
-    pk.timeAxis.keepDrawn(box, (width) => {
+    let drawn = null;
+    const show = (width) => {
+      drawn = width;
       legend.replaceChildren(...series.map(legendItem));
       cover.place(width, 6, HEIGHT - 6);
       return draw(plot, data, series, width, height, last);
-    });
+    };
+    pk.timeAxis.keepDrawn(box, show);
+    /** Draws other values of the same series. */
+    figure.redraw = (values) => {
+      series.forEach((one, k) => (one.values = values[k]));
+      return drawn === null ? undefined : show(drawn);
+    };
     return figure;
   }
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from perfkit.report import bottleneck_cards
 from perfkit.report.columns import Column
 from perfkit.report.context import Context
 
@@ -88,7 +89,7 @@ _VIEWS = (
 
 
 def build(context: Context) -> dict[str, Any]:
-    """Return the tables, each ranked by the request time that it stands for."""
+    """Return the tables, ranked by the request time that each row stands for, and cards."""
     views: list[dict[str, Any]] = []
     for name, heading, table, columns, order in _VIEWS:
         frame = context.tables.frame(table)
@@ -104,7 +105,18 @@ def build(context: Context) -> dict[str, Any]:
                 "left_out": max(ranked.height - _ROWS, 0),
             }
         )
-    return {"views": views, "data": _live(context, {view["name"]: view["rows"] for view in views})}
+    shown = {view["name"]: view["rows"] for view in views}
+    live = _live(context, shown)
+    first = bottleneck_cards.build(
+        context, shown.get("operations", []), shown.get("components", [])
+    )
+    return {
+        "views": views,
+        "cards": first.cards,
+        "wholes": first.wholes,
+        "steps": first.steps,
+        "data": {**live, "what_if": first.data},
+    }
 
 
 def _telling(columns: tuple[Column, ...], rows: pl.DataFrame) -> list[Column]:
