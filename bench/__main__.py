@@ -1,9 +1,17 @@
-"""`make bench`: runs every benchmark, or those named, and prints one table."""
+"""`make bench`: runs every benchmark, or those named, and prints one table.
+
+With `--write` the tables of docs/performance.md are made of what was measured, each in its place.
+"""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.measure import Row
 
 BENCHMARKS = (
     *("startup", "ingest", "spans", "analysis", "jaeger", "samples", "recording", "page"),
@@ -12,25 +20,49 @@ BENCHMARKS = (
 DETAILS = ("tables",)
 """Run only when named."""
 
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+HEAD = ("| what | measured | against | ratio | goal | reached |", "|---|---|---|---|---|---|")
+REACHED = {True: "yes", False: "no", None: "not judged"}
 
-def main(names: list[str]) -> int:
+
+def main(arguments: list[str]) -> int:
     """Print the table; 0 when every goal that could be judged was reached."""
+    names = [name for name in arguments if name != "--write"]
     unknown = set(names) - set(BENCHMARKS + DETAILS)
     if unknown:
         print(
             f"unknown: {sorted(unknown)}; known: {', '.join(BENCHMARKS + DETAILS)}", file=sys.stderr
         )
         return 2
-    print("| what | measured | against | ratio | goal | reached |")
-    print("|---|---|---|---|---|---|")
+    print("\n".join(HEAD))
     missed = 0
     for name in names or BENCHMARKS:
+        lines = []
         for row in importlib.import_module(f"bench.{name}").rows():
-            reached = {True: "yes", False: "no", None: "not judged"}[row.reached]
             missed += row.reached is False
-            cells = (row.what, row.measured, row.against, row.ratio, row.goal, reached)
-            print("| " + " | ".join(cells) + " |", flush=True)
+            lines.append(line(row))
+            print(lines[-1], flush=True)
+        if "--write" in arguments and name in BENCHMARKS:
+            page = PAGE.read_text(encoding="utf-8")
+            PAGE.write_text(written(page, name, lines), encoding="utf-8")
     return 1 if missed else 0
+
+
+def line(row: Row) -> str:
+    """Return a row of the table in Markdown."""
+    cells = (row.what, row.measured, row.against, row.ratio, row.goal, REACHED[row.reached])
+    return "| " + " | ".join(cells) + " |"
+
+
+def written(page: str, name: str, lines: Iterable[str]) -> str:
+    """Return the page with the table of one benchmark between its marks."""
+    begin, end = f"<!-- bench {name} -->\n", "<!-- end -->"
+    table = "\n".join((*HEAD, *lines)) + "\n"
+    marked = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    made, places = marked.subn(lambda _: begin + table + end, page)
+    if places != 1:
+        raise ValueError(f"{PAGE.name} has {places} places for the benchmark {name}")
+    return made
 
 
 if __name__ == "__main__":
