@@ -35,6 +35,7 @@ ORDER = (
     "waterfall",
     "timeline",
     "heatmap",
+    "calendar",
     "what_if",
     "filter_bar",
     "sections",

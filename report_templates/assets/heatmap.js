@@ -129,5 +129,5 @@
     return most;
   }
 
-  pk.heatmap = { create };
+  pk.heatmap = { create, trace, key, greatest, SCALES };
 }

@@ -26,56 +26,78 @@
     return all.slice(from, (to < 0 ? all.length : to) + 1).slice(-16);
   }
 
-  /** A panel of how many requests took how long, when. Rows from slow to fast. */
-  function latencyPanel(requests) {
-    const limits = bounds(requests.duration_ns);
+  /**
+   * A panel of how many requests, or calls, took how long, when. Rows from slow to fast. `each` calls
+   * back with (column, duration, weight) for what passes the filter.
+   */
+  function latencyPanel(title, durations, each) {
+    const limits = bounds(durations);
     const classes = Math.max(limits.length - 1, 1);
     const rows = [];
     for (let k = classes - 1; k >= 0; k--) rows.push(`≥ ${pk.format.duration(limits[k])}`);
-    const bucket = Math.max(pk.data.page.duration_ns / COLUMNS, 1);
+    const count = () => {
+      const values = new Float32Array(classes * COLUMNS);
+      each((column, duration, weight) => {
+        let k = 0;
+        while (k < classes - 1 && duration >= limits[k + 1]) k++;
+        values[(classes - 1 - k) * COLUMNS + column] += weight;
+      });
+      for (let i = 0; i < values.length; i++) if (values[i] === 0) values[i] = NaN;
+      return values;
+    };
     const panel = {
-      title: "Latency of requests",
+      title,
       unit: "count",
       rows,
       start_ns: 0,
-      bucket_ns: bucket,
+      bucket_ns: Math.max(pk.data.page.duration_ns / COLUMNS, 1),
       columns: COLUMNS,
-      values: new Float32Array(classes * COLUMNS),
+      values: count(),
       log: true,
     };
-    return { panel, count: () => counted(requests, limits, classes, bucket) };
+    return { panel, count };
   }
 
-  function counted(requests, limits, classes, bucket) {
-    const passed = pk.filter.mask(requests);
-    const values = new Float32Array(classes * COLUMNS);
-    for (let i = 0; i < passed.length; i++) {
-      if (!passed[i]) continue;
-      const column = Math.min(Math.max(Math.floor(requests.start_ns[i] / bucket), 0), COLUMNS - 1);
-      let k = 0;
-      while (k < classes - 1 && requests.duration_ns[i] >= limits[k + 1]) k++;
-      values[(classes - 1 - k) * COLUMNS + column] += requests.weight ? requests.weight[i] : 1;
-    }
-    for (let i = 0; i < values.length; i++) if (values[i] === 0) values[i] = NaN;
-    return values;
+  const weightOf = (requests, i) => (requests.weight ? requests.weight[i] : 1);
+
+  function ofRequests(requests) {
+    const bucket = Math.max(pk.data.page.duration_ns / COLUMNS, 1);
+    return latencyPanel("Latency of requests", requests.duration_ns, (add) => {
+      const passed = pk.filter.mask(requests);
+      for (let i = 0; i < passed.length; i++) {
+        if (!passed[i]) continue;
+        const column = Math.min(Math.max(Math.floor(requests.start_ns[i] / bucket), 0), COLUMNS - 1);
+        add(column, requests.duration_ns[i], weightOf(requests, i));
+      }
+    });
+  }
+
+  function ofQueries(calls, requests) {
+    return latencyPanel("Latency of queries", calls.duration_ns, (add) => {
+      const passed = pk.filter.mask(requests);
+      for (let i = 0; i < calls.request.length; i++) {
+        const request = calls.request[i];
+        if (passed[request]) add(calls.column[i], calls.duration_ns[i], weightOf(requests, request));
+      }
+    });
   }
 
   pk.section("heatmaps", (root, data) => {
     const slot = root.querySelector("[data-slot=panels]");
     const requests = pk.data.slow_requests?.requests;
+    const calls = pk.data.slow_queries?.calls;
     pk.timeline.lanes(slot);
-    let latency = null;
-    let map = null;
-    if (requests?.start_ns.length) {
-      latency = latencyPanel(requests);
-      latency.panel.values = latency.count();
-      map = pk.heatmap.create(slot, latency.panel);
-    }
+    const live = [];
+    if (requests?.start_ns.length) live.push(ofRequests(requests));
+    if (requests && calls?.request.length) live.push(ofQueries(calls, requests));
+    const maps = live.map(({ panel }) => pk.heatmap.create(slot, panel));
     for (const panel of data.panels) pk.heatmap.create(slot, panel);
+    const calendar = requests?.start_ns.length ? pk.calendar.create(slot, requests) : null;
     let first = true;
     return {
       update() {
-        if (!first) map?.update(latency.count());
+        if (!first) maps.forEach((map, i) => map.update(live[i].count()));
+        if (!first) calendar?.update();
         first = false;
       },
     };

@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from perfkit import units
+from perfkit.analysis.waits.pool_metrics import pool_readings
 from perfkit.report import series
 from perfkit.report.context import Context
 
@@ -98,16 +100,27 @@ def _memory(context: Context) -> Iterator[dict[str, Any]]:
 
 
 def _pools(context: Context) -> Iterator[dict[str, Any]]:
-    pool = pl.coalesce(
-        _attribute("db.client.connection.pool.name"), _attribute("pool.name"), pl.lit("pool")
+    """Return connections in use and callers that wait, of each pool of each process."""
+    readings = pool_readings(context.tables["metrics"])
+    several = (
+        readings.select("pool", "service", "instance").n_unique() > readings["pool"].n_unique()
     )
-    state = pl.coalesce(_attribute("db.client.connection.state"), _attribute("state"))
-    names = ("db.client.connection.count", "db.client.connections.usage")
-    frames = [
-        _metric(context, name).select("ts_ns", "value", row=pl.format("{}: {}", pool, state))
-        for name in names
+    name = pl.when(pl.col("pool") == "").then(pl.lit("pool")).otherwise("pool")
+    if several:
+        whose = pl.coalesce("instance", "service", pl.lit("?"))
+        name = pl.format("{} ({})", name, whose)
+    parts = [
+        readings.select("ts_ns", value=pl.col(column), row=pl.format("{}: {}", name, pl.lit(said)))
+        for column, said in (("used", "in use"), ("pending", "waiting"))
     ]
-    readings = pl.concat(frames).drop_nulls("row").sort("row", "ts_ns").collect()
+    rows = pl.concat(parts).drop_nulls("value").sort("row", "ts_ns")
+    limit = readings["max_connections"].max()
+    note = f"The largest pool has {units.number(limit)} connections." if limit else None  # type: ignore[arg-type]
     return _panel(
-        context, readings, id="pools", title="Connections of each pool, by state", unit="count"
+        context,
+        rows,
+        id="pools",
+        title="Connections of each pool: in use, and callers waiting",
+        unit="count",
+        **({"note": note} if note else {}),
     )

@@ -19,6 +19,8 @@ EMPTY = {
 
 _QUERIES = 50
 _EXACT_CALLS = 300_000
+COLUMNS = 120
+"""Stretches of time that the heatmap of query latency has."""
 _REPEATS = 5
 """Calls of one statement under one parent that are marked as repeated: as in the rule db.n-plus-one
 (Sentry's count for N+1 queries)."""
@@ -61,13 +63,17 @@ def _calls(context: Context, shown: pl.DataFrame) -> dict[str, Any] | None:
     calls = (
         context.tables["query_calls"]
         .join(shown.lazy().select("query_id").with_row_index("query"), on="query_id")
-        .join(context.tables["tree"].select("row", "duration_ns"), on="row")
+        .join(context.tables["tree"].select("row", "duration_ns", "start_ns"), on="row")
         .join(
             population.page_rows.lazy().select("request_row", request="page_row"),
             left_on="entry_row",
             right_on="request_row",
         )
         .sort("request", "row")
+        .with_columns(
+            column=((pl.col("start_ns") - population.origin_ns) * COLUMNS) // population.duration_ns
+        )
+        .with_columns(pl.col("column").clip(0, COLUMNS - 1))
         .collect()
     )
-    return {name: calls[name].to_numpy() for name in ("query", "request", "duration_ns")}
+    return {name: calls[name].to_numpy() for name in ("query", "request", "duration_ns", "column")}
