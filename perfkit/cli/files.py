@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from perfkit.errors import UsageError
@@ -29,11 +30,15 @@ def check_writable(target: Path) -> None:
 
 def write_whole(target: Path, content: bytes) -> int:
     """Write a file, whole or not at all; returns its size in bytes."""
+    return write_pieces(target, (content,))
+
+
+def write_pieces(target: Path, pieces: Iterable[bytes]) -> int:
+    """Write a file from its pieces, whole or not at all; returns its size in bytes."""
     from perfkit.capture import atomic_write
 
     if target.exists() and not target.is_file():  # /dev/stdout or a pipe cannot be renamed over
-        target.write_bytes(content)
-    else:
-        with atomic_write(target) as file:
-            file.write(content)
-    return len(content)
+        with target.open("wb") as file:
+            return sum(map(file.write, pieces))
+    with atomic_write(target) as file:
+        return sum(map(file.write, pieces))

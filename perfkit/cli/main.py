@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "show": "Say in the terminal what is wrong and what to do first.",
     "query": "Run SQL over every table of a capture, captured and derived.",
     "compare": "Say what changed between two captures or populations, and what made it.",
+    "export": "Write a capture for another tool: speedscope, pprof, Perfetto, spreadsheets …",
     "rules": "List, explain, check and test the rules.",
     "advice": "Keep the status of recommendations, and measure what came of them.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",

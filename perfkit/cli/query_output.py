@@ -18,12 +18,6 @@ from perfkit.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-_IDS = frozenset(
-    f"{prefix}{name}"
-    for prefix in ("", "linked_")
-    for name in ("trace_hi", "trace_lo", "span_id", "parent_id")
-)
-"""Columns that are hexadecimal wherever people and other tools see them."""
 _UNIX_NS = 10**17
 """Nanoseconds beyond this, three years, are a point in time and not a length of time."""
 _MIN_WIDTH = 12
@@ -69,39 +63,29 @@ def _json(frame: pl.DataFrame) -> bytes:
     import polars as pl
     import polars.selectors as cs
 
+    from perfkit.exporters.flat import hexadecimal
+
     finite = frame.with_columns(pl.when(cs.float().is_finite()).then(cs.float()).name.keep())
-    return (_with_hex(finite).write_json() + "\n").encode()
+    return (hexadecimal(finite).write_json() + "\n").encode()
 
 
 def _csv(frame: pl.DataFrame) -> bytes:
-    """Return CSV with a header; a list is one cell, its values between semicolons."""
-    import polars as pl
-    import polars.selectors as cs
+    """Return CSV with a header; a list is one cell, and a text that a sheet would run is marked."""
+    from perfkit.exporters.flat import flat, harmless
 
-    flat = _with_hex(frame).with_columns(cs.list().cast(pl.List(pl.String)).list.join("; "))
-    return flat.write_csv().encode()
-
-
-def _with_hex(frame: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    from perfkit.ids import span_hex
-
-    ids = [name for name in frame.columns if name in _IDS and frame[name].dtype == pl.Int64]
-    return frame.with_columns(
-        pl.Series(name, [None if one is None else span_hex(one) for one in frame[name]], pl.String)
-        for name in ids
-    )
+    return harmless(flat(frame)).write_csv().encode()
 
 
 def _table(frame: pl.DataFrame) -> bytes:
     """Return a table that fits the terminal; few rows that do not fit are written upright."""
+    from perfkit.exporters.flat import hexadecimal
+
     if frame.is_empty():
         click.echo("no rows", err=True)
     writers = [_writer(name, frame[name]) for name in frame.columns]
     rows = [
         [writer(value) for writer, value in zip(writers, row, strict=True)]
-        for row in _with_hex(frame).iter_rows()
+        for row in hexadecimal(frame).iter_rows()
     ]
     right = [frame[name].dtype.is_numeric() for name in frame.columns]
     lines, left_out = _grid(frame.columns, rows, right)
@@ -173,8 +157,10 @@ def _upright(names: list[str], rows: list[list[str]]) -> list[str]:
 
 def _writer(name: str, values: pl.Series) -> Callable[[Any], str]:
     """Return how values of a column are written: its name says the unit."""
+    from perfkit.exporters.flat import IDS
+
     number: Callable[[Any], str] = units.number
-    if name in _IDS:
+    if name in IDS:
         number = str
     elif name.endswith("_ns"):
         number = _nanoseconds
