@@ -15,6 +15,7 @@ parts together.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,6 +26,7 @@ import polars as pl
 from perfkit import model
 from perfkit.batch import Batch, Columns
 from perfkit.errors import CaptureError
+from perfkit.layout import Wanted, read_index
 from perfkit.manifest import FORMAT_VERSION, INFO_NAME, WriterLock, create
 from perfkit.manifest import CaptureInfo as CaptureInfo
 from perfkit.manifest import Loss as Loss
@@ -36,6 +38,7 @@ ROW_GROUP_ROWS = 128 * 1024
 FLUSH_ROWS = 1 << 20
 _ZSTD_LEVEL = 3
 _VERSION_KEY = "perfkit.format_version"
+_MOMENT_S = 0.05
 _KILLED = "The writer of this capture was killed: what it had not yet written is missing."
 
 
@@ -150,17 +153,29 @@ def write_part(capture: Path, table: str, name: str, frame: pl.DataFrame) -> int
     time_column = model.BY_NAME[table].time
     if time_column is not None:
         frame = frame.sort(time_column, maintain_order=True)
-    directory = capture / table
-    directory.mkdir(exist_ok=True)
+    write_frame(capture, table, name, frame)
+    return frame.height
+
+
+def write_frame(
+    folder: Path,
+    table: str,
+    name: str,
+    frame: pl.DataFrame,
+    metadata: Mapping[str, str] | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> None:
+    """Write one Parquet part, whole or not at all, with its rows as they are."""
+    directory = folder / table
+    directory.mkdir(parents=True, exist_ok=True)
     with atomic_write(directory / f"{name}.parquet") as file:
         frame.write_parquet(
             file,
             compression="zstd",
             compression_level=_ZSTD_LEVEL,
-            row_group_size=ROW_GROUP_ROWS,
-            metadata={_VERSION_KEY: str(FORMAT_VERSION)},
+            row_group_size=row_group_rows,
+            metadata={_VERSION_KEY: str(FORMAT_VERSION), **(metadata or {})},
         )
-    return frame.height
 
 
 class Capture:
@@ -172,11 +187,13 @@ class Capture:
         self._extra: dict[str, list[pl.LazyFrame]] = {}
         self.superseded: tuple[str, ...] = ()
         """How names of parts begin whose rows are read from the journal instead."""
+        self._wanted: Wanted | None = None
 
     @classmethod
     def open(cls, path: Path) -> Capture:
         """Open the capture at `path`; compacts first what a killed writer left in its journal."""
         from perfkit.compact import leftovers
+        from perfkit.merge_parts import read_record
 
         if not path.exists():
             raise CaptureError(
@@ -190,7 +207,7 @@ class Capture:
                 hint=f"to read files of another tool: perfkit import {path} -o NEW{SUFFIX}",
             )
         capture = cls(path, CaptureInfo.load(info_path))
-        if not capture.finished or leftovers(path):
+        if not capture.finished or leftovers(path) or read_record(path) is not None:
             capture._recover()
         return capture
 
@@ -202,10 +219,7 @@ class Capture:
     def table(self, name: str) -> pl.LazyFrame:
         """Return a captured table; empty, with its schema, when the capture has no rows for it."""
         table = model.BY_NAME[name]
-        parts = sorted((self.path / name).glob("part-*"))
-        frames = [
-            self._scan(part, table) for part in parts if not part.name.startswith(self.superseded)
-        ]
+        frames = [self._scan(part, table) for part in self.parts(name)]
         frames += self._extra.get(name, [])
         if not frames:
             return table.empty().lazy()
@@ -214,13 +228,41 @@ class Capture:
         # Writers intern for themselves, so merged captures repeat stacks and frames.
         return merged.unique(key, keep="any") if key else merged
 
+    def parts(self, name: str) -> list[Path]:
+        """Return the Parquet files of a table."""
+        from perfkit.merge_parts import read_record
+
+        parts = sorted((self.path / name).glob("part-*"))
+        record = read_record(self.path)
+        if record is not None:  # on a read-only disk
+            gone = {self.path / part for part in record.goes}
+            comes = [self.path / record.folder / part for part in record.comes]
+            parts = [part for part in parts if part not in gone]
+            parts += [part for part in comes if part.parent.name == name and part.exists()]
+        return [part for part in parts if not part.name.startswith(self.superseded)]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its rows are those of its parts, all of them and nothing else."""
+        return self._wanted is None and not self._extra
+
+    def restricted(self, wanted: Wanted) -> Capture:
+        """Return the capture with only those spans that may belong to what is wanted.
+
+        Whole traces are left out, those of compacted parts; how many depends on the layout.
+        """
+        restricted = copy.copy(self)
+        restricted._wanted = wanted
+        return restricted
+
     def has(self, name: str) -> bool:
         """Whether the capture has any row in a table."""
         return not self.table(name).head(1).collect().is_empty()
 
     def _scan(self, part: Path, table: model.Table) -> pl.LazyFrame:
         try:
-            version = pl.read_parquet_metadata(part).get(_VERSION_KEY)
+            metadata = pl.read_parquet_metadata(part)
+            version = metadata.get(_VERSION_KEY)
             frame = pl.scan_parquet(part)
             schema = frame.collect_schema()
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -235,6 +277,11 @@ class Capture:
             )
         if not schema.items() <= table.schema.items():
             raise CaptureError(f"{part}: its columns are not those of the table {table.name}")
+        if self._wanted is not None and table is model.SPANS:
+            index = read_index(metadata)
+            if index is not None:
+                ranges = self._wanted.ranges(index)
+                frame = pl.concat(frame.slice(*rows) for rows in ranges or [(0, 0)])
         # A column that came later than the part is null in it.
         missing = table.schema.keys() - schema.keys()
         return frame.select(
@@ -245,6 +292,7 @@ class Capture:
     def _recover(self) -> None:
         """Compact the journal of a writer that is gone; leave that of a living one alone."""
         from perfkit.compact import compact_leftovers
+        from perfkit.merge_parts import carry_out, read_record
 
         try:
             lock = WriterLock(self.path)
@@ -252,9 +300,13 @@ class Capture:
             self._extra = compact_leftovers(self, write=False)
             return
         try:
-            if not lock.acquire_from_dead():
-                return
-            # Another process may have compacted it while we waited.
+            while not lock.acquire_from_dead():
+                if read_record(self.path) is None:
+                    return
+                time.sleep(_MOMENT_S)  # a compaction is just moving its files
+            with contextlib.suppress(OSError):
+                carry_out(self.path)
+            # Another process may have changed it while we waited.
             self.info = CaptureInfo.load(self.path / INFO_NAME)
             before = asdict(self.info)
             if not self.finished:

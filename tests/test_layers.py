@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "units", "resources", "config"}),
     frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest"}),
     frozenset({"formats", "sql"}),
-    frozenset({"capture", "bodies", "compact", "engine", "tail_sampling"}),
+    frozenset({"capture", "bodies", "compact", "engine", "tail_sampling", "layout", "merge_parts"}),
     frozenset({"collect", "importers", "exporters", "analysis"}),
     frozenset({"rules"}),
     frozenset({"advice", "report"}),

@@ -27,6 +27,7 @@ from perfkit.analysis.vector.forest import Ints
 from perfkit.capture import Capture
 from perfkit.engine import Executor, executor
 from perfkit.errors import UsageError
+from perfkit.layout import Wanted
 
 SHARD_SPANS = 1_000_000
 """A shard of so many spans takes about 1 GiB."""
@@ -211,6 +212,10 @@ def open_tables(capture: Capture, filters: Filters, engine: str = "auto") -> Tab
     `auto` takes shards for what is large, and `whole` never does. Raises UsageError for an unknown
     engine, and when the capture cannot be divided and something other than `auto` is asked for.
     """
+    wanted = Wanted(filters.since_ns, filters.until_ns, filters.endpoint)
+    if wanted != Wanted() and not capture.has("samples"):
+        # With samples all spans are needed: any of them may have kept a thread busy.
+        capture = capture.restricted(wanted)
     if engine == "whole":
         return Tables(capture, filters)
     spans = int(capture.table("spans").select(pl.len()).collect().item())
@@ -225,7 +230,7 @@ def open_tables(capture: Capture, filters: Filters, engine: str = "auto") -> Tab
             "a request can only be told in one piece",
             hint="use --engine whole",
         )
-    count = min(_MOST_SHARDS, max(2, -(-spans // SHARD_SPANS)))
+    count = shards.buckets_of(capture) or min(_MOST_SHARDS, max(2, -(-spans // SHARD_SPANS)))
     return ShardedTables(Division(capture, workers, count), filters)
 
 

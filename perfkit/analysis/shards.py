@@ -17,6 +17,7 @@ from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
 from perfkit.analysis.spans import span_tree, tree
 from perfkit.capture import Capture
+from perfkit.layout import Index, bucket, read_index
 from perfkit.manifest import CaptureInfo
 
 CORE = ("tree", "span_waits", "critical_path", "span_times", "requests", "span_tree_rows")
@@ -32,7 +33,6 @@ _READ = [
     if name not in ("parent_inferred", "status_message", "resource")
 ]
 _SPLIT = ("spans", "span_links")
-_BITS = 1 << 44
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,16 @@ class Done:
     """Who is called by which name, see `tree.callees`."""
 
 
-def bucket(count: int) -> pl.Expr:
-    """Return the number of a span's shard: a hash of its trace id, the same in every version."""
-    low, high = (
-        pl.col(name).fill_null(0).reinterpret(signed=False) for name in ("trace_lo", "trace_hi")
-    )
-    mixed = (low ^ (high * pl.lit(0x9E3779B97F4A7C15, pl.UInt64))) * pl.lit(
-        0xBF58476D1CE4E5B9, pl.UInt64
-    )
-    return (mixed // _BITS % count).cast(pl.Int64)
-
-
 def divide(capture: Capture, count: int, folder: Path) -> Input:
-    """Write the spans and links of a capture to files by shard, in one pass, and its metrics."""
+    """Write the spans and links of a capture to files by shard, in one pass, and its metrics.
+
+    What a compaction has divided into as many buckets is read where it is.
+    """
     found: dict[str, tuple[tuple[Path, ...], ...]] = {}
     for table in _SPLIT:
+        if table == "spans" and buckets_of(capture) == count:
+            found[table] = _by_bucket(capture, count)
+            continue
         rows = capture.table(table)
         if table == "spans":
             rows = rows.select(_READ)
@@ -100,6 +95,28 @@ def divide(capture: Capture, count: int, folder: Path) -> Input:
     metrics = folder / "metrics.parquet"
     capture.table("metrics").sink_parquet(metrics, mkdir=True)
     return Input(found["spans"], found["span_links"], metrics)
+
+
+def buckets_of(capture: Capture) -> int | None:
+    """Return into how many buckets a capture is divided by a compaction; None if it is not."""
+    if not capture.is_plain:
+        return None
+    parts = capture.parts("spans")
+    found = {index.buckets if index else 0 for index in map(_index, parts)}
+    return found.pop() if len(found) == 1 and 0 not in found else None
+
+
+def _by_bucket(capture: Capture, count: int) -> tuple[tuple[Path, ...], ...]:
+    files: list[list[Path]] = [[] for _ in range(count)]
+    for part in capture.parts("spans"):
+        index = _index(part)
+        assert index is not None
+        files[index.bucket].append(part)
+    return tuple(map(tuple, files))
+
+
+def _index(part: Path) -> Index | None:
+    return read_index(pl.read_parquet_metadata(part))
 
 
 class ShardCapture(Capture):

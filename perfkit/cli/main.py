@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write the self-contained HTML report of a capture.",
     "show": "Say in the terminal what is wrong and what to do first.",
     "query": "Run SQL over every table of a capture, captured and derived.",
+    "compact": "Merge the small parts of a capture, so that filters read only what they need.",
     "compare": "Say what changed between two captures or populations, and what made it.",
     "export": "Write a capture for another tool: speedscope, pprof, Perfetto, spreadsheets …",
     "rules": "List, explain, check and test the rules.",

@@ -15,9 +15,9 @@ from perfkit.analysis import DERIVED
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import Division, ShardedTables, open_tables
-from perfkit.analysis.shards import bucket
 from perfkit.engine import Here
 from perfkit.errors import UsageError
+from perfkit.layout import bucket
 from tests.analysis.build import Memory, S, span_columns, traces
 
 SHARDS = 3
@@ -35,7 +35,7 @@ _ROUNDED = ("p50_ns", "p90_ns", "p95_ns", "p99_ns", "mean_ns")
 """Half a nanosecond may be rounded either way, since sums of weights depend on their order."""
 
 
-def _spans_of_many_traces(lists: list[list[S]]) -> list[S]:
+def spans_of_many_traces(lists: list[list[S]]) -> list[S]:
     """Give every list traces of its own, and some of the spans tools, peers and endpoints."""
     spans = []
     for number, one in enumerate(lists):
@@ -85,7 +85,7 @@ _SAMPLES: dict[str, Any] = {
 
 
 def _capture(lists: list[list[S]]) -> Memory:
-    spans = span_columns(_spans_of_many_traces(lists))
+    spans = span_columns(spans_of_many_traces(lists))
     return Memory({"spans": spans, "metrics": _METRICS, **_SAMPLES})
 
 

@@ -1,0 +1,271 @@
+"""Compaction keeps every row, happens as a whole or not at all, and lets filters skip the rest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.shapes import requests
+from perfkit import layout, merge_parts, model
+from perfkit.analysis.filters import Filters
+from perfkit.analysis.session import Tables
+from perfkit.analysis.sharded import ShardedTables, open_tables
+from perfkit.analysis.shards import buckets_of
+from perfkit.capture import Capture, CaptureWriter
+from perfkit.cli.main import main
+from perfkit.errors import CaptureError
+from perfkit.layout import Wanted
+from perfkit.manifest import CaptureInfo, WriterLock
+from perfkit.merge_parts import compact
+from perfkit.stacks import Frame
+from tests.analysis.build import S, span_columns
+from tests.analysis.test_sharded import QUICK, assert_equal, many, spans_of_many_traces
+
+SPANS, BATCHES = 4_000, 5
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return a capture of several parts in every table."""
+    path = tmp_path / "x.perfkit"
+    with CaptureWriter(path, command=["test"]) as writer:
+        for batch in range(BATCHES):
+            writer.append("spans", requests(batch * SPANS // BATCHES, SPANS // BATCHES))
+            ids = {name: [batch] for name in ("trace_hi", "trace_lo", "span_id")}
+            writer.append("span_events", {**ids, "ts_ns": [batch], "name": ["exception"]})
+            writer.append("span_links", {**ids, "linked_span_id": [7]})
+            writer.append("metrics", {"ts_ns": [9 - batch], "name": ["m"], "value": [1.0]})
+            stack = writer.stacks.intern([Frame("main", "a.py", 1), Frame("f", "a.py", batch)])
+            writer.append("samples", {"ts_ns": [batch], "stack_id": [stack], "count": [1]})
+            writer.flush()
+    return path
+
+
+def rows(path: Path) -> dict[str, Counter[Any]]:
+    """Return the rows of every table, in no order."""
+    capture = Capture.open(path)
+    return {name: Counter(capture.table(name).collect().rows()) for name in model.BY_NAME}
+
+
+def parts(path: Path) -> dict[str, int]:
+    return {name: len(list((path / name).glob("part-*"))) for name in model.BY_NAME}
+
+
+def test_every_row_stays_and_parts_become_few(path: Path) -> None:
+    before, info = rows(path), (path / "capture.json").read_bytes()
+    assert set(parts(path).values()) == {BATCHES}
+    done = compact(path)
+    assert (done.parts_before, done.parts_after) == (7 * BATCHES, 7)
+    assert rows(path) == before
+    assert set(parts(path).values()) == {1}
+    assert (path / "capture.json").read_bytes() == info
+    assert not list(path.glob(".compaction-*"))
+    assert not (path / merge_parts.RECORD).exists()
+    names = sorted(path.rglob("part-*"))
+    assert compact(path).bytes_after == done.bytes_after
+    assert sorted(path.rglob("part-*")) == names, "there was nothing to do"
+
+
+def test_spans_are_divided_into_buckets_that_shards_read_where_they_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(path)
+    monkeypatch.setattr(merge_parts, "_BUCKET_SPANS", 1000)
+    compact(path)
+    assert rows(path) == before
+    capture = Capture.open(path)
+    assert parts(path)["spans"] == buckets_of(capture) == 4
+    tables = open_tables(capture, Filters(), "shards")
+    assert isinstance(tables, ShardedTables)
+    assert tables.frame("facts")["spans"].item() == SPANS
+    assert not list(Path(tables._division.folder.name).glob("input/spans/**/*.parquet"))
+    tables.close()
+
+
+def test_a_merged_capture_is_compacted_anew(path: Path) -> None:
+    compact(path)
+    with CaptureWriter(path.with_name("y.perfkit")) as writer:
+        writer.append("spans", requests(SPANS, 80))
+    for part in (path.with_name("y.perfkit") / "spans").iterdir():
+        part.rename(path / "spans" / part.name)
+    assert buckets_of(Capture.open(path)) is None
+    compact(path)
+    assert parts(path)["spans"] == 1
+    assert Capture.open(path).table("spans").select(pl.len()).collect().item() == SPANS + 80
+
+
+_KILLED_AT = textwrap.dedent("""
+    import os, sys
+    from pathlib import Path
+    from perfkit.merge_parts import compact
+    left = int(sys.argv[2])
+    def counted(change):
+        def killed_or(*arguments, **more):
+            global left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+            return change(*arguments, **more)
+        return killed_or
+    Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+    compact(Path(sys.argv[1]))
+""")
+
+
+@pytest.mark.real
+def test_killed_before_any_change_of_a_name_the_capture_is_whole(path: Path) -> None:
+    before = rows(path)
+    copy = path.with_name("copy.perfkit")
+    for change in range(200):
+        subprocess.run(["cp", "-a", path, copy], check=True)
+        command = [sys.executable, "-c", _KILLED_AT, str(copy), str(change)]
+        done = subprocess.run(command, check=False)
+        assert rows(copy) == before, change
+        assert not (copy / merge_parts.RECORD).exists()
+        subprocess.run(["rm", "-r", copy], check=True)
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9
+    assert 20 < change < 199, "it was killed at every change, and then not any more"
+
+
+def test_a_decided_compaction_is_carried_out_at_the_next_opening(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(merge_parts, "carry_out", lambda path: None)
+        compact(path)
+    assert (path / merge_parts.RECORD).exists()
+    # As on a disk that cannot be written: read from where the new parts are.
+    unopened = Capture(path, CaptureInfo.load(path / "capture.json"))
+    for name in model.BY_NAME:
+        assert Counter(unopened.table(name).collect().rows()) == before[name]
+    assert rows(path) == before
+    assert not (path / merge_parts.RECORD).exists()
+    assert set(parts(path).values()) == {1}
+
+
+def test_a_capture_that_is_being_written_is_refused(path: Path) -> None:
+    lock = WriterLock(path)
+    assert lock.acquire()
+    lock.sign()
+    try:
+        with pytest.raises(CaptureError, match="is being written"):
+            compact(path)
+    finally:
+        lock.release()
+
+
+def test_a_filter_by_time_reads_that_time_only(path: Path) -> None:
+    monkey = Capture.open(path).table("spans").collect()
+    first, last = monkey["start_ns"].min(), monkey["start_ns"].max()
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    middle = Wanted(since_ns=first + (last - first) // 2, until_ns=first + (last - first) * 6 // 10)
+    assert _read(path, middle) == SPANS, "nothing is known of parts that are not compacted"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_RUN_ROWS", 64)
+        compact(path)
+    assert 0.1 * SPANS <= _read(path, middle) <= 0.25 * SPANS
+    assert _read(path, Wanted(until_ns=first)) == 0
+    assert _read(path, Wanted()) == SPANS
+
+
+def test_a_filter_by_endpoint_reads_that_endpoint_only(path: Path) -> None:
+    rare = requests(SPANS, 80).with_columns(
+        endpoint=pl.when(pl.col("endpoint") == "POST /tools/invoke").then(pl.lit("GET /rare"))
+    )
+    other = path.with_name("other.perfkit")
+    with CaptureWriter(other) as writer:
+        writer.append("spans", requests(0, SPANS))
+        writer.append("spans", rare)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_RUN_ROWS", 64)
+        compact(other)
+    for endpoint in ("GET /rare", "/rare"):
+        assert 80 <= _read(other, Wanted(endpoint=endpoint)) <= 80 + 128
+    assert _read(other, Wanted(endpoint="/nowhere")) == 0
+    tables = open_tables(Capture.open(other), Filters(endpoint="/rare"))
+    assert tables.frame("facts")["entries"].item() == 10
+
+
+def _read(path: Path, wanted: Wanted) -> int:
+    capture = Capture.open(path).restricted(wanted)
+    return int(capture.table("spans").select(pl.len()).collect().item())
+
+
+def test_only_the_row_groups_of_the_wanted_rows_are_read(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_RUN_ROWS", 64)
+        patch.setattr(merge_parts, "_GROUP_ROWS", 128)
+        compact(path)
+    (part,) = (path / "spans").iterdir()
+    capture = Capture.open(path)
+    starts = capture.table("spans").select(pl.col("start_ns")).collect()["start_ns"]
+    early = Wanted(until_ns=starts.min() + (starts.max() - starts.min()) // 20)  # type: ignore[operator]
+    expected = capture.restricted(early).table("spans").collect()
+    assert 0 < expected.height < SPANS // 5
+    # Whatever lies beyond is not looked at: it may as well be destroyed.
+    content = bytearray(part.read_bytes())
+    half = len(content) // 2
+    metadata_bytes = int.from_bytes(content[-8:-4], "little") + 8
+    content[half:-metadata_bytes] = bytes(len(content) - half - metadata_bytes)
+    part.write_bytes(content)
+    assert capture.restricted(early).table("spans").collect().equals(expected)
+    with pytest.raises(pl.exceptions.PolarsError):
+        capture.table("spans").collect()
+
+
+@settings(max_examples=15, deadline=None, phases=QUICK)
+@given(
+    many,
+    st.sampled_from(
+        [Filters(endpoint="/1"), Filters(since_ns=5, until_ns=15), Filters(until_ns=9)]
+    ),
+    st.integers(1, 3),
+)
+def test_what_is_skipped_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, lists: list[list[S]], filters: Filters, buckets: int
+) -> None:
+    path = tmp_path_factory.mktemp("captures") / "x.perfkit"
+    spans = spans_of_many_traces(lists)
+    # Of a request of any kind there is at least one, and peers are what they are called.
+    spans.append(S(90, 0, 30, trace=90, kind="server", endpoint="GET /1"))
+    for span in spans:
+        span.columns.pop("peer", None)
+    with CaptureWriter(path) as writer:
+        writer.append("spans", span_columns(spans))
+    whole = Tables(Capture.open(path), filters)
+    whole.frame("tree")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_RUN_ROWS", 1)
+        patch.setattr(merge_parts, "_BUCKET_SPANS", -(-len(spans) // buckets))
+        expected = Tables(Capture.open(path), filters)
+        for name in expected:
+            expected.frame(name)
+        compact(path)
+    assert_equal(expected, open_tables(Capture.open(path), filters))
+
+
+def test_an_index_that_cannot_be_read_is_as_none() -> None:
+    assert layout.read_index({}) is None
+    assert layout.read_index({layout.INDEX_KEY: '{"bucket": 1'}) is None
+    assert layout.read_index({layout.INDEX_KEY: "[]"}) is None
+
+
+def test_the_command_says_what_it_did(path: Path) -> None:
+    done = CliRunner().invoke(main, ["compact", str(path)])
+    assert done.exit_code == 0
+    assert done.stdout.startswith("35 parts of ")
+    assert " are now 7 of " in done.stdout
