@@ -194,7 +194,7 @@
         const filtered = pk.filter.active();
         for (const { table, figures } of live) filtered ? table.show(figures()) : table.restore();
         note.textContent = filtered
-          ? "Figures of the requests that pass the filter, in the order of the whole; a dash where only the whole is known. Dependencies are of the whole."
+          ? "Figures of the requests that pass the filter, in the order of the whole; a dash where only the whole is known."
           : remark;
       },
     };

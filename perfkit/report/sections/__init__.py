@@ -12,6 +12,7 @@ from perfkit.report.context import Context
 from perfkit.report.sections import (
     bottlenecks,
     capture_health,
+    dependencies,
     flame_code,
     flame_requests,
     heatmaps,
@@ -48,6 +49,7 @@ SECTIONS: tuple[Section, ...] = (
     summary,
     recommendations,
     bottlenecks,
+    dependencies,
     flame_requests,
     flame_code,
     slow_requests,

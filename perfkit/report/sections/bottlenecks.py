@@ -1,4 +1,4 @@
-"""What requests wait for: components, operations and dependencies by time on the critical path."""
+"""What requests wait for: operations and components by time on the critical path."""
 
 from __future__ import annotations
 
@@ -53,17 +53,6 @@ _OPERATIONS = (
     _SHARE,
     *_TIMES,
 )
-_EDGES = (
-    Column("service", "Caller", "text"),
-    Column("component", "Calls", "text", "wrap"),
-    Column("category", "Kind", "text", "muted nowrap"),
-    Column("critical_ratio", "Share of request time", "share"),
-    Column("critical_ns", "Critical path"),
-    Column("total_ns", "Total"),
-    Column("gap_ns", "Network and queue"),
-    Column("count", "Calls"),
-    Column("error_ratio", "Errors"),
-)
 _ENDPOINTS = (
     Column("endpoint", "Endpoint", "text", "wrap"),
     Column("service", "Service", "text", "muted nowrap"),
@@ -84,7 +73,6 @@ _VIEWS = (
     ("components", "Components", "components", _COMPONENTS, "critical_ns"),
     ("endpoints", "Endpoints", "endpoints", _ENDPOINTS, "total_ns"),
     ("tools", "Tools", "tools", _TOOLS, "total_ns"),
-    ("dependencies", "Dependencies", "edges", _EDGES, "critical_ns"),
 )
 
 
