@@ -16,6 +16,7 @@ from perfkit import model
 from perfkit.analysis import DERIVED
 from perfkit.cli.main import COMMANDS, config_schema, main
 from perfkit.collect.resources import catalogue
+from perfkit.importers import IMPORTERS
 from perfkit.rules.load import load_rules
 from perfkit.rules.model import Rule
 from perfkit.rules.schema import schema
@@ -77,6 +78,24 @@ def metrics_page() -> str:
         attributes = ", ".join(f"`{name}`" for name in metric.attributes)
         name = f"`{metric.name}`{own} | `{metric.unit}` | {metric.kind}"
         lines += [f"| {name} | {attributes} | {_cell(metric.doc)} | {metric.source} |"]
+    return "\n".join(lines) + "\n"
+
+
+def formats_page() -> str:
+    """List every format that `perfkit import` reads."""
+    lines = [
+        "# The formats that perfkit imports",
+        "",
+        "Generated from the code (`make reference`); [import.md](import.md) says how to import.",
+        "What a format lacks is null in the tables, or assumed and noted in the capture.",
+        "",
+        "| format | name | made by | recognised by | gives | lacks |",
+        "|---|---|---|---|---|---|",
+    ]
+    for importer in IMPORTERS:
+        one = importer.FORMAT
+        cells = (one.title, f"`{importer.NAME}`", one.made_by, one.recognised_by, one.gives)
+        lines += ["| " + " | ".join(_cell(text) for text in (*cells, one.lacks)) + " |"]
     return "\n".join(lines) + "\n"
 
 
@@ -143,6 +162,7 @@ def pages() -> dict[str, str]:
     return {
         "tables.md": tables_page(),
         "metrics.md": metrics_page(),
+        "formats.md": formats_page(),
         "commands.md": commands_page(),
         "perfkit.schema.json": _json(config_schema()),
         "rule.schema.json": _json(schema()),

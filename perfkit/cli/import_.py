@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from perfkit.capture import CaptureInfo
 
 _FIRST_ESTIMATE_S = 2.0
+# A test compares this with the importers, which are not loaded for the help.
+_FORMATS = (
+    "otlp-json, otlp-protobuf, otlp-frames, jaeger-json, zipkin-json, xray-json, datadog-json, "
+    "sentry-json, skywalking-json, chrome-trace, mcp-gateway-db, request-records, "
+    "pyspy-chrometrace, collapsed, psutil-jsonl"
+)
 
 
 @click.command(epilog="Example: perfkit import traces.json profile.json gateway.db -o slow.perfkit")
@@ -34,8 +40,7 @@ _FIRST_ESTIMATE_S = 2.0
 @click.option(
     "--format",
     "format_name",
-    help="The format, when it is not to be recognised: otlp-protobuf, otlp-json, jaeger-json, "
-    "pyspy-chrometrace, collapsed, mcp-gateway-db, request-records, psutil-jsonl.",
+    help=f"The format, when it is not to be recognised: {_FORMATS}.",
 )
 @click.option(
     "--started-at",

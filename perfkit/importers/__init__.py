@@ -14,26 +14,40 @@ from pathlib import Path
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
 from perfkit.importers import (
+    chrome_trace,
     collapsed,
+    datadog,
     gateway_db,
     inputs,
     jaeger_json,
+    otlp_frames,
     otlp_json,
     otlp_protobuf,
     psutil_jsonl,
     pyspy_chrometrace,
     request_records,
+    sentry,
+    skywalking,
+    xray,
+    zipkin,
 )
 from perfkit.importers.base import Importer, Source
 
 IMPORTERS: tuple[Importer, ...] = (
     gateway_db,
     pyspy_chrometrace,
+    chrome_trace,
     jaeger_json,
     otlp_json,
+    zipkin,
+    xray,
+    datadog,
+    sentry,
+    skywalking,
     request_records,
     psutil_jsonl,
     collapsed,
+    otlp_frames,
     otlp_protobuf,
 )
 
@@ -162,7 +176,13 @@ class _Run:
 _RECORDERS = {
     "otlp-protobuf": "OpenTelemetry",
     "otlp-json": "OpenTelemetry",
+    "otlp-frames": "OpenTelemetry",
     "jaeger-json": "Jaeger",
+    "zipkin-json": "Zipkin",
+    "xray-json": "X-Ray",
+    "datadog-json": "Datadog",
+    "sentry-json": "Sentry",
+    "skywalking-json": "SkyWalking",
     "mcp-gateway-db": "the gateway's database",
     "request-records": "request records",
 }

@@ -82,11 +82,12 @@ def _files(argument: Path, temporary: Path) -> Iterator[tuple[Path, str, bool]]:
     elif argument.exists():
         yield argument, str(argument), True
     else:
-        matches = sorted(glob.glob(str(argument), recursive=True))
+        matches = [Path(match) for match in sorted(glob.glob(str(argument), recursive=True))]
+        matches = [match for match in matches if match.exists()]
         if not matches:
             raise InputError("no such file", where=str(argument))
         for match in matches:
-            yield from _files(Path(match), temporary)
+            yield from _files(match, temporary)
 
 
 def _standard_input(temporary: Path) -> Path:

@@ -29,7 +29,12 @@ _PLACEHOLDER = re.compile(rb'"\w*(?:[Tt]ime|_time)\w*"\s*:\s*([A-Z_]{3,}|\{\{[^}
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise the first member's name."""
     del path
-    return _START.match(head) is not None
+    return is_document(head)
+
+
+def is_document(text: bytes) -> bool:
+    """Whether a text begins as OTLP JSON does."""
+    return _START.match(text) is not None
 
 
 def read(source: Source, writer: CaptureWriter) -> None:

@@ -65,12 +65,12 @@ def sniff(head: bytes, path: Path) -> bool:
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all spans or metrics."""
     content = source.contents()
-    signal = _signal(content)
-    if signal == "logs":
+    found = signal(content)
+    if found == "logs":
         raise InputError("OTLP logs, which perfkit does not read; give it traces or metrics")
     for start, end in _pieces(source, content):
         try:
-            if signal == "metrics":
+            if found == "metrics":
                 writer.add(otlp.metrics_from_protobuf(content[start:end]))
                 continue
             for spans, others in otlp_columns.read([content[start:end]]):
@@ -99,7 +99,7 @@ def _pieces(source: Source, content: _Buffer) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _signal(content: _Buffer) -> Literal["traces", "metrics", "logs"]:
+def signal(content: _Buffer) -> Literal["traces", "metrics", "logs"]:
     """Tell spans, metrics and log records apart by the fields of the first one."""
     for record in _records(content):
         seen = {(field.number, field.wire_type) for field in _fields(content, record)}

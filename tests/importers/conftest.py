@@ -32,4 +32,11 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "mcp-gateway-db": [gateway],
         "request-records": [SAMPLES / "request-records.jsonl"],
         "psutil-jsonl": [SAMPLES / "psutil.jsonl"],
+        "zipkin-json": [SAMPLES / "zipkin.json"],
+        "xray-json": [SAMPLES / "xray.jsonl"],
+        "datadog-json": [SAMPLES / "datadog.json"],
+        "sentry-json": [SAMPLES / "sentry.envelope"],
+        "skywalking-json": [SAMPLES / "skywalking.json"],
+        "chrome-trace": [SAMPLES / "viztracer.json"],
+        "otlp-frames": [SAMPLES / "otlp-frames.pb", SAMPLES / "otlp-frames.json.zst"],
     }

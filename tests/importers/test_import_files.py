@@ -18,7 +18,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 def test_every_module_of_the_package_is_listed() -> None:
     modules = {module.name for module in pkgutil.iter_modules(perfkit.importers.__path__)}
     listed = {importer.__name__.rsplit(".", 1)[1] for importer in IMPORTERS}  # type: ignore[attr-defined]
-    assert modules == listed | {"archives", "base", "compression", "inputs", "json_stream"}
+    assert modules == listed | {"archives", "base", "compression", "inputs", "json_stream", "rows"}
     assert len({importer.NAME for importer in IMPORTERS}) == len(IMPORTERS)
 
 

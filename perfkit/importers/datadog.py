@@ -1,0 +1,224 @@
+"""Datadog traces as JSON: what a tracer sends (`[[span…]…]`, `{"traces": …}`), or the page's.
+
+Ids are decimal; those that a Lambda function logs are hexadecimal. Times are ns since 1970 in what
+tracers send, and seconds in what the page gives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perfkit import ids
+from perfkit.capture import CaptureWriter
+from perfkit.importers import json_stream
+from perfkit.importers.base import Format, Source
+from perfkit.importers.rows import Id, SpanRows, from_process, scaled
+from perfkit.semconv import Value
+
+NAME = "datadog-json"
+FORMAT = Format(
+    title="Datadog traces, JSON",
+    made_by="the JSON of a trace in Datadog's page or API, `ddapm-test-agent` (`/test/traces`)",
+    recognised_by="spans with `trace_id`, `span_id`, `resource`, `service`",
+    gives="spans",
+    lacks="links; kinds, where `span.kind` is absent (from `type`)",
+)
+
+_KINDS = {
+    "web": "server",
+    "http": "client",
+    "sql": "client",
+    "db": "client",
+    "cache": "client",
+    "redis": "client",
+    "memcached": "client",
+    "mongodb": "client",
+    "cassandra": "client",
+    "elasticsearch": "client",
+    "worker": "consumer",
+    "queue": "consumer",
+}
+_DATABASES = frozenset(
+    {"sql", "db", "redis", "memcached", "mongodb", "cassandra", "elasticsearch", "cache"}
+)
+_SPAN = re.compile(rb'"(trace_id|span_id|resource|service|parent_id)"\s*:')
+_NAMES = {
+    "http.url": "url.full",
+    "http.method": "http.request.method",
+    "http.status_code": "http.response.status_code",
+    "out.host": "server.address",
+    "network.destination.name": "server.address",
+    "network.destination.port": "server.port",
+    "out.port": "server.port",
+    "error.msg": "error.message",
+}
+_MAX_DEPTH = 3
+
+
+class _Span(msgspec.Struct):
+    trace_id: int | str | None = None
+    span_id: int | str | None = None
+    parent_id: int | str | None = None
+    name: str | None = None
+    resource: str | None = None
+    service: str | None = None
+    type: str | None = None
+    start: int | float | None = None
+    duration: int | float | None = None
+    error: int | bool | None = None
+    meta: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+
+
+class _Shown(msgspec.Struct):
+    spans: dict[str, _Span] | None = None
+
+
+class _Page(msgspec.Struct):
+    trace: _Shown | None = None
+
+
+_span = msgspec.json.Decoder(_Span)
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_page = msgspec.json.Decoder(_Page)
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise spans by Datadog's spelling."""
+    del path
+    found = {match[1] for match in _SPAN.finditer(head)}
+    return (
+        head.lstrip()[:1] in (b"{", b"[")
+        and {*(b"trace_id", b"span_id", b"resource", b"service")} <= found
+        and b'"start"' in head
+    )
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all spans."""
+    with SpanRows(source, writer) as rows:
+        for chunk, hexadecimal in _chunks(source):
+            upper = _upper_halves(chunk, hexadecimal=hexadecimal)
+            for span in chunk:
+                _add(rows, span, upper, hexadecimal=hexadecimal)
+
+
+def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
+    """Yield spans that were sent together, and whether their ids are hexadecimal."""
+    head = source.head().lstrip()
+    if head[:1] == b"{" and re.match(rb'\{\s*"(?:trace|orphaned)"\s*:', head):
+        try:
+            page = _page.decode(source.contents())
+        except json_stream.BAD_JSON as error:
+            raise json_stream.refuse("Datadog JSON", str(source), error) from error
+        yield list(((page.trace or _Shown()).spans or {}).values()), False
+        return
+    logged = head[:1] == b"{"  # by a Lambda function
+    for place, raw in json_stream.elements(source, source.contents(), "traces"):
+        yield list(_nested(bytes(raw), place, 0)), logged
+
+
+def _nested(raw: bytes, place: str, depth: int) -> Iterator[_Span]:
+    try:
+        if raw.lstrip()[:1] == b"[" and depth < _MAX_DEPTH:
+            for inner in _list.decode(raw):
+                yield from _nested(bytes(inner), place, depth + 1)
+        else:
+            yield _span.decode(raw)
+    except json_stream.BAD_JSON as error:
+        raise json_stream.refuse("a Datadog span", place, error) from error
+
+
+def _upper_halves(chunk: list[_Span], *, hexadecimal: bool) -> dict[int, int]:
+    """Return lower -> upper half of the trace ids: only the first span of a chunk says it."""
+    halves: dict[int, int] = {}
+    for span in chunk:
+        upper = (span.meta or {}).get("_dd.p.tid")
+        if isinstance(upper, str):
+            lower = _number(span.trace_id, hexadecimal=hexadecimal)
+            halves[lower] = _number(upper, hexadecimal=True) & (2**64 - 1)
+    return halves
+
+
+def _number(value: int | str | None, *, hexadecimal: bool) -> int:
+    """Return an id as a number; 0 for none."""
+    if isinstance(value, str):
+        text = value.strip()[:64]
+        base = 10 if text.isdecimal() and not hexadecimal else 16
+        try:
+            value = int(text, base)
+        except ValueError:
+            return 0
+    return value if value is not None and 0 <= value < 2**128 else 0
+
+
+def _add(rows: SpanRows, span: _Span, upper: dict[int, int], *, hexadecimal: bool) -> None:
+    meta, metrics = dict(span.meta or {}), dict(span.metrics or {})
+    trace_number = _number(span.trace_id, hexadecimal=hexadecimal)
+    meta.pop("_dd.p.tid", None)
+    trace_number |= upper.get(trace_number, 0) << 64
+    trace: Id = (ids.signed(trace_number >> 64), ids.signed(trace_number))
+    factor = 1 if isinstance(span.start, int) or (span.start or 0) > 1e12 else 10**9
+    kind = str(meta.pop("span.kind", None) or _KINDS.get(span.type or "", "internal"))
+    if kind not in ("server", "client", "producer", "consumer", "internal"):
+        kind = "internal"
+    failed = bool(span.error)
+    message = meta.get("error.message") or meta.get("error.msg")
+    rows.add(
+        trace,
+        ids.signed(_number(span.span_id, hexadecimal=hexadecimal)) or None,
+        ids.signed(_number(span.parent_id, hexadecimal=hexadecimal)) or None,
+        span.name or span.resource or "",
+        scaled(span.start, factor),
+        scaled(span.duration, factor) if span.duration is not None else None,
+        from_process(
+            # A call to a database may bear the name of what it calls.
+            str(meta.get("_dd.base_service") or span.service or ""),
+            host__name=meta.pop("_dd.hostname", None),
+            service__version=meta.pop("version", None),
+            deployment__environment__name=meta.pop("env", None),
+        ),
+        _attributes(span, meta, metrics, kind),
+        kind=kind,
+        status="error" if failed else "unset",
+        message=str(message) if failed and message else None,
+    )
+
+
+def _attributes(
+    span: _Span, meta: dict[str, Any], metrics: dict[str, Any], kind: str
+) -> dict[str, Value]:
+    base = meta.pop("_dd.base_service", None)
+    attributes: dict[str, Value] = {
+        _NAMES.get(key, key): value for key, value in meta.items() if not key.startswith("_dd")
+    }
+    if base and base != span.service and kind == "client":
+        attributes.setdefault("peer.service", span.service)
+    for key, value in metrics.items():
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not key.startswith(("_dd", "_sampling")):
+            attributes.setdefault(_NAMES.get(key, key), value)
+    attributes["process.pid"] = metrics.get("process_id") or metrics.get("system.pid")
+    attributes.pop("process_id", None)
+    attributes.pop("system.pid", None)
+    rate = metrics.get("_dd.rule_psr") or metrics.get("_dd.agent_psr")
+    if isinstance(rate, (int, float)) and 0 < rate <= 1:
+        attributes["sampling.probability"] = rate
+    if span.type in _DATABASES:
+        attributes.setdefault("db.system", "other_sql" if span.type == "sql" else span.type)
+        attributes.setdefault("db.statement", attributes.pop("sql.query", None) or span.resource)
+    elif kind == "server" and "http.route" not in attributes:
+        # The resource of a web span is `GET /users/:id`.
+        method, _, route = (span.resource or "").partition(" ")
+        if route.startswith("/") and method.isupper():
+            attributes["http.route"] = route
+            attributes.setdefault("http.request.method", method)
+    if span.resource and span.type not in _DATABASES:
+        attributes.setdefault("resource.name", span.resource)
+    return attributes
