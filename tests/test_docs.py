@@ -6,8 +6,10 @@ watch a process, serve or reach out are only parsed here; what they do has tests
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +25,7 @@ from tests.cli.test_compare import stored
 from tests.report.build import write_capture
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = {"commands.md", "tables.md", "metrics.md", "rule-list.md"}
+GENERATED = {"commands.md", "tables.md", "metrics.md", "rule-list.md", "formats.md"}
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -86,6 +88,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         stored(tmp_path / f"{name}.perfkit", shop.capture(40, seed=seed, change=change))
     (tmp_path / "traces.json").write_text(TRACE, encoding="utf-8")
     (tmp_path / "profile.txt").write_text("main;work 12\nmain;wait 3\n", encoding="utf-8")
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    (exports / "traces-1.json.gz").write_bytes(gzip.compress(TRACE.encode()))
+    with tarfile.open(tmp_path / "exports.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "traces.json", "traces.json")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
