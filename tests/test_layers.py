@@ -20,6 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"collect", "importers", "exporters", "analysis"}),
     frozenset({"rules"}),
     frozenset({"advice", "report"}),
+    frozenset({"api"}),
     frozenset({"cli"}),
 )
 FREE_WITHIN = (0, 1, 3)
@@ -28,7 +29,7 @@ OWNERS = {
     "click": {"cli"},
     "yaml": {"rules", "advice", "config"},
     "jinja2": {"report"},
-    "plotly": {"report"},
+    "plotly": {"report", "api"},
 }
 
 

@@ -75,7 +75,9 @@ def command(
     from perfkit.exporters.base import Source
 
     exporter = by_name(form)
-    tables = open_tables(capture, make_filters(filters))
+    # Trees and spans are drawn from one piece; tables may come from shards.
+    engine = "auto" if exporter.TABLES else "whole"
+    tables = open_tables(capture, make_filters(filters), engine)
     _check(exporter, view, chosen, tables)
     name = capture.resolve().name.removesuffix(".perfkit") or "capture"
     to_stdout = str(output) == "-"

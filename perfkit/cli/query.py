@@ -11,18 +11,13 @@ import click
 from perfkit.cli import query_output, text
 from perfkit.cli.options import engine_option, filter_options, make_filters, open_tables
 from perfkit.cli.query_examples import EXAMPLES
-from perfkit.errors import PerfkitError, UsageError
+from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import polars as pl
-
     from perfkit.analysis.session import Tables
 
 _LIST = "*"
 """Value of an option that was given without one: list what there is."""
-_SECONDS = 300.0
 
 
 @click.command(
@@ -92,38 +87,9 @@ def command(
             click.echo(f"  {line}", err=True)
     elif sql == "-":
         sql = sys.stdin.read()
-    query_output.write(run(tables, sql or ""), form, output)
+    from perfkit.analysis.ask import ask
 
-
-def run(tables: Tables, sql: str) -> pl.DataFrame:
-    """Return the result of checked SQL. Raises UsageError and PerfkitError."""
-    import polars as pl
-
-    from perfkit.sql.execute import Limits, TooMuch, run_query
-    from perfkit.sql.guard import check_query
-    from perfkit.sql.scopes import GuardError
-
-    try:
-        query = check_query(sql, _columns(), stars=True)
-    except GuardError as error:
-        where = f"line {error.line}, column {error.column}"
-        raise UsageError(f"SQL, {where}: {error}", hint=error.hint) from error
-    try:
-        return run_query(query, tables, {}, Limits(seconds=_SECONDS))
-    except TooMuch as error:
-        raise PerfkitError(f"SQL: {error}", hint="narrow it down with WHERE or LIMIT") from error
-    except pl.exceptions.PolarsError as error:
-        raise UsageError(f"SQL: {str(error).splitlines()[0]}") from error
-
-
-def _columns() -> Mapping[str, Sequence[str]]:
-    """Return the columns of every table."""
-    from perfkit import model
-    from perfkit.analysis.session import derived_tables
-
-    captured = {name: list(table.schema) for name, table in model.BY_NAME.items()}
-    derived = {name: list(table.columns) for name, table in derived_tables().items()}
-    return captured | derived
+    query_output.write(ask(tables, sql or ""), form, output)
 
 
 def _describe(tables: Tables, name: str) -> None:
@@ -131,6 +97,7 @@ def _describe(tables: Tables, name: str) -> None:
     import polars as pl
 
     from perfkit import model
+    from perfkit.analysis.ask import columns
     from perfkit.analysis.session import derived_tables
     from perfkit.sql.scopes import unknown
 
@@ -150,7 +117,7 @@ def _describe(tables: Tables, name: str) -> None:
         for column_name, doc in derived[name].columns.items():
             _entry(column_name, doc)
     else:
-        message, hint = unknown("table", name, _columns())
+        message, hint = unknown("table", name, columns())
         raise UsageError(message, hint=hint)
 
 
