@@ -17,23 +17,23 @@ NEEDED = {
 """Module -> distribution without which nothing is instrumented."""
 
 INSTRUMENTATIONS = {
-    "aiohttp": "aiohttp-client",
-    "asyncpg": "asyncpg",
-    "celery": "celery",
-    "django": "django",
-    "fastapi": "fastapi",
-    "flask": "flask",
-    "httpx": "httpx",
-    "psycopg": "psycopg",
-    "psycopg2": "psycopg2",
-    "pymongo": "pymongo",
-    "pymysql": "pymysql",
-    "redis": "redis",
-    "requests": "requests",
-    "sqlalchemy": "sqlalchemy",
-    "starlette": "starlette",
+    "aiohttp": ("aiohttp-client", "aiohttp-server"),
+    "asyncpg": ("asyncpg",),
+    "celery": ("celery",),
+    "django": ("django",),
+    "fastapi": ("fastapi",),
+    "flask": ("flask",),
+    "httpx": ("httpx",),
+    "psycopg": ("psycopg",),
+    "psycopg2": ("psycopg2",),
+    "pymongo": ("pymongo",),
+    "pymysql": ("pymysql",),
+    "redis": ("redis",),
+    "requests": ("requests",),
+    "sqlalchemy": ("sqlalchemy",),
+    "starlette": ("starlette",),
 }
-"""Library -> the end of the name of its `opentelemetry-instrumentation-…`."""
+"""Library -> the ends of the names of its `opentelemetry-instrumentation-…`."""
 
 
 def installed(module: str) -> bool:
@@ -49,7 +49,8 @@ def look() -> dict[str, object]:
     missing = sorted({name for module, name in NEEDED.items() if not installed(module)})
     silent = [
         f"opentelemetry-instrumentation-{name}"
-        for library, name in INSTRUMENTATIONS.items()
+        for library, names in INSTRUMENTATIONS.items()
+        for name in names
         if installed(library)
         and not installed(f"opentelemetry.instrumentation.{name.replace('-', '_')}")
         # FastAPI's instrumentation covers the Starlette that is below it.

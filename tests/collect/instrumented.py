@@ -133,6 +133,114 @@ def hold(request):
 urlpatterns = [path("red/<str:name>", red), path("hold", hold)]
 """
 
+# A shop that keeps carts in Redis and asks a stock service, which is itself, over HTTP.
+REDIS_AND_HTTPX = """
+import sys
+import httpx, redis
+from flask import Flask
+
+app = Flask(__name__)
+port = int(sys.argv[1])
+carts = redis.Redis(port=int(sys.argv[2]))
+client = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+
+@app.get("/cart/<name>")
+def cart(name):
+    carts.set(f"cart:{name}", 1)
+    with carts.pipeline() as together:
+        together.get(f"cart:{name}")
+        together.ttl(f"cart:{name}")
+        together.execute()
+    return client.get(f"/stock/{name}").text
+
+@app.get("/stock/<name>")
+def stock(name):
+    return name
+
+app.run(port=port, threaded=True)
+"""
+
+AIOHTTP_AND_ASYNCPG = """
+import sys
+import aiohttp, asyncpg
+from aiohttp import web
+
+port, database = int(sys.argv[1]), int(sys.argv[2])
+
+async def start(app):
+    app["pool"] = await asyncpg.create_pool(
+        host="127.0.0.1", port=database, user="postgres", database="postgres", min_size=1, max_size=2
+    )
+    app["session"] = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+    yield
+    await app["session"].close()
+    await app["pool"].close()
+
+async def item(request):
+    async with request.app["pool"].acquire() as connection:
+        number = await connection.fetchval("SELECT $1::int + 1", int(request.match_info["number"]))
+    async with request.app["session"].get("/stock") as answer:
+        return web.Response(text=f"{number} {await answer.text()}")
+
+async def stock(request):
+    return web.Response(text="7")
+
+app = web.Application()
+app.cleanup_ctx.append(start)
+app.add_routes([web.get("/item/{number}", item), web.get("/stock", stock)])
+web.run_app(app, port=port, print=None)
+"""
+
+# Tasks in a worker that forks, and a front that sends them; Redis is between.
+CELERY_TASKS = """
+import os, time
+from celery import Celery
+
+app = Celery("tasks", broker=os.environ["BROKER"])
+
+def code_of_red():
+    end = time.thread_time() + 0.1
+    while time.thread_time() < end:
+        sum(range(100))
+
+@app.task
+def red(number):
+    code_of_red()
+"""
+CELERY_FRONT = """
+import os, subprocess, sys
+from flask import Flask
+
+os.environ["BROKER"] = f"redis://127.0.0.1:{sys.argv[2]}"
+from tasks import red
+
+worker = subprocess.Popen(
+    [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "2", "-l", "error"]
+)
+app = Flask(__name__)
+
+@app.get("/send/<int:number>")
+def send(number):
+    red.delay(number)
+    return "sent"
+
+app.run(port=int(sys.argv[1]), threaded=True)
+"""
+
+DJANGO_SQLALCHEMY_URLS = """
+import sqlalchemy
+from django.http import HttpResponse
+from django.urls import path
+
+engine = sqlalchemy.create_engine("sqlite:///shop.db")
+
+def red(request, name):
+    with engine.connect() as connection:
+        return HttpResponse(str(connection.execute(sqlalchemy.text("SELECT 41 + 1")).scalar()))
+
+urlpatterns = [path("red/<str:name>", red)]
+"""
+
 
 def free_port() -> int:
     """Return a port that nobody uses now."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -144,45 +140,6 @@ def test_gunicorn_tells_its_forked_workers_apart(tmp_path: Path) -> None:
     assert set(spans["instance"]) <= set(collections["instance"])
     series = collections.sort("ts_ns").group_by("instance", "attributes").agg("value")
     assert all(values == sorted(values) for values in series["value"].to_list())
-
-
-@pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[int]:
-    """Run a PostgreSQL of its own and yield its port."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or shutil.which("setpriv") is None:
-        pytest.skip("no PostgreSQL: apt-get install postgresql")
-    port, folder = free_port(), tmp_path / "postgresql"
-    folder.mkdir()
-    # It refuses to run as root.
-    as_user: list[str] = []
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "-R", "postgres", folder], check=True)
-        for parent in folder.parents:
-            if not parent.stat().st_mode & 0o001 and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    data = str(folder / "data")
-    run = {"cwd": folder, "check": True, "capture_output": True}
-    init = [*as_user, str(found[-1]), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
-    subprocess.run(init, **run)  # type: ignore[call-overload]
-    server = subprocess.Popen(
-        [
-            *(*as_user, str(found[-1].with_name("postgres")), "-D", data, "-p", str(port)),
-            *("-k", str(folder), "-h", "127.0.0.1", "-c", "fsync=off"),
-        ],
-        cwd=folder,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        ready = [str(found[-1].with_name("pg_isready")), "-h", "127.0.0.1", "-p", str(port)]
-        instrumented.until(
-            lambda: subprocess.run(ready, capture_output=True).returncode == 0, "PostgreSQL"
-        )
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_django_on_postgresql(tmp_path: Path, postgresql: int) -> None:
