@@ -169,7 +169,7 @@ port, database = int(sys.argv[1]), int(sys.argv[2])
 
 async def start(app):
     app["pool"] = await asyncpg.create_pool(
-        host="127.0.0.1", port=database, user="postgres", database="postgres", min_size=1, max_size=2
+        host="127.0.0.1", port=database, user="postgres", database="postgres", min_size=1
     )
     app["session"] = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
     yield
