@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import mean
 
-WIDTH = 190
-GAP_X = 170
+WIDTH = 184
+GAP_X = 136
 GAP_Y = 22
 LEAST_HEIGHT = 48
 PORT = 20
 """Height of one arriving edge, with its label."""
 MARGIN = 8
+_LANE = 14
+"""Height that an arrow takes in a layer that it only passes."""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Edge:
     y: float = 0.0
     back: bool = False
     """Whether it goes from right to left, because calls go round in a circle."""
+    via: list[Node] = field(default_factory=list)
+    """Where it passes the layers between its boxes."""
 
 
 @dataclass
@@ -58,6 +62,13 @@ def place(nodes: list[Node], edges: list[Edge], roots: list[str]) -> Layout:
         columns.setdefault(node.layer, []).append(node)
         arriving = sum(edge.target == node.name for edge in edges)
         node.height = max(LEAST_HEIGHT, PORT * arriving + 8)
+    for edge in edges:
+        first, last = layout.nodes[edge.source].layer + 1, layout.nodes[edge.target].layer
+        edge.via = [
+            Node(edge.source, edge.weight, layer, height=_LANE) for layer in range(first, last)
+        ]
+        for node in edge.via:
+            columns[node.layer].append(node)
     for layer in sorted(columns):
         _column(layout, columns[layer], layer)
     tallest = max((_extent(column) for column in columns.values()), default=0.0)
@@ -114,6 +125,8 @@ def _column(layout: Layout, column: list[Node], layer: int) -> None:
     """Order a layer by where its callers stand, the heaviest first among equals."""
 
     def key(node: Node) -> tuple[float, float, str]:
+        if node.height == _LANE:  # passes by: at the height of where it comes from
+            return (layout.nodes[node.name].y, -node.weight, node.name)
         above = [
             layout.nodes[edge.source].y
             for edge in layout.edges

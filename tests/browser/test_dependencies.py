@@ -52,7 +52,7 @@ def test_boxes_and_labels_are_inside_the_picture(html: str, open_page: OpenPage)
         """svg => [...svg.querySelectorAll("text")].filter(text => {
           const box = text.getBBox();
           const node = text.closest(".graph-node");
-          const width = node ? 190 : svg.viewBox.baseVal.width;
+          const width = node ? 184 : svg.viewBox.baseVal.width;
           return box.x < 0 || box.x + box.width > width;
         }).map(text => text.textContent)"""
     )

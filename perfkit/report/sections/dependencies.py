@@ -24,7 +24,7 @@ CALLERS = "requests"
 _EDGES = 30
 """Edges that are drawn, those with most time; the table has more."""
 _ROWS = 100
-_SHOWN = 24
+_SHOWN = 22
 
 _COLUMNS = (
     Column("caller", "Caller", "text", "wrap"),
@@ -61,6 +61,7 @@ def build(context: Context) -> dict[str, Any]:
         "rows": edges[:_ROWS],
         "left_out": max(len(edges) - _ROWS, 0),
         "undrawn": max(len(edges) - _EDGES, 0),
+        "box_width": graph.WIDTH,
         "width": round(layout.width),
         "height": round(layout.height),
         "nodes": [_node(node, services, edges) for node in layout.nodes.values()],
@@ -176,5 +177,14 @@ def _path(layout: Layout, edge: Edge) -> str:
             f"M{x1:.0f} {y1:.0f}C{x1 + 60:.0f} {y1:.0f} {x1 + 60:.0f} {low:.0f} {x1:.0f} {low:.0f}"
             f"L{x2:.0f} {low:.0f}C{x2 - 60:.0f} {low:.0f} {x2 - 60:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
         )
+    path = f"M{x1:.0f} {y1:.0f}"
+    for passed in edge.via:
+        y = passed.y + passed.height / 2
+        path += _curve(x1, y1, passed.x, y) + f"H{passed.x + graph.WIDTH:.0f}"
+        x1, y1 = passed.x + graph.WIDTH, y
+    return path + _curve(x1, y1, x2, y2)
+
+
+def _curve(x1: float, y1: float, x2: float, y2: float) -> str:
     middle = x1 + (x2 - x1) * 0.35
-    return f"M{x1:.0f} {y1:.0f}C{middle:.0f} {y1:.0f} {middle:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
+    return f"C{middle:.0f} {y1:.0f} {middle:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
