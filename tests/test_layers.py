@@ -16,7 +16,12 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "units", "resources", "config"}),
     frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest"}),
     frozenset({"formats", "sql"}),
-    frozenset({"capture", "bodies", "compact", "engine", "tail_sampling", "layout", "merge_parts"}),
+    frozenset(
+        {
+            *("capture", "bodies", "compact", "engine", "tail_sampling", "layout", "merge_parts"),
+            "redaction",
+        }
+    ),
     frozenset({"collect", "importers", "exporters", "analysis"}),
     frozenset({"rules"}),
     frozenset({"advice", "report"}),

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from perfkit.errors import UsageError
 from perfkit.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from perfkit.analysis.filters import Filters
     from perfkit.analysis.session import Tables
+    from perfkit.redaction import Rules
     from perfkit.rules.choose import Choice
     from perfkit.rules.model import Followed, Outcome
 
@@ -177,6 +179,46 @@ def decided(
     return known, decide.followed(entries, outcomes, tables)
 
 
+def redact_options(command: _Function) -> _Function:
+    """Add the options that hide what must not leave the company."""
+    for option in reversed(
+        (
+            click.option(
+                "--redact",
+                is_flag=True,
+                help="Replace attribute values, query literals, hosts and paths by pseudonyms.",
+            ),
+            click.option(
+                "--redact-keep",
+                metavar="ATTRIBUTE",
+                multiple=True,
+                help="With --redact: values of this attribute stay; * for anything.",
+            ),
+            click.option(
+                "--redact-pattern",
+                metavar="REGEX",
+                multiple=True,
+                help="With --redact: what this finds in any text goes too.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def make_redaction(options: dict[str, Any]) -> Rules | None:
+    """Take the redaction options out of a command's; null when nothing is to be hidden."""
+    wanted = options.pop("redact")
+    keep, patterns = options.pop("redact_keep"), options.pop("redact_pattern")
+    if not wanted:
+        if keep or patterns:
+            raise UsageError("--redact-keep and --redact-pattern need --redact")
+        return None
+    from perfkit.redaction import Rules
+
+    return Rules(tuple(keep), tuple(patterns))
+
+
 engine_option = click.option(
     "--engine",
     default="auto",
@@ -188,13 +230,25 @@ engine_option = click.option(
 )
 
 
-def open_tables(path: Path, filters: Filters, engine: str = "auto") -> Tables:
-    """Open a capture for analysis; says so when it is analysed in shards."""
+def open_tables(
+    path: Path, filters: Filters, engine: str = "auto", redaction: Rules | None = None
+) -> Tables:
+    """Open a capture for analysis, redacted if asked; says so when it is analysed in shards."""
     from perfkit.analysis.sharded import ShardedTables
     from perfkit.analysis.sharded import open_tables as opened
     from perfkit.capture import Capture
 
-    tables = opened(Capture.open(path), filters, engine)
+    capture = Capture.open(path)
+    if redaction is not None:
+        from perfkit.redaction import redacted
+
+        if engine not in ("auto", "whole"):
+            raise UsageError(
+                f"--redact works in one piece only, not with --engine {engine}",
+                hint="leave --engine out",
+            )
+        capture, engine = redacted(capture, redaction), "whole"
+    tables = opened(capture, filters, engine)
     if isinstance(tables, ShardedTables):
         click.echo(f"analysing in {tables.described}", err=True)
         click.get_current_context().call_on_close(tables.close)

@@ -17,7 +17,9 @@ from perfkit.cli.options import (
     ledger_option,
     make_choice,
     make_filters,
+    make_redaction,
     open_tables,
+    redact_options,
     rule_options,
 )
 from perfkit.cli.progress import Progress
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 @rule_options
 @ledger_option
 @engine_option
+@redact_options
 def command(
     capture: Path,
     output: Path | None,
@@ -51,9 +54,15 @@ def command(
 
     It says what is wrong and what to do first, and shows flame graphs of requests and of code, slow
     requests and queries, load over time, and what the capture lacks.
+
+    What looks like a token or a password is masked always. With --redact, other values of
+    attributes, literals in queries, hosts and paths are replaced too, each by a pseudonym that is
+    the same for the same value within this report only; names of services, endpoints, tools, spans
+    and functions stay.
     """
+    redaction = make_redaction(options)
     choice = make_choice(options)
-    tables = open_tables(capture, make_filters(options), engine)
+    tables = open_tables(capture, make_filters(options), engine, redaction)
     name = capture.resolve().name.removesuffix(".perfkit") or "report"
     target = output if output is not None else capture.resolve().with_name(f"{name}.html")
     check_writable(target)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from perfkit.report.text import mask
+
 _MIN_TEXT = 12
 
 
@@ -18,11 +20,14 @@ def terminal_width() -> int:
 
 
 def plain(text: object) -> str:
-    """Return text on one line, without control characters and direction overrides."""
+    """Return text on one line, without control characters and direction overrides.
+
+    What looks like a token or a password is masked, as in the report: people paste what they see.
+    """
     return " ".join(
         "".join(
             char if char.isprintable() and unicodedata.category(char) != "Cf" else " "
-            for char in str(text)
+            for char in mask(str(text))
         ).split()
     )
 
