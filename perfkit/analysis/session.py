@@ -6,7 +6,7 @@ Analysis adds tables: a derived table is a function from tables to a frame, regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -40,6 +40,8 @@ class Tables(Mapping[str, pl.LazyFrame]):
         self.roots_stand_in = roots_stand_in
         """Whether roots of any kind are requests where there are no others."""
         self._frames: dict[str, pl.DataFrame] = {}
+        self.most_at_once: int | None = None
+        """So many spans should be in memory at once; None when all of them are."""
         self._computing: list[str] = []
         self._whole: Tables | None = None
 
@@ -66,6 +68,12 @@ class Tables(Mapping[str, pl.LazyFrame]):
     def columns(self, name: str, *columns: str) -> pl.DataFrame:
         """Return some columns of a table as a frame: of a large table take no more than needed."""
         return self.frame(name).select(columns)
+
+    def pieces(self, columns: Mapping[str, Sequence[str]]) -> Iterator[pl.DataFrame]:
+        """Yield columns of tables that have the same rows, side by side, some rows at a time."""
+        yield pl.concat(
+            (self.columns(name, *chosen) for name, chosen in columns.items()), how="horizontal"
+        )
 
     def whole(self) -> Tables:
         """Return the tables without filters."""

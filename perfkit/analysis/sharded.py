@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,8 @@ SHARD_SPANS = 1_000_000
 WHOLE_SPANS = 4_000_000
 """Up to so many spans are analysed in one piece unless something else is asked for: 5 GiB."""
 _MOST_SHARDS = 256
+MOST_AT_ONCE = 16_000_000
+"""Of so many spans columns are in memory at once; of one component's all, however many."""
 _KEPT_BYTES = 1 << 30
 """Columns that were read stay in memory up to this much."""
 
@@ -78,6 +80,7 @@ class ShardedTables(Tables):
         self._rows: dict[str, list[int]] = {}
         self._callees: dict[str, str] = {}
         self._node_ids: list[Ints] = []
+        self.most_at_once = MOST_AT_ONCE
         self._columns: OrderedDict[tuple[str, str], pl.Series] = OrderedDict()
 
     @property
@@ -116,6 +119,14 @@ class ShardedTables(Tables):
             size -= dropped.estimated_size()
         return found
 
+    def pieces(self, columns: Mapping[str, Sequence[str]]) -> Iterator[pl.DataFrame]:
+        """Yield columns of tables that have the same rows, side by side, shard by shard."""
+        parts = [
+            [scan.select(chosen) for scan in self._scans(name)] for name, chosen in columns.items()
+        ]
+        for several in zip(*parts, strict=True):
+            yield pl.concat(pl.collect_all(several), how="horizontal")
+
     def has_rows(self, name: str) -> bool:
         """Whether a table has any row."""
         if name in PER_TRACE:
@@ -134,6 +145,9 @@ class ShardedTables(Tables):
 
     def _scan(self, name: str) -> pl.LazyFrame:
         """Return a table of all shards, with rows numbered through."""
+        return pl.concat(self._scans(name))
+
+    def _scans(self, name: str) -> list[pl.LazyFrame]:
         self._analyse(name)
         first = np.cumsum([0, *self._rows["tree"]])
         parts = []
@@ -145,10 +159,10 @@ class ShardedTables(Tables):
                 parts.append(part.with_columns(_moved(part, int(first[number]))))
         if name == "span_tree_rows":
             parts = self._renumbered(parts)
-        rows = pl.concat(parts)
         if name == "tree" and self._callees:
-            rows = rows.with_columns(component=tree.component(self._callees))
-        return rows
+            known = tree.component(self._callees)
+            parts = [part.with_columns(component=known) for part in parts]
+        return parts
 
     def _renumbered(self, parts: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
         if not self._node_ids:

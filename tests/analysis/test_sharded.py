@@ -152,6 +152,8 @@ many = st.lists(traces(damaged=True, max_size=6), min_size=1, max_size=6)
 def test_every_table_is_that_of_the_capture_in_one_piece(lists: list[list[S]]) -> None:
     capture = _capture(lists)
     parts = ShardedTables(Division(capture, Here(), SHARDS))
+    # So few that components are worked on in several batches.
+    parts.most_at_once = 4
     assert_equal(Tables(capture), parts)
     parts.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -20,11 +20,14 @@ from perfkit.analysis.vector.summary import (
     whole,
     window_ns,
 )
+from perfkit.model import STATUSES
 
 _READ = (
     *("row", "subtree", "start_ns", "end_ns", "duration_ns", "status"),
     *("adjusted_count", "duplicate"),
 )
+_TIMES = ("self_ns", "gap_ns", "critical_ns")
+_STATUS = pl.Enum(STATUSES)
 _COMPONENT = ("service", "category", "component")
 _SERVING = ("kind", "duplicate", "parent_row", "entry_row", "duration_ns", "adjusted_count")
 
@@ -78,13 +81,54 @@ def _served(tree: pl.DataFrame) -> pl.DataFrame:
 
 
 def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
-    spans = tables.columns("tree", *keys, *_READ, "entry_row")
-    inside = spans["entry_row"].is_not_null()
-    times = tables.columns("span_times", "self_ns", "gap_ns", "critical_ns")
-    if not inside.all():
-        spans, times = spans.filter(inside), times.filter(inside)
-    spans = spans.hstack(times)
-    code, distinct = codes(spans, keys)
+    window = max(window_ns(tables["tree"]), 1)
+    share = ratio_of(pl.col("critical_ns"), request_time(tables["tree"]))
+    parts = [_summed(*batch, window) for batch in _batches(tables, keys)]
+    return (
+        pl.concat(parts)
+        .with_columns(critical_ratio=share)
+        .select(*keys, *_COLUMNS)
+        .sort("critical_ns", "total_ns", descending=True, maintain_order=True)
+    )
+
+
+def _batches(
+    tables: Tables, keys: Sequence[str]
+) -> Iterator[tuple[pl.DataFrame, Ints, pl.DataFrame]]:
+    """Yield spans, the group of each, and the groups; all spans of a group come together."""
+    columns = {"tree": (*keys, *_READ, "entry_row"), "span_times": _TIMES}
+    if tables.most_at_once is None or not tables.has_rows("requests"):
+        for piece in tables.pieces(columns):
+            inside = piece["entry_row"].is_not_null()
+            spans = piece if inside.all() else piece.filter(inside)
+            yield spans, *codes(spans, keys)
+        return
+    groups = (
+        tables["tree"]
+        .filter(pl.col("entry_row").is_not_null())
+        .group_by(keys)
+        .agg(pl.len().cast(pl.Int64), pl.col("row").min())
+        .sort("row")
+        .with_columns(batch=pl.col("len").cum_sum() // tables.most_at_once)
+        .collect(engine="streaming")
+    )
+    for _, chosen in groups.group_by("batch", maintain_order=True):
+        numbered = chosen.select(*keys, code=pl.int_range(pl.len(), dtype=pl.Int32))
+        # Numbers instead of texts, or they would take most of the memory.
+        spans = pl.concat(
+            piece.lazy()
+            .filter(pl.col("entry_row").is_not_null())
+            .with_columns(pl.col("status").cast(_STATUS, strict=False))
+            .join(numbered.lazy(), on=keys, nulls_equal=True, maintain_order="left")
+            .drop(keys)
+            .collect()
+            for piece in tables.pieces(columns)
+        )
+        yield spans, spans["code"].cast(pl.Int64).to_numpy(), chosen.select(keys)
+
+
+def _summed(spans: pl.DataFrame, code: Ints, distinct: pl.DataFrame, window: int) -> pl.DataFrame:
+    """Return one row a group of spans, with all columns but `critical_ratio`."""
     groups = distinct.height
     weight = spans["adjusted_count"].to_numpy()
     outer = outermost(code, spans)
@@ -94,29 +138,21 @@ def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
         return whole(sums(code, weight * spans[name].to_numpy(), groups))
 
     busy = sums(code, weight * duration * outer, groups)
-    window = max(window_ns(tables["tree"]), 1)
     start, end = spans["start_ns"].to_numpy(), spans["end_ns"].to_numpy()
     at_once = concurrency(code[outer], start[outer], end[outer], groups)
     # A second report of a request is no second call; its own time stays where it was spent.
     single = ~spans["duplicate"].to_numpy()
     counted = spans.select("duration_ns", "status", "adjusted_count").filter(pl.Series(single))
     counts = summarise_groups(counted, code[single], groups)
-    parts = (
-        distinct.hstack(counts)
-        .with_columns(
-            total_ns=whole(busy),
-            self_ns=total("self_ns"),
-            gap_ns=total("gap_ns"),
-            critical_ns=total("critical_ns"),
-            mean_concurrency=pl.Series(busy / window),
-            max_concurrency=pl.Series(at_once.most),
-            busy_ratio=pl.Series(at_once.busy_ns / window),
-            saturated_ratio=pl.Series(at_once.most_ns / np.maximum(at_once.busy_ns, 1)),
-        )
-        .with_columns(critical_ratio=ratio_of(pl.col("critical_ns"), request_time(tables["tree"])))
-    )
-    return parts.select(*keys, *_COLUMNS).sort(
-        "critical_ns", "total_ns", descending=True, maintain_order=True
+    return distinct.hstack(counts).with_columns(
+        total_ns=whole(busy),
+        self_ns=total("self_ns"),
+        gap_ns=total("gap_ns"),
+        critical_ns=total("critical_ns"),
+        mean_concurrency=pl.Series(busy / window),
+        max_concurrency=pl.Series(at_once.most),
+        busy_ratio=pl.Series(at_once.busy_ns / window),
+        saturated_ratio=pl.Series(at_once.most_ns / np.maximum(at_once.busy_ns, 1)),
     )
 
 
