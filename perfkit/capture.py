@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -191,9 +191,17 @@ class Capture:
 
     @classmethod
     def open(cls, path: Path) -> Capture:
-        """Open the capture at `path`; compacts first what a killed writer left in its journal."""
+        """Open the capture at `path`; compacts first what a killed writer left in its journal.
+
+        A path may be the URL of one in object storage, which is only read.
+        """
         from perfkit.compact import leftovers
         from perfkit.merge_parts import read_record
+        from perfkit.remote import RemoteCapture, url_of
+
+        url = url_of(path)
+        if url is not None:
+            return RemoteCapture.open_url(path, url)
 
         if not path.exists():
             raise CaptureError(
@@ -228,8 +236,8 @@ class Capture:
         # Writers intern for themselves, so merged captures repeat stacks and frames.
         return merged.unique(key, keep="any") if key else merged
 
-    def parts(self, name: str) -> list[Path]:
-        """Return the Parquet files of a table."""
+    def parts(self, name: str) -> Sequence[Path | str]:
+        """Return the Parquet files of a table, or their URLs."""
         from perfkit.merge_parts import read_record
 
         parts = sorted((self.path / name).glob("part-*"))
@@ -259,7 +267,7 @@ class Capture:
         """Whether the capture has any row in a table."""
         return not self.table(name).head(1).collect().is_empty()
 
-    def _scan(self, part: Path, table: model.Table) -> pl.LazyFrame:
+    def _scan(self, part: Path | str, table: model.Table) -> pl.LazyFrame:
         try:
             metadata = pl.read_parquet_metadata(part)
             version = metadata.get(_VERSION_KEY)

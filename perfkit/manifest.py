@@ -83,15 +83,24 @@ class CaptureInfo:
     def load(cls, path: Path) -> CaptureInfo:
         """Read `capture.json`. Raises CaptureError when it is damaged or of another version."""
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise CaptureError(f"{path}: damaged ({error})") from error
+        return cls.from_text(text, str(path))
+
+    @classmethod
+    def from_text(cls, text: str, place: str) -> CaptureInfo:
+        """Read the content of `capture.json`; errors name its place."""
+        try:
+            raw = json.loads(text)
             version = raw["format_version"]
             if version == FORMAT_VERSION:
                 raw["lost"] = [Loss(**loss) for loss in raw.get("lost", [])]
                 return cls(**raw)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CaptureError(f"{path}: damaged ({error})") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CaptureError(f"{place}: damaged ({error})") from error
         raise CaptureError(
-            f"{path}: format version {version}, this perfkit reads {FORMAT_VERSION}",
+            f"{place}: format version {version}, this perfkit reads {FORMAT_VERSION}",
             hint="read it with the perfkit that wrote it, or capture again",
         )
 

@@ -20,6 +20,7 @@ from perfkit import layout, model
 from perfkit.capture import FLUSH_ROWS, Capture, write_frame, write_part
 from perfkit.errors import CaptureError
 from perfkit.manifest import WriterLock, atomic_write, sync_directory
+from perfkit.remote import url_of
 
 RECORD = "compaction.json"
 _FOLDER = ".compaction-"
@@ -51,6 +52,10 @@ class Compaction:
 
 def compact(path: Path, progress: Callable[[str], None] = lambda _: None) -> Compaction:
     """Merge the parts of the capture at `path`. Raises CaptureError when it is being written."""
+    if url_of(path) is not None:
+        raise CaptureError(
+            f"{url_of(path)}: is only read", hint="compact it before you copy it there"
+        )
     capture = Capture.open(path)
     lock = WriterLock(path)
     try:

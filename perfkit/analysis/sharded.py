@@ -52,8 +52,10 @@ class Division:
     _outputs: int = 0
 
     def __post_init__(self) -> None:
-        # Whoever sees the capture sees what is beside it.
+        # Whoever sees the capture sees what is beside it; beside one in object storage is nothing.
         beside = self.capture.path.parent if self.executor.elsewhere else None
+        if beside is not None and not beside.is_dir():
+            beside = None
         self.folder = tempfile.TemporaryDirectory(
             prefix=".perfkit-" if beside else "perfkit-", dir=beside
         )

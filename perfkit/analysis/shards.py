@@ -34,14 +34,16 @@ _READ = [
 ]
 _SPLIT = ("spans", "span_links")
 
+Files = tuple[Path | str, ...]
+
 
 @dataclass(frozen=True)
 class Input:
     """The files that hold a capture divided into shards."""
 
-    spans: tuple[tuple[Path, ...], ...]
+    spans: tuple[Files, ...]
     """The files of each shard."""
-    links: tuple[tuple[Path, ...], ...]
+    links: tuple[Files, ...]
     metrics: Path
 
 
@@ -50,7 +52,7 @@ class Shard:
     """What a worker needs to know to analyse one shard."""
 
     number: int
-    files: Mapping[str, tuple[Path, ...]]
+    files: Mapping[str, Files]
     path: Path
     info: CaptureInfo
     filters: Filters
@@ -75,7 +77,7 @@ def divide(capture: Capture, count: int, folder: Path) -> Input:
 
     What a compaction has divided into as many buckets is read where it is.
     """
-    found: dict[str, tuple[tuple[Path, ...], ...]] = {}
+    found: dict[str, tuple[Files, ...]] = {}
     for table in _SPLIT:
         if table == "spans" and buckets_of(capture) == count:
             found[table] = _by_bucket(capture, count)
@@ -106,8 +108,8 @@ def buckets_of(capture: Capture) -> int | None:
     return found.pop() if len(found) == 1 and 0 not in found else None
 
 
-def _by_bucket(capture: Capture, count: int) -> tuple[tuple[Path, ...], ...]:
-    files: list[list[Path]] = [[] for _ in range(count)]
+def _by_bucket(capture: Capture, count: int) -> tuple[Files, ...]:
+    files: list[list[Path | str]] = [[] for _ in range(count)]
     for part in capture.parts("spans"):
         index = _index(part)
         assert index is not None
@@ -115,7 +117,7 @@ def _by_bucket(capture: Capture, count: int) -> tuple[tuple[Path, ...], ...]:
     return tuple(map(tuple, files))
 
 
-def _index(part: Path) -> Index | None:
+def _index(part: Path | str) -> Index | None:
     return read_index(pl.read_parquet_metadata(part))
 
 

@@ -64,7 +64,7 @@ def command(
     choice = make_choice(options)
     tables = open_tables(capture, make_filters(options), engine, redaction)
     name = capture.resolve().name.removesuffix(".perfkit") or "report"
-    target = output if output is not None else capture.resolve().with_name(f"{name}.html")
+    target = output if output is not None else _beside(capture) / f"{name}.html"
     check_writable(target)
     with Progress() as progress:
         progress.show("looking for problems", force=True)
@@ -81,6 +81,13 @@ def command(
         click.echo(f"perfkit: warning: {text.plain(line)}", err=True)
     click.echo(_first_words(outcomes), err=True)
     click.echo(f"{target} ({units.size(size)})")
+
+
+def _beside(capture: Path) -> Path:
+    """Return where a capture is, or the working directory when it is in object storage."""
+    from perfkit.remote import url_of
+
+    return Path() if url_of(capture) else capture.resolve().parent
 
 
 def _first_words(outcomes: list[Outcome]) -> str:

@@ -1,0 +1,85 @@
+"""Captures in object storage (S3, Google Cloud Storage, Azure), read where they are by Polars.
+
+Credentials and endpoint are found as Polars finds them: AWS_ACCESS_KEY_ID, AWS_REGION,
+AWS_ENDPOINT_URL and so on, or the machine's role. Nothing is ever written there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from perfkit import model
+from perfkit.capture import Capture
+from perfkit.errors import CaptureError
+from perfkit.manifest import INFO_NAME, CaptureInfo
+
+_SCHEMES = "s3|s3a|gs|gcs|az|azure|abfs|abfss|adl"
+# A path folds the two slashes into one.
+_URL = re.compile(rf"({_SCHEMES}):/+(.+)")
+_UNFINISHED = (
+    "This capture was not finished when it was read: what was received last may be missing."
+)
+
+
+def url_of(path: Path) -> str | None:
+    """Return the URL that was given as a path; None when it is one."""
+    found = _URL.fullmatch(str(path))
+    return f"{found[1]}://{found[2].rstrip('/')}" if found else None
+
+
+class RemoteCapture(Capture):
+    """A capture in object storage."""
+
+    def __init__(self, path: Path, info: CaptureInfo, url: str) -> None:
+        super().__init__(path, info)
+        self._url = url
+        self._parts: dict[str, list[str]] = {}
+
+    @classmethod
+    def open_url(cls, path: Path, url: str) -> RemoteCapture:
+        """Open the capture at `url`, which was given as `path`. Raises CaptureError."""
+        place = f"{url}/{INFO_NAME}"
+        try:
+            text = "\n".join(pl.read_lines(place).to_series())
+        except FileNotFoundError as error:
+            raise CaptureError(
+                f"{url}: no such capture (there is no {INFO_NAME})",
+                hint="copy the whole folder there, NAME.perfkit with all that is in it",
+            ) from error
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _unreadable(place, error) from error
+        capture = cls(path, CaptureInfo.from_text(text, place), url)
+        if not capture.finished:
+            capture.info.note(_UNFINISHED)
+        return capture
+
+    def parts(self, name: str) -> Sequence[str]:
+        """Return the URLs of a table's Parquet files; those that exist when it is first asked."""
+        if name not in self._parts:
+            self._parts[name] = self._listed(name)
+        return self._parts[name]
+
+    def _listed(self, name: str) -> list[str]:
+        everything = f"{self._url}/{name}/part-*.parquet"
+        files = pl.scan_parquet(
+            everything,
+            include_file_paths="part_url",
+            schema=model.BY_NAME[name].schema,
+            missing_columns="insert",
+        )
+        try:
+            return sorted(files.select(pl.col("part_url").unique()).collect()["part_url"])
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _unreadable(everything, error) from error
+
+
+def _unreadable(place: str, error: Exception) -> CaptureError:
+    reason = re.sub(r"\s+", " ", str(error))[:200]
+    return CaptureError(
+        f"{place}: cannot be read ({reason})",
+        hint="are the credentials and the region set, as AWS_ACCESS_KEY_ID, AWS_REGION …?",
+    )

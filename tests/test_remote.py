@@ -1,0 +1,133 @@
+"""A capture in object storage: read from a real S3 server on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from bench.shapes import requests
+from perfkit import layout, merge_parts
+from perfkit.analysis.filters import Filters
+from perfkit.analysis.session import Tables
+from perfkit.analysis.sharded import open_tables
+from perfkit.capture import Capture, CaptureWriter
+from perfkit.cli.main import main
+from perfkit.errors import CaptureError
+from perfkit.merge_parts import compact
+from perfkit.remote import url_of
+from tests.analysis.test_sharded import assert_equal
+
+SPANS = 40_000
+
+
+def test_a_path_tells_whether_it_was_a_url() -> None:
+    assert url_of(Path("s3://bucket/a/x.perfkit")) == "s3://bucket/a/x.perfkit"
+    assert url_of(Path("gs://bucket/x.perfkit/")) == "gs://bucket/x.perfkit"
+    assert url_of(Path("/s3:/x")) is None
+    assert url_of(Path("x.perfkit")) is None
+    assert url_of(Path("http://host/x.perfkit")) is None
+
+
+class Store:
+    """A bucket of a real server."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def upload(self, path: Path) -> str:
+        # The servers of one process share what they hold.
+        folder = path.parent.parent
+        for file in path.rglob("*"):
+            if file.is_file():
+                self.client.upload_file(str(file), "traces", str(file.relative_to(folder)))
+        return f"s3://traces/{path.relative_to(folder)}"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    boto3 = pytest.importorskip("boto3", reason="pip install --group object-storage")
+    server = pytest.importorskip("moto.server", reason="pip install --group object-storage")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client(
+        "s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="traces")
+    try:
+        yield Store(client)
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "x.perfkit"
+    with CaptureWriter(path) as writer:
+        for first in range(0, SPANS, SPANS // 4):
+            writer.append("spans", requests(first, SPANS // 4))
+            writer.flush()
+    return path
+
+
+@pytest.mark.real
+def test_every_table_is_that_of_the_local_capture(store: Store, path: Path) -> None:
+    remote = Capture.open(Path(store.upload(path)))
+    local = Capture.open(path)
+    assert remote.info == local.info
+    assert len(remote.parts("spans")) == 4
+    assert_equal(Tables(local), Tables(remote))
+    parts = open_tables(remote, Filters(), "shards")
+    assert_equal(Tables(local), parts)
+
+
+@pytest.mark.real
+def test_a_filter_and_shards_read_compacted_parts_where_they_are(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_RUN_ROWS", 512)
+    monkeypatch.setattr(merge_parts, "_BUCKET_SPANS", SPANS // 4)
+    compact(path)
+    place = Path(store.upload(path))
+    starts = Capture.open(path).table("spans").select("start_ns").collect()["start_ns"]
+    until_ns = starts.sort()[SPANS // 10]
+    early = open_tables(Capture.open(place), Filters(until_ns=until_ns))
+    read = early.capture.table("spans").select(pl.len()).collect().item()
+    assert SPANS // 10 <= read <= SPANS // 4
+    local = Tables(Capture.open(path), Filters(until_ns=until_ns))
+    assert early.frame("requests").height == local.frame("requests").height > 0
+    sharded = open_tables(Capture.open(place), Filters(), "shards")
+    assert sharded.frame("requests").height == Tables(Capture.open(path)).frame("requests").height
+
+
+@pytest.mark.real
+def test_commands_take_the_url(store: Store, path: Path, tmp_path: Path) -> None:
+    url = store.upload(path)
+    asked = CliRunner().invoke(main, ["query", url, "SELECT spans FROM facts"])
+    assert f"{SPANS:,}" in asked.stdout
+    output = tmp_path / "x.html"
+    assert CliRunner().invoke(main, ["report", url, "-o", str(output)]).exit_code == 0
+    assert output.stat().st_size > 100_000
+
+
+@pytest.mark.real
+def test_what_is_not_there_or_cannot_be_changed_is_one_clear_line(store: Store, path: Path) -> None:
+    url = store.upload(path)
+    with pytest.raises(CaptureError, match="no such capture"):
+        Capture.open(Path("s3://traces/other.perfkit"))
+    with pytest.raises(CaptureError, match="is only read"):
+        compact(Path(url))
