@@ -24,7 +24,8 @@ _FIRST_ESTIMATE_S = 2.0
 _FORMATS = (
     "otlp-json, otlp-protobuf, otlp-frames, jaeger-json, zipkin-json, xray-json, datadog-json, "
     "sentry-json, skywalking-json, chrome-trace, mcp-gateway-db, request-records, "
-    "pyspy-chrometrace, collapsed, psutil-jsonl"
+    "pyspy-chrometrace, speedscope, collapsed, pprof, pyinstrument, cprofile, austin, "
+    "perf-script, cpuprofile, psutil-jsonl"
 )
 
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
 from perfkit.importers import (
+    austin,
     chrome_trace,
     collapsed,
+    cprofile,
+    cpuprofile,
     datadog,
     gateway_db,
     inputs,
@@ -23,11 +26,15 @@ from perfkit.importers import (
     otlp_frames,
     otlp_json,
     otlp_protobuf,
+    perf_script,
+    pprof,
     psutil_jsonl,
+    pyinstrument,
     pyspy_chrometrace,
     request_records,
     sentry,
     skywalking,
+    speedscope,
     xray,
     zipkin,
 )
@@ -46,8 +53,15 @@ IMPORTERS: tuple[Importer, ...] = (
     skywalking,
     request_records,
     psutil_jsonl,
+    speedscope,
+    cpuprofile,
+    pyinstrument,
+    austin,
+    perf_script,
     collapsed,
+    cprofile,
     otlp_frames,
+    pprof,
     otlp_protobuf,
 )
 

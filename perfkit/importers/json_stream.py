@@ -17,8 +17,9 @@ BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MAX_DEPTH = 1000
 _SHARES = 200
 _array = msgspec.json.Decoder(list[msgspec.Raw])
-# A whole string, or a bracket. Possessive: a string without an end is found out in one go.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
+# A whole string, or a bracket, or the quote of a string that does not end. Possessive, so that the
+# latter is found out in one go.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}"]', re.DOTALL)
 _OPENS = re.compile(rb"\s*:\s*\[")
 
 
@@ -64,6 +65,8 @@ def _salvaged(
     begin = at
     for token in _TOKEN.finditer(content, at):
         what = token[0]
+        if what == b'"':
+            break
         if what in (b"{", b"["):
             if not depth:
                 begin = token.start()
@@ -91,6 +94,8 @@ def _beginning(content: bytes | mmap.mmap, keys: tuple[str, ...]) -> int | None:
     depth = 0
     for token in _TOKEN.finditer(content, start.end()):
         what = token[0]
+        if what == b'"':
+            break
         if what in (b"{", b"["):
             depth += 1
         elif what in (b"}", b"]"):

@@ -38,5 +38,12 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "sentry-json": [SAMPLES / "sentry.envelope"],
         "skywalking-json": [SAMPLES / "skywalking.json"],
         "chrome-trace": [SAMPLES / "viztracer.json"],
+        "speedscope": [SAMPLES / "pyinstrument.speedscope.json"],
+        "pyinstrument": [SAMPLES / "pyinstrument.pyisession", SAMPLES / "pyinstrument.json"],
+        "cprofile": [SAMPLES / "cprofile.prof"],
+        "austin": [SAMPLES / "austin.txt", SAMPLES / "austin.mojo"],
+        "cpuprofile": [SAMPLES / "node.cpuprofile"],
+        "pprof": [SAMPLES / "node.pprof"],
+        "perf-script": [SAMPLES / "perf-script.txt"],
         "otlp-frames": [SAMPLES / "otlp-frames.pb", SAMPLES / "otlp-frames.json.zst"],
     }

@@ -1,0 +1,114 @@
+"""pprof: Go's profiles, and those of many other languages' profilers.
+
+A profile is stacks with values. Of its values the one in units of time is taken, or the count; one
+of memory only is refused. A stack stands for all its samples in the profile, so it has no time.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from perfkit.capture import CaptureWriter
+from perfkit.importers.base import Format, Source
+from perfkit.importers.rows import SampleRows, an_id, scaled
+from perfkit.stacks import Frame
+
+NAME = "pprof"
+FORMAT = Format(
+    title="pprof",
+    made_by="Go (`/debug/pprof/profile`), Parca, Pyroscope, `@datadog/pprof`, gperftools",
+    recognised_by="the fields of `profile.proto`, value types first",
+    gives="samples with lengths or counts",
+    lacks="times of samples, mostly process and thread",
+)
+
+_NS = {"nanoseconds": 1, "microseconds": 1000, "milliseconds": 10**6, "seconds": 10**9}
+_VALUE_TYPE = re.compile(
+    rb"(?:\x0a[\x02-\x0a](?:\x08.{1,2}\x10.{1,2}|\x10.{1,2})){1,8}[\x12\x1a]", re.S
+)
+_THREAD_LABELS = ("thread_id", "thread id", "tid", "OS thread id")
+_NAME_LABELS = ("thread_name", "thread name", "thread")
+_BEYOND = 2**31
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise one or more value types (two small numbers), followed by samples."""
+    del path
+    return _VALUE_TYPE.match(head) is not None
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all stacks."""
+    from google.protobuf.message import DecodeError
+
+    from perfkit.formats.pprof import Profile
+
+    profile = Profile()
+    try:
+        profile.ParseFromString(source.read())
+    except DecodeError as error:
+        raise source.error(f"not a pprof profile: {error}") from error
+    names = profile.string_table
+
+    def text(number: int) -> str:
+        return names[number] if 0 <= number < len(names) else ""
+
+    types = [(text(one.type), text(one.unit)) for one in profile.sample_type]
+    at = next((n for n, (_, unit) in enumerate(types) if unit in _NS), None)
+    counts = next((n for n, (_, unit) in enumerate(types) if unit == "count"), None)
+    if at is None and counts is None:
+        units = ", ".join(f"{name} in {unit}" for name, unit in types)[:100] or "no values"
+        raise source.error(f"a profile of {units}: there is no time and no count in it")
+    if at is None and types and any(unit == "bytes" for _, unit in types):
+        raise source.error("a profile of memory, which perfkit does not read")
+    functions = {one.id: one for one in profile.function}
+    frames = {one.id: _frames(one, functions, text) for one in profile.location}
+    factor = _NS[types[at][1]] if at is not None else 1
+    with SampleRows(source, writer) as rows:
+        for sample in profile.sample:
+            values = sample.value
+            if len(values) != len(types):
+                rows.reject("sample with too few or too many values")
+                continue
+            path: list[Frame] = []
+            for location in reversed(sample.location_id):
+                path += frames.get(location) or [Frame("(unknown)")]
+            labels = {text(one.key): text(one.str) or one.num for one in sample.label}
+            count = values[counts] if counts is not None else 1
+            duration_ns = scaled(values[at], factor) if at is not None else None
+            if not count and not duration_ns:
+                continue  # the other values of the profile are about it
+            rows.add(
+                writer.stacks.intern(path or [Frame("(unknown)")]),
+                duration_ns=duration_ns,
+                count=max(1, count),
+                tid=next((i for key in _THREAD_LABELS if (i := _id(labels.get(key)))), None),
+                thread_name=next((str(labels[key]) for key in _NAME_LABELS if key in labels), None),
+            )
+    writer.note(
+        f"{source.name} has stacks with sums, without times: they are in no time range and in no "
+        "request"
+    )
+
+
+def _id(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return an_id(int(value))
+    return an_id(value)
+
+
+def _frames(location: Any, functions: dict[int, Any], text: Any) -> list[Frame]:
+    """Return the frames of a location from the caller in: several where calls were inlined."""
+    found: list[Frame] = []
+    for line in reversed(location.line):
+        function = functions.get(line.function_id)
+        if function is None:
+            continue
+        name = text(function.name) or text(function.system_name) or "(unknown)"
+        number = line.line if 0 < line.line < _BEYOND else None
+        found.append(Frame(name, text(function.filename), number))
+    if not found and location.address:
+        found.append(Frame(f"0x{location.address:x}"))
+    return found
