@@ -37,6 +37,7 @@ SUFFIX = ".perfkit"
 ROW_GROUP_ROWS = 128 * 1024
 FLUSH_ROWS = 1 << 20
 _ZSTD_LEVEL = 3
+_LIVE_TRIES = 3
 _VERSION_KEY = "perfkit.format_version"
 _MOMENT_S = 0.05
 _KILLED = "The writer of this capture was killed: what it had not yet written is missing."
@@ -187,13 +188,16 @@ class Capture:
         self._extra: dict[str, list[pl.LazyFrame]] = {}
         self.superseded: tuple[str, ...] = ()
         """How names of parts begin whose rows are read from the journal instead."""
+        self.living = False
+        """Whether it is still being written."""
         self._wanted: Wanted | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Capture:
+    def open(cls, path: Path, *, live: bool = False) -> Capture:
         """Open the capture at `path`; compacts first what a killed writer left in its journal.
 
-        A path may be the URL of one in object storage, which is only read.
+        A path may be the URL of one in object storage, which is only read. With `live`, what a
+        living writer has journaled so far is in it too, read into memory.
         """
         from perfkit.compact import leftovers
         from perfkit.merge_parts import read_record
@@ -217,6 +221,8 @@ class Capture:
         capture = cls(path, CaptureInfo.load(info_path))
         if not capture.finished or leftovers(path) or read_record(path) is not None:
             capture._recover()
+        if live and capture.living:
+            capture._read_living()
         return capture
 
     @property
@@ -297,6 +303,16 @@ class Capture:
             for name, dtype in table.schema.items()
         )
 
+    def _read_living(self) -> None:
+        from perfkit.compact import read_living
+
+        for _ in range(_LIVE_TRIES):
+            # The writer may compact a segment away while it is read.
+            with contextlib.suppress(FileNotFoundError):
+                self._extra = read_living(self)
+                return
+        self.superseded = ()  # its parts alone, then
+
     def _recover(self) -> None:
         """Compact the journal of a writer that is gone; leave that of a living one alone."""
         from perfkit.compact import compact_leftovers
@@ -310,6 +326,7 @@ class Capture:
         try:
             while not lock.acquire_from_dead():
                 if read_record(self.path) is None:
+                    self.living = not self.finished
                     return
                 time.sleep(_MOMENT_S)  # a compaction is just moving its files
             with contextlib.suppress(OSError):

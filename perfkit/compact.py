@@ -237,6 +237,16 @@ def compact_leftovers(capture: Capture, *, write: bool) -> dict[str, list[pl.Laz
     return extra
 
 
+def read_living(capture: Capture) -> dict[str, list[pl.LazyFrame]]:
+    """Return the rows that a living writer has journaled and not yet compacted.
+
+    Raises OSError when it compacts a segment away meanwhile: then try again.
+    """
+    extra: dict[str, list[pl.LazyFrame]] = {}
+    _read_leftovers(capture, SegmentCompactor(capture.path, capture.info), extra)
+    return extra
+
+
 def _read_leftovers(
     capture: Capture, segments: SegmentCompactor, extra: dict[str, list[pl.LazyFrame]]
 ) -> None:

@@ -12,6 +12,7 @@ import re
 MISSING = "–"
 
 _TIME_STEPS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+_SECONDS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 _BYTE_STEPS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -68,6 +69,21 @@ def size(value_bytes: float | None) -> str:
         if magnitude >= step:
             return f"{'-' if value_bytes < 0 else ''}{_significant(magnitude / step)} {unit}"
     return f"{value_bytes:.0f} B"
+
+
+def quantity(value: float | None, unit: str | None) -> str:
+    """Write a value in its UCUM unit, with `/s` behind that of a rate: `By/s` -> `1.5 MiB/s`."""
+    whole, _, per = (unit or "").partition("/")
+    rate_of = f"/{per}" if per else ""
+    if value is None or _absent(value):
+        return MISSING
+    if whole == "By":
+        return f"{size(value)}{rate_of}"
+    if whole in _SECONDS and not rate_of:
+        return duration(value * _SECONDS[whole])
+    # `{thread}` only says what is counted, and 1 that there is no unit.
+    shown = "" if whole == "1" or whole.startswith("{") else whole
+    return number(value) + (f" {shown}{rate_of}" if shown else rate_of)
 
 
 def percent(ratio: float | None) -> str:

@@ -108,3 +108,24 @@ def test_timestamp(value_ns: int, text: str) -> None:
 
 def test_timestamp_out_of_range_is_still_text() -> None:
     assert units.timestamp(10**30) == f"{10**30} ns"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (29_772_495, "By", "28.4 MiB"),
+        (29_772_495, "By/s", "28.4 MiB/s"),
+        (0.0123, "s", "12.3 ms"),
+        (250, "ms", "250 ms"),
+        (1.58, "s/s", "1.58 s/s"),
+        (4.42, "1/s", "4.42/s"),
+        (12, "{thread}", "12"),
+        (12.5, "Cel", "12.5 Cel"),
+        (0.5, None, "0.5"),
+        (-2048, "By", "-2 KiB"),
+        (None, "By", "–"),
+        (float("nan"), "s", "–"),
+    ],
+)
+def test_quantity(value: float | None, unit: str | None, text: str) -> None:
+    assert units.quantity(value, unit) == text

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _TOP = 8
 _CHANGED = ("grew", "shrank")
 _UNITS = {"run": "runs", "block of time": "blocks of time"}
+_LEAST_LABEL = 24
+"""Names that are cut to less all look alike; the last columns give way first."""
 Row = dict[str, Any]
 
 _TABLES = (
@@ -203,16 +205,19 @@ def _label(row: Row) -> str:
     return name
 
 
-def _amount(value: float | None, measure: str) -> str:
+def _amount(value: float | None, row: Row) -> str:
     if value is None:
         return units.MISSING
+    measure = row.get("measure", "self_ns")
     if measure.endswith("_ns"):
         return units.duration(value)
-    return units.percent(value) if measure == "error_ratio" else units.number(value)
+    if measure == "error_ratio" or str(row["name"]).endswith(".utilization"):
+        return units.percent(value)
+    return units.quantity(value, row["unit"])
 
 
 def _change(row: Row) -> str:
-    before, after = (_amount(row[side], row["measure"]) for side in ("before", "after"))
+    before, after = (_amount(row[side], row) for side in ("before", "after"))
     return f"{before} → {after}, {_relative(row['change'], row)} ({_interval(row)})"
 
 
@@ -222,7 +227,7 @@ def _relative(value: float | None, row: Row) -> str:
     sign = "+" if value >= 0 else "−"
     if row["relative"]:
         return f"{sign}{units.percent(abs(value))}"
-    return f"{sign}{_amount(abs(value), row.get('measure', 'self_ns'))}"
+    return f"{sign}{_amount(abs(value), row)}"
 
 
 def _interval(row: Row) -> str:
@@ -239,20 +244,23 @@ def _show_differences(comparison: Comparison, title: str, kind: str) -> None:
         return
     text.heading(f"{title}: {_count_of_changes(rows)} of {units.number(tested)} tested")
     if shown:
+        # Of a metric the only figure is its mean.
+        several = kind != "resource"
         text.table(
-            ["", "", "before", "after", "change", "interval", "p"],
+            ["", *([""] * several), "before", "after", "change", "interval", "p"],
             [
                 [
                     _label(row),
-                    _MEASURES[row["measure"]],
-                    _amount(row["before"], row["measure"]),
-                    _amount(row["after"], row["measure"]),
+                    *([_MEASURES[row["measure"]]] * several),
+                    _amount(row["before"], row),
+                    _amount(row["after"], row),
                     _relative(row["change"], row),
                     _interval(row),
                     _probability(row["p_adjusted"]),
                 ]
                 for row in shown
             ],
+            least=_LEAST_LABEL,
         )
 
 

@@ -231,14 +231,22 @@ engine_option = click.option(
 
 
 def open_tables(
-    path: Path, filters: Filters, engine: str = "auto", redaction: Rules | None = None
+    path: Path,
+    filters: Filters,
+    engine: str = "auto",
+    redaction: Rules | None = None,
+    *,
+    live: bool = False,
 ) -> Tables:
-    """Open a capture for analysis, redacted if asked; says so when it is analysed in shards."""
+    """Open a capture for analysis, redacted if asked; says so when it is analysed in shards.
+
+    With `live`, what a recording that goes on has journaled so far is in it too.
+    """
     from perfkit.analysis.sharded import ShardedTables
     from perfkit.analysis.sharded import open_tables as opened
     from perfkit.capture import Capture
 
-    capture = Capture.open(path)
+    capture = Capture.open(path, live=live)
     if redaction is not None:
         from perfkit.redaction import redacted
 

@@ -12,6 +12,7 @@ from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.data import jsonable
 from perfkit.cli.options import (
+    Duration,
     decided,
     engine_option,
     filter_options,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from perfkit.analysis.session import Tables
+    from perfkit.rules.choose import Choice
     from perfkit.rules.model import Finding, Followed, Outcome
     from perfkit.rules.plan import Plan
 
@@ -45,10 +47,43 @@ _WORTH_CHOOSING = 2
 @ledger_option
 @engine_option
 @click.option("--json", "as_json", is_flag=True, help="Write the same answers as JSON.")
-def command(capture: Path, as_json: bool, ledger: Path | None, engine: str, **options: Any) -> None:
-    """Say what is wrong in CAPTURE and what to do first, then show where the time went."""
-    choice = make_choice(options)
-    tables = open_tables(capture, make_filters(options), engine)
+@click.option(
+    "--watch",
+    "every_ns",
+    metavar="[TIME]",
+    is_flag=False,
+    flag_value="2s",
+    type=Duration(),
+    help="Again and again while it is being recorded; by default every 2s.",
+)
+def command(
+    capture: Path,
+    as_json: bool,
+    ledger: Path | None,
+    engine: str,
+    every_ns: int | None,
+    **options: Any,
+) -> None:
+    """Say what is wrong in CAPTURE and what to do first, then show where the time went.
+
+    A recording that goes on may be looked at too, once or with --watch; ^C ends only the looking.
+    """
+    choice, filters = make_choice(options), make_filters(options)
+
+    def look() -> bool:
+        tables = open_tables(capture, filters, engine, live=True)
+        _show(tables, choice, ledger, as_json)
+        return tables.capture.living
+
+    if every_ns is None:
+        look()
+    else:
+        from perfkit.cli.watch import watch
+
+        watch(look, every_ns / 1e9)
+
+
+def _show(tables: Tables, choice: Choice, ledger: Path | None, as_json: bool) -> None:
     from perfkit.rules.choose import choose
     from perfkit.rules.evaluate import run
 
@@ -67,7 +102,7 @@ def command(capture: Path, as_json: bool, ledger: Path | None, engine: str, **op
         _show_table(tables, title, table, columns)
     _show_health(tables, outcomes)
     click.echo()
-    click.echo(f"All of it, with flame graphs: perfkit report {capture}")
+    click.echo(f"All of it, with flame graphs: perfkit report {tables.capture.path}")
 
 
 def _facts(tables: Tables) -> dict[str, Any]:
@@ -251,7 +286,9 @@ def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
     info = tables.capture.info
     remarks = [f"{units.number(loss.count)} × {loss.what}: {loss.why}" for loss in info.lost]
     remarks += info.notes
-    if not tables.capture.finished:
+    if tables.capture.living:
+        remarks.append("still being recorded; the stacks of the last half minute are not in it yet")
+    elif not tables.capture.finished:
         remarks.append("the recording was not ended in an orderly way; its last seconds may lack")
     remarks += [
         f"rule {outcome.rule.id} failed: {outcome.reason}"

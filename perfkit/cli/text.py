@@ -83,11 +83,12 @@ def definition(name: str, meaning: str, *, column: int = 24) -> None:
         click.echo(" " * column + line)
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, least: int = _MIN_TEXT) -> None:
     """Print a table: the first column is text and gets the room that is left, the rest is numbers.
 
     Columns that do not fit are dropped from the right, so a narrow terminal shows fewer figures
-    rather than broken lines.
+    rather than broken lines. `least` is the room that the first column is to have at least, if it
+    needs so much.
     """
     lines = [list(row) for row in rows]
     widths = [
@@ -96,7 +97,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     ]
     room = terminal_width()
     shown = len(headers)
-    while shown > 2 and sum(widths[1:shown]) + 2 * (shown - 1) + _MIN_TEXT > room:
+    least = min(least, widths[0]) if least > _MIN_TEXT else least
+    while shown > 2 and sum(widths[1:shown]) + 2 * (shown - 1) + least > room:
         shown -= 1
     first = min(widths[0], room - sum(widths[1:shown]) - 2 * (shown - 1))
     click.secho(_line(headers[:shown], first, widths), dim=True)

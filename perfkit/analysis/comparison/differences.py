@@ -56,6 +56,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "p": pl.Float64(),
     "p_adjusted": pl.Float64(),
     "verdict": pl.String(),
+    "unit": pl.String(),
     "runs_before": pl.Int64(),
     "runs_after": pl.Int64(),
 }
@@ -76,6 +77,7 @@ COLUMNS = {
     "p": "two-sided p of Welch's test over runs; null when there were too few",
     "p_adjusted": "that, corrected for the number of tests of this kind (Benjamini–Hochberg)",
     "verdict": "`grew`, `shrank`, `no evidence` or `not tested`",
+    "unit": "unit of a metric (UCUM), `/s` behind that of a rate; null for what the measure says",
     "runs_before": "runs (or blocks of time) of the one side in which the figure is known",
     "runs_after": "the same of the other side",
 }
@@ -216,12 +218,19 @@ def resources(contrast: Contrast) -> pl.DataFrame:
             detail="attributes",
             run=part.run_of_time(points["ts_ns"]).fill_null(-1),
             value="measured",
+            unit=pl.when(pl.col("measure") == "rate").then(pl.col("unit") + "/s").otherwise("unit"),
         )
 
     cells = Cells.read(contrast, read)
     value = cells.column("value")
     mean = _divide(cells.sums(value), cells.sums(np.ones(len(value))))
-    return judged(contrast, "resource", cells.things, [Figure("value", cells.grid(mean))])
+    found = judged(contrast, "resource", cells.things, [Figure("value", cells.grid(mean))])
+    unit = cells.rows.select(*_KEYS, "unit").unique(_KEYS, keep="first", maintain_order=True)
+    return (
+        found.drop("unit")
+        .join(unit, on=_KEYS, how="left", nulls_equal=True, maintain_order="left")
+        .select(list(SCHEMA))
+    )
 
 
 class Cells(NamedTuple):
@@ -290,7 +299,11 @@ def judged(
         for change, one in zip(changes, p, strict=True)
     ]
     return (
-        frame.with_columns(p_adjusted=pl.Series(p), verdict=pl.Series(verdicts, dtype=pl.String))
+        frame.with_columns(
+            p_adjusted=pl.Series(p),
+            verdict=pl.Series(verdicts, dtype=pl.String),
+            unit=pl.lit(None, dtype=pl.String),
+        )
         .select(list(SCHEMA))
         .with_columns(pl.col(pl.Float64).fill_nan(None))
     )
