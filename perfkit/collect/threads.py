@@ -29,7 +29,7 @@ _INTERVAL_S = 0.02
 _TREE_INTERVAL_S = 0.5
 _FLUSH_INTERVAL_S = 1.0
 # A look takes about 5 µs a thread. Where that is more than this share of a core, we look less.
-_COST_RATIO = 0.008
+_COST_RATIO = 0.005
 
 
 def watchable_threads(open_files: int) -> int:
