@@ -39,6 +39,7 @@ ORDER = (
     "what_if",
     "filter_bar",
     "sections",
+    "shortcuts",
     "live_table",
     "section_*",
     "app",

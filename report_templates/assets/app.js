@@ -78,6 +78,7 @@
     [pk.data] = await Promise.all([pk.unpack.data("perfkit-data"), loadPlotly()]);
     performance.mark("perfkit:loaded");
     pk.filterBar.start();
+    pk.shortcuts.start();
     const drawn = pk.sections.start();
     scrollToLinked();
     await drawn;

@@ -138,7 +138,7 @@
       "details",
       { class: "more" },
       el("summary", { text: `${whole.slice(0, shown)}… (${size})` }),
-      el("pre", { class: "code", text: whole }),
+      el("pre", { class: "code", tabindex: 0, text: whole }),
     );
   }
 
