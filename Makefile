@@ -68,7 +68,7 @@ lock: $(VENV)/.dev  ## Bring the locked versions up to date
 	for set in run dev docs; do \
 	  case $$set in \
 	    run) sorts="--extra demo --group build";; \
-	    dev) sorts="--extra demo --group dev --extra excel --extra grpc --extra instrument --extra notify --extra zstd";; \
+	    dev) sorts="--extra demo --group dev --extra excel --extra grpc --extra history --extra instrument --extra notify --extra zstd";; \
 	    docs) sorts="--group docs -c requirements/dev.lock";; \
 	  esac; \
 	  $(BIN)/uv pip compile pyproject.toml $$sorts --universal \

@@ -15,7 +15,7 @@ from bench.measure import Row
 
 BENCHMARKS = (
     *("startup", "ingest", "spans", "analysis", "jaeger", "samples", "recording", "page"),
-    *("compare", "rca", "resources"),
+    *("compare", "gate", "rca", "resources"),
 )
 DETAILS = ("tables",)
 """Run only when named."""

@@ -19,6 +19,7 @@ from perfkit.collect.resources import catalogue
 from perfkit.importers import IMPORTERS
 from perfkit.rules.load import load_rules
 from perfkit.rules.model import Rule
+from perfkit.gate.outputs import data
 from perfkit.rules.schema import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -166,6 +167,7 @@ def pages() -> dict[str, str]:
         "commands.md": commands_page(),
         "perfkit.schema.json": _json(config_schema()),
         "rule.schema.json": _json(schema()),
+        "check.schema.json": _json(data.schema()),
         "rule-list.md": rules_page(),
     }
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "compact": "Merge the small parts of a capture, so that filters read only what they need.",
     "compare": "Say what changed between two captures or populations, and what made it.",
     "export": "Write a capture for another tool: speedscope, pprof, Perfetto, spreadsheets …",
+    "check": "Gate a CI job: budgets, rules, and regressions against a baseline.",
     "rules": "List, explain, check and test the rules.",
     "advice": "Keep the status of recommendations, and measure what came of them.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",

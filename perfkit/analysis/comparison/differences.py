@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 MINIMUM_RATIO = 0.01
 """A share (of failed requests, say) has to change by one point in a hundred to be reported."""
 
-_FEWEST = {"p50_ns": 5, "mean_ns": 5, "p95_ns": 20, "error_ratio": 5}
+FEWEST = {"p50_ns": 5, "mean_ns": 5, "p95_ns": 20, "error_ratio": 5}
 """A run with fewer requests than this says nothing about that figure of an endpoint."""
 
 _LEVELS = {"p50_ns": 0.5, "p95_ns": 0.95}
@@ -137,7 +137,7 @@ def _latencies(
         [
             Figure(
                 measure,
-                cells.grid(np.where(requests >= _FEWEST[measure], values, np.nan)),
+                cells.grid(np.where(requests >= FEWEST[measure], values, np.nan)),
                 share=measure == "error_ratio",
             )
             for measure, values in figures.items()
@@ -174,7 +174,7 @@ def components(contrast: Contrast) -> pl.DataFrame:
     ]
     figures = [one._replace(values=one.values * per_request) for one in figures]
     errors = _divide(cells.sums(weight * cells.column("failed")), calls)
-    enough = np.where(calls >= _FEWEST["error_ratio"], errors, np.nan)
+    enough = np.where(calls >= FEWEST["error_ratio"], errors, np.nan)
     figures.append(Figure("error_ratio", cells.grid(enough), share=True))
     return judged(contrast, "component", cells.things, figures, _worth(figures[0].values))
 

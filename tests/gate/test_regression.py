@@ -1,0 +1,108 @@
+"""The gate's own decision: how often it is wrong, over generated runs whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bench.gate import alarms, found, trial
+from perfkit.gate import regression
+from perfkit.gate.regression import Figure, decide
+
+
+def figure(before: list[float], after: list[float], measure: str = "p95_ns") -> Figure:
+    return Figure("endpoint", "app", "GET /a", measure, np.array(before), np.array(after))
+
+
+def one(before: list[float], after: list[float], measure: str = "p95_ns") -> regression.Decision:
+    return decide([figure(before, after, measure)])[0]
+
+
+def test_a_clear_slow_down_and_a_clear_gain() -> None:
+    quick, slow = [100.0, 101, 99, 100, 102], [120.0, 121, 119, 122, 120]
+    assert one(quick, slow).says == "worse"
+    assert one(slow, quick).says == "better"
+    assert one(quick, [value + 1 for value in quick]).says == "no evidence"
+
+
+def test_sure_but_small_is_no_change() -> None:
+    decision = one([100.0, 100.1, 99.9, 100], [103.0, 103.1, 102.9, 103])
+    assert decision.p_adjusted < 1e-6
+    assert decision.says == "no evidence"
+
+
+def test_one_run_a_side_tells_nothing_for_sure() -> None:
+    assert one([100.0], [200.0]).says == "unstable"
+    assert one([100.0], [101.0]).says == "no evidence"
+    assert math.isnan(one([100.0], [200.0]).detectable)
+
+
+def test_runs_that_scatter_are_unstable_not_failed() -> None:
+    decision = one([100.0, 180], [150.0, 240])
+    assert decision.says == "unstable"
+    assert decision.detectable > regression.COARSE
+
+
+def test_what_only_the_correction_takes_away_is_unstable() -> None:
+    suspicious = figure([100.0, 104, 97, 101, 99], [106.0, 108, 104, 112, 107])
+    alone = decide([suspicious])[0]
+    assert alone.says == "worse"
+    others = [figure([100.0, 101, 99, 100, 102], [100.0, 102, 99, 101, 100]) for _ in range(60)]
+    assert decide([suspicious, *others])[0].says == "unstable"
+
+
+def test_a_figure_that_is_one_number_everywhere_costs_the_others_nothing() -> None:
+    shift = figure([100.0, 104, 97, 101, 99], [112.0, 118, 114, 112, 117])
+    still = figure([0.0] * 5, [0.0] * 5, "error_ratio")
+    assert decide([shift])[0].p_adjusted == decide([shift, *[still] * 50])[0].p_adjusted
+    assert decide([still])[0].says == "no evidence"
+
+
+def test_errors_are_compared_in_points() -> None:
+    assert one([0.0, 0, 0.01, 0], [0.1, 0.12, 0.09, 0.11], "error_ratio").says == "worse"
+    assert one([0.0, 0, 0, 0], [0.001, 0.002, 0.001, 0.001], "error_ratio").says == "no evidence"
+
+
+def test_only_endpoints_with_enough_requests_are_compared() -> None:
+    def run(p95: float, requests: int) -> pl.DataFrame:
+        row = ("endpoint", "app", "GET /a", "p95_ns", p95, requests)
+        return pl.DataFrame([row], schema=regression_schema(), orient="row")
+
+    assert len(regression.figures_of([run(1, 20)], [run(2, 20)], ["p95_ns"])) == 1
+    assert regression.figures_of([run(1, 19)], [run(2, 20)], ["p95_ns"]) == []
+
+
+def regression_schema() -> dict[str, pl.DataType]:
+    from perfkit.gate.figures import SCHEMA
+
+    return SCHEMA
+
+
+@pytest.mark.parametrize("endpoints", [1, 20])
+def test_false_alarms_without_change(endpoints: int) -> None:
+    # 0.02 and what 1,000 trials can tell from it; `python -m bench gate` runs more.
+    assert alarms(endpoints, runs=5, trials=1000, seed=7) <= 0.02 + 2 * math.sqrt(
+        0.02 * 0.98 / 1000
+    )
+
+
+def test_real_changes_are_found() -> None:
+    assert found(0.10, endpoints=1, runs=10, trials=1000, seed=8) >= 0.95
+    assert found(0.16, endpoints=1, runs=5, trials=1000, seed=9) >= 0.95
+
+
+def test_the_noise_of_a_trial_is_five_per_cent_from_run_to_run() -> None:
+    figures = trial(0.0, 50, 40, np.random.default_rng(3))
+    noise = [figure.before.std(ddof=1) / figure.before.mean() for figure in figures]
+    assert 0.047 < np.mean(noise) < 0.053
+
+
+def test_a_trial_is_of_percentiles_of_generated_requests() -> None:
+    figures = trial(0.5, 3, 5, np.random.default_rng(1))
+    assert len(figures) == 3
+    grown = figures[0].after.mean() / figures[0].before.mean()
+    assert 1.3 < grown < 1.7
+    assert 0.8 < figures[1].after.mean() / figures[1].before.mean() < 1.2
