@@ -16,10 +16,10 @@ from perfkit import model
 from perfkit.analysis import DERIVED
 from perfkit.cli.main import COMMANDS, config_schema, main
 from perfkit.collect.resources import catalogue
+from perfkit.gate.outputs import data
 from perfkit.importers import IMPORTERS
 from perfkit.rules.load import load_rules
 from perfkit.rules.model import Rule
-from perfkit.gate.outputs import data
 from perfkit.rules.schema import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -225,7 +225,7 @@ def _of_requests(budget: Budget, tables: Tables) -> list[Reading]:
         return []
     keys = [name for name in ("service", "endpoint", "tool") if name in budget.selectors]
     code, things = codes(requests.with_columns(all=pl.lit("")), keys or ["all"])
-    values = _values(budget, requests, code, things.height, window_ns(tables.frame("tree")) / 1e9)
+    values = _values(budget, requests, code, things.height, window_ns(tables["tree"]) / 1e9)
     seen = np.bincount(code, minlength=things.height)
     names = (
         " ".join(units.MISSING if part is None else part for part in row)

@@ -68,7 +68,7 @@ def figures(tables: Tables) -> pl.DataFrame:
     requests = tables.frame("requests")
     entries = requests.filter("entry")
     with_tool = entries.filter(pl.col("tool").is_not_null())
-    seconds = window_ns(tables.frame("tree")) / 1e9
+    seconds = window_ns(tables["tree"]) / 1e9
     nobody = pl.lit(None, dtype=pl.String)
     frames = [
         _figures(entries.with_columns(service=nobody, name=pl.lit("")), "all", seconds),
