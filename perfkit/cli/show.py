@@ -236,7 +236,7 @@ _TABLES: list[tuple[str, str, list[Column]]] = [
         "functions",
         [
             ("function", "function", "text"),
-            ("self", "running_self_ns", "duration"),
+            ("self", "hot_self_ns", "duration"),
             ("wall", "self_ns", "duration"),
             ("total", "total_ns", "duration"),
             ("where", "module", "text"),
@@ -248,7 +248,7 @@ _ORDER = {
     "tools": "total_ns",
     "operations": "critical_ns",
     "queries": "total_ns",
-    "functions": "running_self_ns",
+    "functions": "hot_self_ns",
 }
 
 
@@ -263,12 +263,28 @@ def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) ->
         [heading for heading, _, _ in columns],
         [[_cell(row[column], how) for _, column, how in columns] for row in top.to_dicts()],
     )
+    if name == "functions":
+        _say_woken(tables.frame(name))
+
+
+def _say_woken(functions: pl.DataFrame) -> None:
+    """Say how much of the running time was threads waking up at a wait."""
+    woken, running = functions["woken_self_ns"].sum(), functions["running_self_ns"].sum()
+    if woken:
+        most = functions.sort("woken_self_ns", descending=True)["function"][0]
+        text.paragraph(
+            f"Set apart: {units.percent(woken / running)} of running time, in which threads that "
+            f"mostly wait woke up at their wait (most of it in {text.shorten(most, 60)})."
+        )
 
 
 def _largest_first(tables: Tables, name: str) -> pl.DataFrame:
     """Return a table, the largest share first."""
     frame = tables.frame(name)
     column = _ORDER[name]
+    if name == "functions":
+        hot = frame["running_self_ns"] - frame["woken_self_ns"]
+        frame = frame.with_columns(hot_self_ns=hot)
     if name == "functions" and not frame[column].sum():
         # Nobody recorded whether threads ran: what is left is wall time, or plain counts.
         column = "self_ns" if frame["self_ns"].sum() else "samples"

@@ -4,7 +4,7 @@
   const pk = (window.perfkit ??= {});
   const { el } = pk.dom;
   const AMBIGUOUS = -2;
-  const STATES = [["running", "Running", 1], ["unknown", "Perhaps running", 0], ["idle", "Waiting", 2]];
+  const STATES = [["running", "Running", 1], ["unknown", "Perhaps running", 0], ["woken", "Woke up", 3], ["idle", "Waiting", 2]];
 
   /**
    * Own time of each stack. A time range cuts samples at its ends; with a choice of requests a sample
@@ -47,7 +47,7 @@
 
   /** Time of each state over all samples, to offer only the states that occur. */
   function byState(samples) {
-    const sums = [0, 0, 0];
+    const sums = [0, 0, 0, 0];
     for (let i = 0; i < samples.state.length; i++) sums[samples.state[i]] += samples.duration[i];
     return sums;
   }
@@ -102,6 +102,12 @@
       let shown = 0;
       for (const value of values.self) shown += value;
       const parts = [`Shown: ${amount(shown)} of ${amount(values.whole)} sampled.`];
+      if (states[3] > 0 && chosen.state === 1) {
+        const share = pk.format.percent(states[3] / (states[1] + states[3]));
+        parts.push(
+          `Set apart: ${amount(states[3])}, ${share} of running time, in which threads that mostly wait woke up at their wait.`,
+        );
+      }
       if (values.ambiguous > 0) parts.push(`Left out: ${amount(values.ambiguous)} that fit several requests.`);
       if (values.timeless > 0) parts.push("Left out: samples without a time.");
       if (!requests && pk.filter.choosesRequests()) parts.push("There are no requests to filter by.");

@@ -19,6 +19,7 @@ WAITS = "Condition.wait"
 def slow_tree(samples: list[Sample]) -> dict[tuple[Frame, ...], dict[str, int]]:
     """Walk every sample up to its root and add to each path on the way."""
     nodes: dict[tuple[Frame, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    woken = slow_wakeups(samples)
     for sample in samples:
         duration = sample.duration_ns or 0
         running = duration if sample.state == "running" else 0
@@ -30,12 +31,50 @@ def slow_tree(samples: list[Sample]) -> dict[tuple[Frame, ...], dict[str, int]]:
             node["total_ns"] += duration
             node["running_total_ns"] += running
             node["unknown_total_ns"] += unknown
+            node["woken_total_ns"] += running if sample.frames in woken else 0
             node["count"] += count
         node["self_ns"] += duration
         node["running_ns"] += running
         node["unknown_ns"] += unknown
+        node["woken_ns"] += running if sample.frames in woken else 0
         node["self_count"] += count
     return nodes
+
+
+def slow_wakeups(samples: list[Sample]) -> set[tuple[Frame, ...]]:
+    """Return the paths that end in a wait and of whose time (or whose function's) little ran."""
+    waiting = [sample for sample in samples if sample.frames[-1].function == WAITS]
+
+    def sums(chosen: list[Sample]) -> tuple[int, int, int]:
+        known = [s.duration_ns or 0 for s in chosen if s.state is not None]
+        ran = [s.duration_ns or 0 for s in chosen if s.state == "running"]
+        seen = [1 if s.count is None else s.count for s in chosen]
+        return sum(ran), sum(known), sum(seen)
+
+    found = set()
+    for path in {sample.frames for sample in waiting}:
+        ran, known, seen = sums([sample for sample in waiting if sample.frames == path])
+        whole_ran, whole_known, _ = sums(waiting)
+        judged = (ran, known) if seen >= 10 else (whole_ran, whole_known)
+        if ran and judged[0] < 0.3 * judged[1]:
+            found.add(path)
+    return found
+
+
+def test_waking_up_is_told_from_polling() -> None:
+    wait, poll = (FRAMES[0], FRAMES[3]), (FRAMES[1], FRAMES[3])
+    assert FRAMES[3].function == WAITS
+    made = [Sample(wait, i, 1, state="running" if i % 10 == 0 else "idle") for i in range(100)]
+    made += [Sample(poll, i, 1, state="idle" if i % 10 == 0 else "running") for i in range(100)]
+    tree = tables(made).frame("code_tree").filter(pl.col("function") == WAITS)
+    assert sorted(tree.select("running_ns", "woken_ns").rows()) == [(10, 10), (90, 0)]
+
+
+def test_a_path_seen_too_rarely_is_judged_by_its_function() -> None:
+    wait, rare = (FRAMES[0], FRAMES[3]), (FRAMES[1], FRAMES[3])
+    made = [Sample(wait, i, 1, state="running" if i % 10 == 0 else "idle") for i in range(100)]
+    tree = tables([*made, Sample(rare, 100, 1, state="running")]).frame("code_tree")
+    assert tree.filter(pl.col("function") == WAITS)["woken_ns"].sum() == 11
 
 
 def path_of(tree: pl.DataFrame, node: int | None) -> tuple[Frame, ...]:

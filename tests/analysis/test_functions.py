@@ -7,6 +7,7 @@ from hypothesis import given
 
 from perfkit.analysis.code import functions, threads
 from tests.analysis.sampled import FRAMES, Sample, sample_lists, tables
+from tests.analysis.test_code_tree import slow_wakeups
 
 
 def weight(sample: Sample) -> int:
@@ -16,6 +17,7 @@ def weight(sample: Sample) -> int:
 @given(sample_lists())
 def test_functions_equal_a_walk_over_every_sample(samples: list[Sample]) -> None:
     expected: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    woken = slow_wakeups(samples)
     for sample in samples:
         duration = sample.duration_ns or 0
         running = duration if sample.state == "running" else 0
@@ -26,6 +28,7 @@ def test_functions_equal_a_walk_over_every_sample(samples: list[Sample]) -> None
         leaf = expected[sample.frames[-1].function, sample.frames[-1].file]
         leaf["self_ns"] += duration
         leaf["running_self_ns"] += running
+        leaf["woken_self_ns"] += running if sample.frames in woken else 0
         leaf["samples"] += weight(sample)
     table = tables(samples).frame("functions")
     assert table.columns == list(functions.COLUMNS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from perfkit.analysis.code import frame_roles
+from perfkit.analysis.code import frame_roles, wakeups
 from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.analysis.session import Derived, Tables
 
@@ -19,6 +19,8 @@ def compute(tables: Tables) -> pl.DataFrame:
     nodes = paths.join(weights, on="stack_id", how="left", maintain_order="left").with_columns(
         pl.col(*_WEIGHTS).fill_null(0)
     )
+    woken = pl.when(wakeups.wakes()).then("running_ns").otherwise(0)
+    nodes = nodes.with_columns(woken_ns=woken)
     # Where no state was recorded, an innermost frame that cannot but wait was not working.
     nodes = nodes.with_columns(
         unknown_ns=pl.when(pl.col("role").is_in(frame_roles.IDLE_LEAVES))
@@ -31,6 +33,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         for name, own in (
             ("total_ns", "self_ns"),
             ("running_total_ns", "running_ns"),
+            ("woken_total_ns", "woken_ns"),
             ("unknown_total_ns", "unknown_ns"),
             ("count", "self_count"),
         )
@@ -88,6 +91,9 @@ COLUMNS = {
     "self_ns": "time in the node itself, working or waiting",
     "running_ns": "the part of `self_ns` in which the thread ran",
     "running_total_ns": "the part of `total_ns` in which the thread ran",
+    "woken_ns": "the part of `running_ns` in which a thread that mostly waits here woke up or fell "
+    "asleep: not hot code",
+    "woken_total_ns": "the part of `running_total_ns` that is `woken_ns` here or below",
     "unknown_ns": "the part of `self_ns` of which nobody knows whether the thread ran",
     "unknown_total_ns": "the part of `total_ns` of which nobody knows whether the thread ran",
     "count": "observations in the node and below",

@@ -27,6 +27,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         total_ns=pl.col("total_ns").filter(outermost).sum(),
         running_self_ns=pl.col("running_ns").sum(),
         running_total_ns=pl.col("running_total_ns").filter(outermost).sum(),
+        woken_self_ns=pl.col("woken_ns").sum(),
         samples=pl.col("self_count").sum(),
         total_samples=pl.col("count").filter(outermost).sum(),
     )
@@ -81,6 +82,8 @@ COLUMNS = {
     "total_ns": "time in it and what it calls; a recursive call is not counted twice",
     "running_self_ns": "the part of `self_ns` in which the thread ran",
     "running_total_ns": "the part of `total_ns` in which the thread ran",
+    "woken_self_ns": "the part of `running_self_ns` in which a thread that mostly waits here woke "
+    "up or fell asleep: not hot code",
     "self_ratio": "own share of all sampled time (of all samples, when they are only counts)",
     "total_ratio": "share of all sampled time in it and what it calls",
     "running_ratio": "own share of the time in which threads ran; null when no state was recorded",

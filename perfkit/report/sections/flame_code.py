@@ -25,7 +25,7 @@ EXACT_SAMPLES = 1_000_000
 """Up to so many samples the page gets each; above, they are merged by stack and time."""
 
 _COARSE_BUCKETS = 2000
-_UNKNOWN, _RUNNING, _IDLE = 0, 1, 2
+_UNKNOWN, _RUNNING, _IDLE, _WOKEN = 0, 1, 2, 3
 _STATES = {"running": _RUNNING, "idle": _IDLE}
 _AMBIGUOUS = -2
 _TOP_FUNCTIONS = 30
@@ -34,7 +34,8 @@ _KEYS = ("stack", "thread", "state", "entry")
 _FUNCTION_COLUMNS = (
     Column("function", "Function", "text", "code"),
     Column("module", "Module", "text", "muted"),
-    Column("running_self_ns", "Running self", hint="Time in the function itself, on the CPU"),
+    Column("hot_self_ns", "Running self", hint="Time in the function itself, on the CPU"),
+    Column("woken_self_ns", "Woke up", hint="Seen running at a wait: threads that woke up"),
     Column("self_ns", "Self", hint="Time in the function itself, running or waiting"),
     Column("self_ratio", "Share of samples", "share"),
     Column("total_ns", "Total", hint="Time in the function and what it called"),
@@ -54,8 +55,10 @@ def build(context: Context) -> dict[str, Any]:
     coarse = samples.height > EXACT_SAMPLES
     if coarse:
         samples = _merged(samples, context.population.duration_ns // _COARSE_BUCKETS + 1)
-    functions = context.tables.frame("functions")
-    order = ["running_self_ns", "self_ns"] if timed else ["samples"]
+    functions = context.tables.frame("functions").with_columns(
+        hot_self_ns=pl.col("running_self_ns") - pl.col("woken_self_ns")
+    )
+    order = ["hot_self_ns", "self_ns"] if timed else ["samples"]
     top = functions.sort(order, descending=True, nulls_last=True).head(_TOP_FUNCTIONS)
     return {
         "timed": timed,
@@ -133,7 +136,10 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
     samples = (
         context.tables["ordered_samples"]
         .join(pieces, on="sample_row", how="left")
-        .join(tree.lazy().select("stack_id", stack="node_id"), on="stack_id")
+        .join(
+            tree.lazy().select("stack_id", stack="node_id", woken=pl.col("woken_ns") > 0),
+            on="stack_id",
+        )
         .join(waits, on="stack_id", how="left")
         .with_columns(
             duration_ns=pl.coalesce("piece_ns", "duration_ns"),
@@ -161,6 +167,8 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
         pl.col("count").fill_null(1),
         pl.when(pl.col("state").is_null() & pl.col("waits"))
         .then(_IDLE)
+        .when((pl.col("state") == "running") & pl.col("woken"))
+        .then(_WOKEN)
         .otherwise(pl.col("state").replace_strict(_STATES, default=_UNKNOWN, return_dtype=pl.Int8))
         .alias("state"),
         pl.when(pl.col("ambiguous"))

@@ -116,8 +116,10 @@ def _story(context: Context) -> list[str]:
         share = units.percent(top["critical_ratio"])
         sentences.append(f"The largest part of that time, {share}, is {_spent_in(top)}.")
     elif context.tables.has_rows("functions"):
-        functions = context.tables.frame("functions")
-        order = [name for name in ("running_self_ns", "samples") if functions[name].count()]
+        functions = context.tables.frame("functions").with_columns(
+            hot_self_ns=pl.col("running_self_ns") - pl.col("woken_self_ns")
+        )
+        order = [name for name in ("hot_self_ns", "samples") if functions[name].count()]
         busiest = functions.sort(order, descending=True, nulls_last=True).row(0, named=True)
         sentences.append(
             f"The busiest function is {busiest['function']} in {busiest['module']}: "
