@@ -269,7 +269,8 @@ def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) ->
 
 def _say_woken(functions: pl.DataFrame) -> None:
     """Say how much of the running time was threads waking up at a wait."""
-    woken, running = functions["woken_self_ns"].sum(), functions["running_self_ns"].sum()
+    woken = int(functions["woken_self_ns"].sum())
+    running = int(functions["running_self_ns"].sum())
     if woken:
         most = functions.sort("woken_self_ns", descending=True)["function"][0]
         text.paragraph(
