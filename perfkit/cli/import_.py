@@ -25,7 +25,8 @@ _FORMATS = (
     "otlp-json, otlp-protobuf, otlp-frames, jaeger-json, zipkin-json, xray-json, datadog-json, "
     "sentry-json, skywalking-json, chrome-trace, mcp-gateway-db, request-records, "
     "pyspy-chrometrace, speedscope, collapsed, pprof, pyinstrument, cprofile, austin, "
-    "perf-script, cpuprofile, psutil-jsonl"
+    "perf-script, cpuprofile, prometheus-json, openmetrics, psutil-jsonl, psutil-csv, "
+    "pg-stat-statements, postgresql-log, access-log, locust, k6-json, jmeter"
 )
 
 

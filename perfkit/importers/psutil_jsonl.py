@@ -30,7 +30,9 @@ COLUMNS = ("ts_ns", "name", "unit", "kind", "value", "attributes")
 _MAX_SECONDS = 9_000_000_000
 
 
-class _Metric(NamedTuple):
+class Metric(NamedTuple):
+    """What a reading is: its factor makes it the unit."""
+
     name: str
     unit: str
     kind: str = "gauge"
@@ -38,28 +40,28 @@ class _Metric(NamedTuple):
     attributes: str | None = None
 
 
-_METRICS = {
-    "cpu": _Metric("process.cpu.utilization", "1", factor=0.01),
-    "rss": _Metric("process.memory.usage", "By"),
-    "vms": _Metric("process.memory.virtual", "By"),
-    "threads": _Metric("process.thread.count", "{thread}"),
-    "fds": _Metric("process.unix.file_descriptor.count", "{file_descriptor}"),
-    "rd": _Metric("process.disk.io", "By", "counter", attributes='{"disk.io.direction":"read"}'),
-    "wr": _Metric("process.disk.io", "By", "counter", attributes='{"disk.io.direction":"write"}'),
-    "vcs": _Metric(
+METRICS = {
+    "cpu": Metric("process.cpu.utilization", "1", factor=0.01),
+    "rss": Metric("process.memory.usage", "By"),
+    "vms": Metric("process.memory.virtual", "By"),
+    "threads": Metric("process.thread.count", "{thread}"),
+    "fds": Metric("process.unix.file_descriptor.count", "{file_descriptor}"),
+    "rd": Metric("process.disk.io", "By", "counter", attributes='{"disk.io.direction":"read"}'),
+    "wr": Metric("process.disk.io", "By", "counter", attributes='{"disk.io.direction":"write"}'),
+    "vcs": Metric(
         "process.context_switches",
         "{context_switch}",
         "counter",
         attributes='{"process.context_switch.type":"voluntary"}',
     ),
-    "ics": _Metric(
+    "ics": Metric(
         "process.context_switches",
         "{context_switch}",
         "counter",
         attributes='{"process.context_switch.type":"involuntary"}',
     ),
-    "sys_cpu": _Metric("system.cpu.utilization", "1", factor=0.01),
-    "sys_mem": _Metric("system.memory.utilization", "1", factor=0.01),
+    "sys_cpu": Metric("system.cpu.utilization", "1", factor=0.01),
+    "sys_mem": Metric("system.memory.utilization", "1", factor=0.01),
 }
 
 _reading = msgspec.json.Decoder(dict[str, Any])
@@ -96,7 +98,7 @@ def _add(batch: Batch, rows: list[tuple[Any, ...]], line: bytes, where: str) -> 
     if seconds is None or not 0 < seconds < _MAX_SECONDS:
         batch.reject("reading without a plausible time")
         return
-    for key, metric in _METRICS.items():
+    for key, metric in METRICS.items():
         value = _number(reading.get(key))
         if value is not None:
             shared = (metric.name, metric.unit, metric.kind, value * metric.factor)

@@ -5,6 +5,7 @@ Used as context managers: what was given before an error is in the capture.
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from perfkit.importers.base import Source
 from perfkit.semconv import Value
 
 _BATCH_ROWS = 50_000
+_MAX_DIGITS = 60
 _MAX_INT = 2**63 - 1
 _LATEST_NS = 4_102_444_800_000_000_000  # the year 2100
 
@@ -268,20 +270,21 @@ def an_id(value: object) -> int | None:
 def scaled(value: object, factor: float) -> int | None:
     """Return a number times a factor as an integer; null when it is no number or too large."""
     if isinstance(value, str):
-        try:
-            value = float(value) if not value.strip().lstrip("-").isdecimal() else int(value)
-        except (ValueError, OverflowError):
+        try:  # exactly: a float of seconds since 1970 is right to 0.2 µs only
+            exact = decimal.Decimal(value.strip()) if len(value) < _MAX_DIGITS else None
+            result = None if exact is None else round(exact * decimal.Decimal(factor))
+        except (ArithmeticError, ValueError):
             return None
+        return result if result is not None and abs(result) <= _MAX_INT else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    exact = isinstance(value, int) and isinstance(factor, int)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     try:
-        result = value * factor if exact else round(value * factor)
+        result = round(value * factor)
     except OverflowError:
         return None
-    return int(result) if abs(result) <= _MAX_INT else None
+    return result if abs(result) <= _MAX_INT else None
 
 
 def anchor(source: Source, writer: CaptureWriter, length_ns: int) -> int:

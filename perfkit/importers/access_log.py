@@ -1,0 +1,180 @@
+"""Access logs of nginx and Apache with request times, as spans of requests.
+
+The combined format, with the time behind it: nginx's `$request_time` (seconds with a fraction) or
+Apache's `%D` (whole µs); also named, as `rt=0.123` or `request_time=0.123`. Or JSON lines of the
+usual variables. nginx writes when a request ended, Apache when it began; both to the second only,
+unless nginx's `$msec` says more.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from perfkit import ids
+from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError
+from perfkit.formats import times
+from perfkit.importers import json_stream, tables
+from perfkit.importers.base import Format, Source
+from perfkit.importers.rows import SpanRows, from_process, scaled
+from perfkit.semconv import Value
+
+NAME = "access-log"
+FORMAT = Format(
+    title="nginx and Apache access logs with request times",
+    made_by="nginx `log_format` with `$request_time`; Apache `LogFormat` with `%D`; JSON lines",
+    recognised_by="the combined format with a number behind it, or `request_time` in JSON",
+    gives="spans of requests",
+    lacks="what happened inside; starts finer than a second, mostly; service, route",
+)
+
+_LINE = re.compile(
+    r"(?P<client>\S{1,200}) \S{1,200} [^\[\n]{1,200} \[(?P<time>[^\]\n]{10,40})\] "
+    r'"(?P<request>(?:[^"\\\n]|\\.)*+)" (?P<status>\d{3}) (?P<bytes>\d+|-)(?P<rest>[^\n]*)'
+)
+_NAMED = re.compile(r"\b(?:rt|request_time|reqtime)=\"?(\d+(?:\.\d+)?)")
+_UPSTREAM = re.compile(r"\b(?:urt|uht|upstream_response_time)=\"?(\d+(?:\.\d+)?)")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
+_PLAIN = re.compile(r"(?<![\w.:/-])(\d{1,15}(?:\.\d{1,6})?)(?![\w.:/-])")
+_JSON_KEYS = ("request_time", "request_time_s", "request_time_ms", "duration_ms", "response_time")
+_MAX_LINE = 64 << 10
+_JSON_HEAD = re.compile(
+    rb'\s*\{[^\n]*"(?:request_time|response_time|duration_ms)[^\n]*\}', re.DOTALL
+)
+
+
+class _Request(NamedTuple):
+    end_ns: int | None
+    start_ns: int | None
+    duration_ns: int | None
+    method: str | None
+    target: str | None
+    status: int | None
+    attributes: dict[str, Value]
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise the first line."""
+    del path
+    line = head.split(b"\n", 1)[0]
+    if line.lstrip()[:1] == b"{":
+        return _JSON_HEAD.match(line) is not None and (
+            b'"status"' in line and (b'"request"' in line or b'"uri"' in line
+                                     or b'"request_uri"' in line)
+        )  # fmt: skip
+    match = _LINE.fullmatch(line.decode("utf-8", "replace").strip()[:_MAX_LINE])
+    return match is not None
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all requests."""
+    timed = 0
+    coarse = 0
+    with SpanRows(source, writer) as rows:
+        for number, (place, line) in enumerate(json_stream.lines(source)):
+            text = line.decode("utf-8", "replace").strip()
+            request = _json(line, place) if text.startswith("{") else _parse(text, place)
+            if request.duration_ns is None:
+                rows.reject("request without its time; add $request_time or %D to the log format")
+                continue
+            timed += 1
+            start_ns = request.start_ns
+            if start_ns is None and request.end_ns is not None:
+                start_ns = request.end_ns - request.duration_ns
+            coarse += (request.end_ns or request.start_ns or 1) % 10**9 == 0
+            _add(rows, request, start_ns, f"{source.name} {number}")
+    if timed and coarse == timed:
+        writer.note(
+            f"{source.name} has times to the second: when a request began is known no better, so "
+            "concurrency and order within a second mean nothing; nginx's $msec says more"
+        )
+
+
+def _parse(text: str, place: str) -> _Request:
+    match = _LINE.fullmatch(text) if len(text) < _MAX_LINE else None
+    if match is None:
+        raise InputError("no line of an access log in the combined format", where=place)
+    try:
+        moment = dt.datetime.strptime(match["time"], "%d/%b/%Y:%H:%M:%S %z")
+        logged_ns: int | None = round(moment.timestamp()) * 10**9
+    except (ValueError, OverflowError):
+        logged_ns = times.from_text(match["time"])
+    method, _, rest = match["request"].partition(" ")
+    target = rest.rpartition(" ")[0] or rest
+    # Referer and agent are quoted, and so are many values of one's own.
+    named = _NAMED.search(match["rest"])
+    numbers = _PLAIN.findall(_QUOTED.sub(" ", match["rest"]))
+    duration_ns, ended, exact_ns = None, True, None
+    if named is not None:
+        duration_ns = scaled(named[1], 10**9)
+    for number in numbers:
+        whole = "." not in number
+        if not whole and len(number.partition(".")[0]) >= 10:
+            exact_ns = scaled(number, 10**9)  # nginx's $msec, the end
+        elif duration_ns is None:
+            # Apache's %D is whole µs; nginx's $request_time has three digits.
+            duration_ns = scaled(number, 1000 if whole else 10**9)
+            ended = not whole
+    attributes: dict[str, Value] = {"client.address": match["client"]}
+    if match["bytes"] != "-":
+        attributes["http.response.body.size"] = int(match["bytes"][:18])
+    if upstream := _UPSTREAM.search(match["rest"]):
+        attributes["nginx.upstream_response_time"] = float(upstream[1])
+    status = int(match["status"])
+    end_ns = exact_ns or (logged_ns if ended else None)
+    start_ns = None if ended or exact_ns else logged_ns
+    good = method.isalpha() and len(method) < 20
+    return _Request(end_ns, start_ns, duration_ns, method if good else None, target or None, status,
+                    attributes)  # fmt: skip
+
+
+def _json(line: bytes, place: str) -> _Request:
+    try:
+        row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+    except json_stream.BAD_JSON as error:
+        raise json_stream.refuse("a JSON object", place, error) from error
+    key = next((key for key in _JSON_KEYS if row.get(key) is not None), None)
+    milliseconds = key is not None and key.endswith("_ms")
+    duration_ns = scaled(row[key], 10**6 if milliseconds else 10**9) if key is not None else None
+    end_ns = None
+    text = str(row.get("msec") or row.get("timestamp") or "")
+    seconds = tables.number(text)
+    if seconds is not None:
+        end_ns = scaled(text, 10**9) if seconds < 10**11 else times.from_number(seconds)
+    for name in ("time_iso8601", "time", "@timestamp", "timestamp", "time_local"):
+        if end_ns is None and isinstance(row.get(name), str):
+            end_ns = times.from_text(row[name])
+    parts = str(row.get("request") or "").split(" ")
+    method = row.get("request_method") or row.get("method") or (parts[0] if parts[0] else None)
+    target = row.get("request_uri") or row.get("uri") or (parts[1] if len(parts) > 1 else None)
+    status = scaled(row.get("status"), 1)
+    attributes: dict[str, Value] = {
+        "client.address": row.get("remote_addr"),
+        "nginx.upstream_response_time": row.get("upstream_response_time") or None,
+        "server.address": row.get("host") or row.get("server_name"),
+    }
+    return _Request(end_ns, None, duration_ns, str(method) if method else None,
+                    str(target) if target else None, status, attributes)  # fmt: skip
+
+
+def _add(rows: SpanRows, request: _Request, start_ns: int | None, unique: str) -> None:
+    path = (request.target or "").split("?", 1)[0]
+    attributes: dict[str, Value] = {
+        **request.attributes,
+        "http.request.method": request.method,
+        "url.path": path or None,
+        "http.response.status_code": request.status,
+    }
+    unique = f"{unique} {start_ns} {request.duration_ns} {request.target}"
+    trace, span_id = ids.trace_id_from_text(f"t {unique}"), ids.span_id_from_text(f"s {unique}")
+    name = f"{request.method or ''} {path}".strip() or "request"
+    rows.add(trace, span_id, None, name, start_ns, request.duration_ns, _SERVER, attributes,
+             kind="server")  # fmt: skip
+
+
+_SERVER = from_process("access-log")

@@ -1,0 +1,107 @@
+"""Answers of Prometheus' query API: `/api/v1/query_range`, `/api/v1/query`.
+
+The answer does not say what kind of metric it is: names that end with `_total`, `_count`, `_sum` or
+`_bucket` are counters by Prometheus' own rules, the rest is taken as gauges.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perfkit.capture import CaptureWriter
+from perfkit.importers import json_stream
+from perfkit.importers.base import Format, Source
+from perfkit.importers.rows import MetricRows, scaled
+from perfkit.importers.tables import number
+from perfkit.semconv import Value
+
+NAME = "prometheus-json"
+FORMAT = Format(
+    title="Prometheus, answers of the query API",
+    made_by="`curl '…/api/v1/query_range?query=…&start=…&end=…&step=…'`",
+    recognised_by="`resultType` with `result`",
+    gives="metrics",
+    lacks="kind and unit (by the ending of the name)",
+)
+
+_S = 10**9
+_COUNTERS = ("_total", "_count", "_sum", "_bucket", "_created")
+_UNITS = {"_bytes": "By", "_seconds": "s", "_ratio": "1", "_celsius": "Cel"}
+
+
+class _Series(msgspec.Struct):
+    metric: dict[str, str] | None = None
+    values: list[tuple[float, str]] | None = None
+    value: tuple[float, str] | None = None
+
+
+class _Data(msgspec.Struct, rename="camel"):
+    result_type: str = ""
+    result: list[msgspec.Raw] | None = None
+
+
+class _Answer(msgspec.Struct):
+    status: str | None = None
+    error: str | None = None
+    data: _Data | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_series = msgspec.json.Decoder(_Series)
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Recognise the kind of result."""
+    del path
+    return head.lstrip()[:1] == b"{" and b'"resultType"' in head and b'"result"' in head
+
+
+def read(source: Source, writer: CaptureWriter) -> None:
+    """Read all series."""
+    try:
+        answer = _answer.decode(source.contents())
+    except json_stream.BAD_JSON as error:
+        raise json_stream.refuse("an answer of Prometheus", str(source), error) from error
+    data = answer.data or _Data()
+    if data.result_type not in ("matrix", "vector"):
+        what = answer.error or f"a result of type {data.result_type or 'none'}"
+        raise source.error(f"{what[:200]}: only matrix and vector are series")
+    with MetricRows(source, writer) as rows:
+        for position, raw in enumerate(data.result or (), 1):
+            try:
+                series = _series.decode(raw)
+            except json_stream.BAD_JSON as error:
+                place = f"{source}, series {position}"
+                raise json_stream.refuse("a series of Prometheus", place, error) from error
+            _add(rows, series)
+
+
+def _add(rows: MetricRows, series: _Series) -> None:
+    labels: dict[str, Any] = dict(series.metric or {})
+    name = str(labels.pop("__name__", "") or "query")
+    service = labels.pop("service", None) or labels.pop("job", None)
+    instance = labels.pop("instance", None)
+    kind, unit = kind_and_unit(name)
+    attributes: dict[str, Value] = dict(labels)
+    values = series.values or ([series.value] if series.value is not None else [])
+    for seconds, text in values:
+        value = number(text)
+        if value is None:
+            rows.reject("metric that is no finite number")
+            continue
+        rows.add(scaled(seconds, _S), name, unit, value, kind=kind, service=service,
+                 instance=instance, attributes=attributes)  # fmt: skip
+
+
+def kind_and_unit(name: str) -> tuple[str, str]:
+    """Return what a metric is by the rules for names."""
+    kind = "counter" if name.endswith(_COUNTERS) else "gauge"
+    base = name
+    for ending in _COUNTERS:
+        base = base.removesuffix(ending)
+    if name.endswith(("_count", "_bucket")):
+        return kind, "1"
+    return kind, next((unit for ending, unit in _UNITS.items() if base.endswith(ending)), "1")

@@ -1,0 +1,109 @@
+"""What the formats of metrics, logs and load tests mean; their samples are in test_golden.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perfkit.errors import InputError
+from perfkit.importers.rows import scaled
+from tests.importers.memory import MemoryWriter, imported
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+
+
+def of(tmp_path: Path, text: str, **options: object) -> MemoryWriter:
+    path = tmp_path / "input"
+    path.write_text(text)
+    return imported(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "factor", "expected"),
+    [
+        ("1795873633.439", 10**9, 1_795_873_633_439_000_000),
+        ("12", 1000, 12_000),
+        (12, 1000, 12_000),
+        (2**62 + 1, 1, 2**62 + 1),
+        (0.25, 10**9, 250_000_000),
+        ("-1.5", 10, -15),
+        (float("nan"), 1, None),
+        (float("inf"), 1, None),
+        ("nan", 1, None),
+        ("1e999999999", 1, None),
+        ("9" * 100, 1, None),
+        (2**70, 1, None),
+        (True, 1, None),
+        (None, 1, None),
+        ("x", 1, None),
+    ],
+)
+def test_numbers_to_ns(value: object, factor: int, expected: int | None) -> None:
+    assert scaled(value, factor) == expected
+
+
+def test_nginx_ends_and_apache_begins_at_the_logged_time() -> None:
+    nginx = imported(SAMPLES / "nginx.log").table("spans").sort("start_ns")
+    as_json = imported(SAMPLES / "nginx-json.log").table("spans").sort("start_ns")
+    # Both logs are of the same three requests.
+    for column in ("start_ns", "duration_ns", "endpoint", "http_status"):
+        assert nginx[column].to_list() == as_json[column].to_list()
+    end = (nginx["start_ns"] + nginx["duration_ns"]).to_list()
+    assert end == [1_795_873_633_439_000_000, 1_795_873_633_592_000_000, 1_795_873_633_727_000_000]
+    apache = imported(SAMPLES / "apache.log")
+    begins = apache.table("spans")["start_ns"].to_list()
+    assert begins == [1_795_873_366_000_000_000, 1_795_873_367_000_000_000]
+    assert any("times to the second" in note for note in apache.info.notes)
+
+
+def test_a_log_without_request_times_says_what_to_add(tmp_path: Path) -> None:
+    line = '1.2.3.4 - - [28/Nov/2026:13:42:46 +0000] "GET / HTTP/1.1" 200 5 "-" "curl 123"\n'
+    with pytest.raises(InputError, match=r"add \$request_time or %D to the log format"):
+        of(tmp_path, line)
+
+
+def test_a_plan_and_its_statement_are_one_span() -> None:
+    lines = (SAMPLES / "postgresql.log").read_text().splitlines()
+    statements = [line for line in lines if "  statement: " in line]
+    plans = [line for line in lines if line.endswith("  plan:")]
+    writer = imported(SAMPLES / "postgresql.log")
+    # The last plan's statement is cut off from the sample.
+    assert writer.info.rows["spans"] == len(statements) + 1
+    assert writer.info.rows["span_events"] == len(plans)
+    spans = writer.table("spans")
+    first = spans["db_statement"].to_list().index("create extension pg_stat_statements;")
+    # 13:42:44.395 less 29.982 ms
+    assert spans["start_ns"][first] == 1_795_873_364_395_000_000 - 29_982_000
+
+
+def test_zones_of_postgresql(tmp_path: Path) -> None:
+    line = "2026-11-28 13:42:44.000 {} [7] LOG:  duration: 1000.000 ms  statement: select 1\n"
+    starts = [
+        of(tmp_path, line.format(zone)).table("spans")["start_ns"][0]
+        for zone in ("UTC", "+01", "-05:30")
+    ]
+    hour = 3600 * 10**9
+    assert starts == [starts[0], starts[0] - hour, starts[0] + 5 * hour + hour // 2]
+    with pytest.raises(InputError, match="set log_timezone to UTC"):
+        of(tmp_path, line.format("CEST"))
+
+
+def test_an_answer_that_is_an_error_says_so(tmp_path: Path) -> None:
+    document = {"status": "error", "error": "parse error", "data": {"resultType": "", "result": []}}
+    with pytest.raises(InputError, match="parse error"):
+        of(tmp_path, json.dumps(document))
+
+
+def test_times_of_openmetrics_are_seconds_and_of_prometheus_ms(tmp_path: Path) -> None:
+    text = "# TYPE up gauge\nup {}\n"
+    metrics = of(tmp_path, text.format("1 1795873366.5") + "# EOF\n").table("metrics")
+    assert metrics["ts_ns"].to_list() == [1_795_873_366_500_000_000]
+    metrics = of(tmp_path, text.format("1 1795873366500")).table("metrics")
+    assert metrics["ts_ns"].to_list() == [1_795_873_366_500_000_000]
+
+
+def test_rows_of_another_length_name_their_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"input, line 3: 2 values under 3 columns"):
+        of(tmp_path, "timeStamp,elapsed,label\n1795873366000,5,a\n1795873366000,5\n")
