@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"collect", "importers", "exporters", "analysis"}),
     frozenset({"rules"}),
-    frozenset({"advice", "report", "gate"}),
+    frozenset({"advice", "alert", "report", "gate"}),
     frozenset({"api"}),
     frozenset({"cli"}),
 )

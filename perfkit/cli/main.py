@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Say what changed between two captures or populations, and what made it.",
     "export": "Write a capture for another tool: speedscope, pprof, Perfetto, spreadsheets …",
     "check": "Gate a CI job: budgets, rules, and regressions against a baseline.",
+    "alert": "Send what is wrong to Alertmanager, a webhook, Slack, PagerDuty or by e-mail.",
     "rules": "List, explain, check and test the rules.",
     "advice": "Keep the status of recommendations, and measure what came of them.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",

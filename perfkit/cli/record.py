@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.alerter import Alerter
 from perfkit.cli.options import Duration, Percentage, Size
 from perfkit.cli.progress import Progress
 from perfkit.errors import RecordError, UsageError
@@ -113,6 +114,13 @@ _TABLES = {"spans": "spans", "samples": "stack samples", "metrics": "metric poin
 @click.option("--trigger", help="End when: 'p95 > 500ms', 'cpu > 90%' or 'memory > 2GiB'.")
 @click.option("--max-size", type=Size(), help="End at this size: 2GiB; in a ring: drop the oldest.")
 @click.option("--max-spans", type=click.IntRange(min=1), help="The same for a number of spans.")
+@click.option(
+    "--alert",
+    "alerts",
+    multiple=True,
+    metavar="TARGET",
+    help="Tell while recording what is wrong: see perfkit alert --to.",
+)
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(**values: Any) -> None:
     """Capture a live process: stacks, metrics, and spans that are sent over OTLP.
@@ -133,6 +141,7 @@ def command(**values: Any) -> None:
     from perfkit.collect.record import Recording
     from perfkit.collect.sampling import Wishes
 
+    alerter = Alerter.of(values["alerts"])
     otlp, grpc = values["otlp"], values["otlp_grpc"]
     options = Options(
         output=values["output"] or Path(time.strftime("perfkit-%Y%m%d-%H%M%S.perfkit")),
@@ -166,12 +175,14 @@ def command(**values: Any) -> None:
     # Before anything is started: from here on a signal ends the recording in order.
     _handle_signals(recording)
     recording.start()
+    alerter.start(options.output)
     _say_what_begins(recording)
     with Progress() as progress:
         tick = _Ticker(recording, progress, quiet=bool(options.command))
         reason = recording.wait(tick)
         progress.show("finishing …", force=True)
         summary = recording.stop(reason)
+    alerter.finish()
     _say_what_came(summary)
     if summary.reason == "disk full":
         raise RecordError(
