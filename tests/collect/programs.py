@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -86,6 +87,26 @@ server.serve_forever()
 """
 
 PYTHON = sys.executable
+_OTHER_VERSIONS = ("python3.11", "python3.12", "python3.13", "python3.14")
+
+
+def other_pythons() -> list[str]:
+    """Return other interpreters to record: on the path, of pyenv, in $PERFKIT_TEST_PYTHONS."""
+    named = os.environ.get("PERFKIT_TEST_PYTHONS", "").split(os.pathsep)
+    paths = [shutil.which(name) for name in (*filter(None, named), *_OTHER_VERSIONS)]
+    paths += sorted(map(str, Path.home().glob(".pyenv/versions/3.*/bin/python3")))
+    by_version: dict[str, str] = {}
+    for path in filter(None, paths):
+        # What is on the path may be a script that starts another one, or nothing.
+        code = (
+            "import sys; print(sys.version_info[:2] >= (3, 11), sys.version); print(sys.executable)"
+        )
+        asked = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False)
+        if asked.stdout.startswith("True"):
+            version, _, real = asked.stdout.strip().rpartition("\n")
+            by_version.setdefault(version, real)
+    mine = os.path.realpath(PYTHON)
+    return [path for path in by_version.values() if os.path.realpath(path) != mine]
 
 
 def script(directory: Path, text: str) -> str:

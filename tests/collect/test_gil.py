@@ -22,7 +22,7 @@ from perfkit.collect import access, elf, processes
 from perfkit.collect.gil import Gil, GilWatch
 from perfkit.collect.options import Options
 from perfkit.collect.record import Recording
-from tests.collect.programs import PYTHON, running, script, skip_without_ptrace
+from tests.collect.programs import PYTHON, other_pythons, running, script, skip_without_ptrace
 
 # `python` computes in Python and so holds the lock, `native` computes in C, which lets go of it,
 # and `nap` sleeps.
@@ -49,6 +49,8 @@ print({thread.native_id: thread.name for thread in threads}, flush=True)
 time.sleep(600)
 """
 
+each_python = pytest.mark.parametrize("python", [PYTHON, *other_pythons()])
+
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython" or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="there is no GIL here",
@@ -73,9 +75,10 @@ def test_a_damaged_file_has_no_variables() -> None:
     assert elf.find(io.BytesIO(b"#!/bin/sh\n" * 100), b"_PyRuntime") is None
 
 
-def test_the_lock_is_held_by_the_thread_that_runs_python(tmp_path: Path) -> None:
+@each_python
+def test_the_lock_is_held_by_the_thread_that_runs_python(tmp_path: Path, python: str) -> None:
     skip_without_ptrace()
-    with running(PYTHON, script(tmp_path, PROGRAM)) as program:
+    with running(python, script(tmp_path, PROGRAM)) as program:
         names = eval(program.first_line)  # type: ignore[attr-defined]
         lock = Gil.find(program.pid)
         assert lock is not None
@@ -93,10 +96,11 @@ def test_the_lock_is_held_by_the_thread_that_runs_python(tmp_path: Path) -> None
 
 
 @pytest.mark.real
-def test_py_spy_says_the_same(tmp_path: Path) -> None:
+@each_python
+def test_py_spy_says_the_same(tmp_path: Path, python: str) -> None:
     skip_without_ptrace()
     holders: Counter[str] = Counter()
-    with running(PYTHON, script(tmp_path, PROGRAM)) as program:
+    with running(python, script(tmp_path, PROGRAM)) as program:
         names = eval(program.first_line)  # type: ignore[attr-defined]
         command = [access.require_py_spy(), "dump", "--json", "--pid", str(program.pid)]
         for _ in range(40):
@@ -107,7 +111,8 @@ def test_py_spy_says_the_same(tmp_path: Path) -> None:
     assert holders["python"] > 0.8 * sum(holders.values()) > 5
 
 
-def test_a_forked_child_has_a_lock_of_its_own(tmp_path: Path) -> None:
+@each_python
+def test_a_forked_child_has_a_lock_of_its_own(tmp_path: Path, python: str) -> None:
     skip_without_ptrace()
     code = """
         import os, time
@@ -116,7 +121,7 @@ def test_a_forked_child_has_a_lock_of_its_own(tmp_path: Path) -> None:
         print(child, flush=True)
         time.sleep(600)
     """
-    with running(PYTHON, script(tmp_path, code)) as program:
+    with running(python, script(tmp_path, code)) as program:
         child = int(program.first_line)  # type: ignore[attr-defined]
         try:
             lock, parents = Gil.find(child), Gil.find(program.pid)
@@ -156,10 +161,11 @@ def test_a_lock_that_makes_no_sense_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_a_recording_says_for_how_long_each_thread_held_it(tmp_path: Path) -> None:
+@each_python
+def test_a_recording_says_for_how_long_each_thread_held_it(tmp_path: Path, python: str) -> None:
     skip_without_ptrace()
     path = tmp_path / "x.perfkit"
-    with running(PYTHON, script(tmp_path, PROGRAM)) as program:
+    with running(python, script(tmp_path, PROGRAM)) as program:
         recording = Recording(Options(path, pid=program.pid, duration_ns=4 * 10**9))
         recording.start()
         summary = recording.stop(recording.wait())
