@@ -18,12 +18,14 @@ import polars as pl
 
 from perfkit.analysis.code.span_steps import Steps, span_steps
 from perfkit.analysis.code.span_threads import NOWHERE, Matched, SpanThreads, span_threads
-from perfkit.analysis.code.step_edges import NOBODY, SEVERAL, blur
+from perfkit.analysis.code.step_edges import NOBODY, SEVERAL, blur, stack_changes
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import rows_or_null
 from perfkit.analysis.vector.intervals import Changes, Intervals, Ints, uncovered, union
 from perfkit.analysis.vector.percentiles import codes
 from perfkit.capture import CaptureInfo
+
+_KIND = ("entry_endpoint", "entry_tool")
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -32,7 +34,9 @@ def compute(tables: Tables) -> pl.DataFrame:
     if samples.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     spans = span_threads(tables)
-    activity = _Activity.of(spans, span_steps(tables, spans), tables.capture.info)
+    steps = span_steps(tables, spans)
+    seen = stack_changes(samples if len(steps.place) else samples.clear(), spans.thread_count)
+    activity = _Activity.of(spans, steps, seen, tables.capture.info)
     start = samples["ts_ns"].to_numpy()
     end = start + samples["duration_ns"].fill_null(0).clip(0).to_numpy()
     pieces = activity.changes.cut(samples["thread"].to_numpy(), start, end)
@@ -57,7 +61,7 @@ class _Activity:
     """A row for each state: `row`, `entry_row` (null unless there is exactly one), `ambiguous`."""
 
     @classmethod
-    def of(cls, spans: SpanThreads, steps: Steps, info: CaptureInfo) -> _Activity:
+    def of(cls, spans: SpanThreads, steps: Steps, seen: Changes, info: CaptureInfo) -> _Activity:
         """Sweep over the starts and ends of all spans on sampled threads, and of their steps."""
         matched = spans.matched()
         since_ns = _unsaid_since(spans, matched, steps)
@@ -101,7 +105,9 @@ class _Activity:
         ambiguous = np.where(said, current.open > 1, ambiguous)
         owner = np.where(said, current.owner, np.where(entries == 1, owner, NOBODY))
         owner[ambiguous] = SEVERAL
-        changes, part_of, uncertain = blur(changes, owner, said, _loops(spans, steps), info)
+        changes, part_of, uncertain = blur(
+            changes, owner, said, _loops(spans, steps), _kinds(spans, owner), seen, info
+        )
         row = np.where(uncertain, NOWHERE, row[part_of])
         one_entry = np.where(uncertain, NOWHERE, one_entry[part_of])
         ambiguous = uncertain | ambiguous[part_of]
@@ -155,6 +161,13 @@ def _loops(spans: SpanThreads, steps: Steps) -> npt.NDArray[np.bool_]:
     return loops
 
 
+def _kinds(spans: SpanThreads, owner: Ints) -> Ints:
+    """Number the owners by endpoint and tool; what is no captured entry stays as it is."""
+    kind, captured = owner.copy(), np.flatnonzero(owner >= 0)
+    kind[captured] = codes(spans.whole, _KIND)[0][owner[captured]]
+    return kind
+
+
 def _unsaid_since(spans: SpanThreads, matched: Matched, steps: Steps) -> Ints:
     """Return from when on each span may have been at work without saying so."""
     since = np.full(spans.spans.height, np.iinfo(np.int64).min)
@@ -191,7 +204,7 @@ def code_by_entry(tables: Tables) -> pl.DataFrame:
         .collect(engine="streaming")
     )
     kinds = kinds.with_columns(kind=pl.int_range(pl.len(), dtype=pl.Int64), entry=pl.lit(True))
-    key = (*names, "stack_id", "ambiguous")
+    key = (*_KIND, "stack_id", "ambiguous")
     return (
         sums.join(kinds, on="kind", how="left")
         .with_columns(

@@ -8,7 +8,7 @@ from perfkit.analysis import population
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Derived, Tables
 
-_MAX_GAP_NS = 1_000_000
+MAX_GAP_NS = 1_000_000
 """Rows of one thread that are further apart have something unseen between them (our own limit)."""
 
 
@@ -71,7 +71,7 @@ def number_runs(rows: pl.DataFrame, *keys: str) -> pl.DataFrame:
     not follow one another.
     """
     ended = (pl.col("ts_ns") + pl.col("duration_ns")).shift(1)
-    near = (pl.col("ts_ns") - ended <= _MAX_GAP_NS) & (pl.col("place").cast(pl.Int64).diff() <= 1)
+    near = (pl.col("ts_ns") - ended <= MAX_GAP_NS) & (pl.col("place").cast(pl.Int64).diff() <= 1)
     same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in keys)
     return rows.with_columns(run=(~(near & same).fill_null(False)).cum_sum())
 
