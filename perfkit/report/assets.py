@@ -37,6 +37,8 @@ ORDER = (
     "heatmap",
     "calendar",
     "what_if",
+    "request_facts",
+    "slow_groups",
     "filter_bar",
     "sections",
     "shortcuts",

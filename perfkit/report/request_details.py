@@ -17,6 +17,8 @@ MAX_SPANS = 500
 
 _MAX_DEPTH = 100
 _FUNCTIONS = 25
+_EVENTS = 40
+"""Events of one request that the page carries."""
 _PROMOTED = (
     "status_message",
     "http_method",
@@ -109,6 +111,7 @@ def build(context: Context, chosen: pl.DataFrame) -> dict[str, Any]:
         },
         "critical": _critical(context, details, places),
         "code": _code(context, details, places, strings),
+        "events": _events(context, details, spans, strings),
     }
 
 
@@ -229,6 +232,33 @@ def _code(
         "label": strings.ids(code["label"]),
         "duration_ns": code["duration_ns"].to_numpy(),
         "span": code["place"].fill_null(-1).to_numpy(),
+    }
+
+
+def _events(
+    context: Context, details: pl.DataFrame, spans: pl.DataFrame, strings: _Strings
+) -> dict[str, Any]:
+    """Return the events of each request's spans (exceptions, retries, messages), in order."""
+    ids = ["trace_hi", "trace_lo", "span_id"]
+    mine = spans.select(*ids, "detail", "place", "entry_start_ns", "skew_ns").unique(
+        ids, keep="first", maintain_order=True
+    )
+    events = (
+        context.tables["span_events"]
+        .join(mine.lazy(), on=ids, nulls_equal=True)
+        .with_columns(at_ns=pl.col("ts_ns") + pl.col("skew_ns") - pl.col("entry_start_ns"))
+        .sort("detail", "at_ns", "place", nulls_last=True)
+        .group_by("detail", maintain_order=True)
+        .head(_EVENTS)
+        .collect()
+    )
+    cleaned = [None if text is None else clean_json(text) for text in events["attributes"]]
+    return {
+        "first": _first(events["detail"], details.height),
+        "span": events["place"].to_numpy(),
+        "at_ns": events["at_ns"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+        "name": strings.ids(events["name"]),
+        "attributes": strings.ids(pl.Series(cleaned, dtype=pl.String)),
     }
 
 

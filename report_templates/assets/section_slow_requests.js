@@ -60,10 +60,11 @@
   }
 
   class Detail {
-    constructor(element, requests, details) {
+    constructor(element, requests, { details, traits }) {
       this.element = element;
       this.requests = requests;
       this.details = details;
+      this.traits = traits;
     }
 
     clear() {
@@ -87,6 +88,7 @@
           text: "The dark line under a bar is the critical path: the parts that set how long the request took. Click a span for its attributes.",
         }),
       );
+      parts.push(...pk.requestFacts.create(this, k, request));
       const code = codeOf(details, k);
       if (code.length) parts.push(this.code(code, spans, requests.duration_ns[request]));
       this.element.replaceChildren(el("div", { class: "card" }, ...parts));
@@ -295,14 +297,16 @@
       ? new Map(Array.from(details.request, (_, k) => [k, k]))
       : new Map(Array.from(details.request, (request, k) => [request, k]));
     const slot = root.querySelector("[data-slot=list]");
-    const detail = new Detail(root.querySelector("[data-slot=detail]"), requests, details);
+    const detail = new Detail(root.querySelector("[data-slot=detail]"), requests, data);
     const text = (column) => (i) =>
       column[at(i)] >= 0 ? pk.format.text(requests.strings[column[at(i)]], 300) : "";
     let rows = [];
     const at = (i) => rows[i];
     const charts = el("div");
     const lists = el("div");
-    slot.replaceChildren(charts, lists);
+    const groups = el("div", { class: "chart-stack" });
+    slot.replaceChildren(groups, charts, lists);
+    const threshold = pk.slowGroups.create(groups, data.requests, refresh);
     const scatter = new Scatter(charts, requests);
     const tools = requests.tool.some((tool) => tool >= 0);
     const services = new Set(requests.service).size > 1;
@@ -367,16 +371,30 @@
     let linked = pk.filter.view("request");
     return {
       update() {
-        const mask = pk.filter.mask(requests);
-        rows = [];
-        for (let i = 0; i < mask.length; i++) if (mask[i]) rows.push(i);
-        rows.sort((a, b) => requests.duration_ns[b] - requests.duration_ns[a]);
-        slowest = rows.length ? requests.duration_ns[rows[0]] : 1;
-        table.update(rows.length);
-        scatter.update(rows);
-        if (linked !== null && rows.includes(Number(linked))) open(Number(linked));
+        refresh();
+        if (linked !== null && passing(requests).includes(Number(linked))) open(Number(linked));
         linked = null;
       },
     };
+
+    function passing(columns) {
+      const mask = pk.filter.mask(columns);
+      const found = [];
+      for (let i = 0; i < mask.length; i++) if (mask[i]) found.push(i);
+      return found;
+    }
+
+    /** Shows what passes the filter, and in the list what is slow of it. */
+    function refresh() {
+      const all = passing(requests);
+      // Of very many requests the list has those with details; what is slow is told from all.
+      threshold.update(data.coarse ? passing(data.requests) : all);
+      const limit = threshold.limit();
+      const longest = (a, b) => requests.duration_ns[b] - requests.duration_ns[a];
+      rows = all.filter((i) => requests.duration_ns[i] >= limit).sort(longest);
+      slowest = rows.length ? requests.duration_ns[rows[0]] : 1;
+      table.update(rows.length);
+      scatter.update(all.sort(longest));
+    }
   });
 }

@@ -124,6 +124,8 @@ def _flame_requests(rng: np.random.Generator, groups: dict[str, Any], n: int) ->
             "total_ns": columns[:, 0],
             "self_ns": columns[:, 1],
             "count": columns[:, 2],
+            "gap_ns": np.zeros(len(keys)),
+            "critical_ns": columns[:, 1],
         },
         "coarse": False,
     }

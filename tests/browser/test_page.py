@@ -39,7 +39,7 @@ def test_hostile_names_are_text_everywhere(open_page: Any, data: Any) -> None:
     assert synthetic.HOSTILE[1] in page.locator("#flame_requests .flame-path").inner_text()
     drawn = page.locator("#flame_requests .flame-plot .textpoint text").all_text_contents()
     assert any(text.startswith("<img src=x") for text in drawn)
-    page.locator("#slow_requests tbody tr[data-row]").first.click()
+    page.locator("#slow_requests .is-virtual tbody tr[data-row]").first.click()
     for name in page.locator("#slow_requests .waterfall-open").all():
         name.click()
     assert page.evaluate("window.hacked") is None
@@ -68,7 +68,7 @@ def test_theme_follows_the_system_then_the_reader(open_page: Any, data: Any) -> 
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_the_page_does_not_scroll_sideways(open_page: Any, data: Any, width: int) -> None:
     page = open_page(data, width=width)
-    page.locator("#slow_requests tbody tr[data-row]").first.click()
+    page.locator("#slow_requests .is-virtual tbody tr[data-row]").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for stage in page.locator(".flame-graph .flame-canvas").all():
         assert stage.bounding_box()["width"] <= width
@@ -77,7 +77,7 @@ def test_the_page_does_not_scroll_sideways(open_page: Any, data: Any, width: int
 def test_a_slow_request_opens(open_page: Any, data: Any) -> None:
     page = open_page(data)
     details = data.sections["slow_requests"]["details"]
-    page.locator("#slow_requests tbody tr[data-row]").first.click()
+    page.locator("#slow_requests .is-virtual tbody tr[data-row]").first.click()
     rows = page.locator("#slow_requests .waterfall-row")
     spans = int(details["first"][1])
     assert rows.count() == spans
@@ -97,11 +97,11 @@ def test_a_slow_request_opens(open_page: Any, data: Any) -> None:
     rows.first.locator(".waterfall-fold").click()
     assert rows.count() == 1
     link = page.evaluate("location.hash.slice(1)")
-    again = open_page(data, fragment=link)
+    again = open_page(data, fragment=f"{link}&slow=0")
     assert again.locator("#slow_requests .waterfall-row").count() == spans
     # The page carries the spans of the slowest only, and says so of the others.
     again.get_by_role("button", name="Duration").click()
-    again.locator("#slow_requests tbody tr[data-row]").first.click()
+    again.locator("#slow_requests .is-virtual tbody tr[data-row]").first.click()
     assert "slowest requests only" in again.locator("[data-slot=detail]").inner_text()
 
 
@@ -111,8 +111,8 @@ def test_of_binned_requests_the_list_is_of_those_with_details(open_page: Any) ->
     requests = section["requests"] | {"weight": np.full(50, 20_000.0)}
     details = section["details"] | {"request": np.arange(30) % 7}
     section |= {"coarse": True, "requests": requests, "details": details}
-    page = open_page(data)
-    table = page.locator("#slow_requests table").first
+    page = open_page(data, fragment="slow=0")
+    table = page.locator("#slow_requests table.is-virtual").first
     assert table.get_attribute("aria-rowcount") == "31"
     roots = details["spans"]["duration_ns"][details["first"][:-1]]
     first = page.evaluate("(n) => perfkit.format.duration(n)", int(roots.max()))
@@ -126,15 +126,15 @@ def test_of_binned_requests_the_list_is_of_those_with_details(open_page: Any) ->
     page.evaluate("perfkit.filter.set({ status: 'error' })")
     failed = sum(int(requests["status"][bin_]) for bin_ in details["request"])
     page.wait_for_function(
-        "(n) => document.querySelector('#slow_requests table').getAttribute('aria-rowcount') == n",
+        "(n) => document.querySelector('#slow_requests .is-virtual').ariaRowCount == n",
         arg=str(failed + 1),
     )
 
 
 def test_a_long_table_shows_the_rows_in_sight_and_sorts_all(open_page: Any) -> None:
     data = synthetic.build(requests=10_000, span_nodes=10, code_nodes=10, samples=10)
-    page = open_page(data)
-    table = page.locator("#slow_requests table")
+    page = open_page(data, fragment="slow=0")
+    table = page.locator("#slow_requests table.is-virtual")
     assert table.locator("tr[data-row]").count() < 100
     durations = sorted(data.sections["slow_requests"]["requests"]["duration_ns"].tolist())
     cell = table.locator("tr[data-row] td").first
@@ -142,11 +142,11 @@ def test_a_long_table_shows_the_rows_in_sight_and_sorts_all(open_page: Any) -> N
     assert cell.inner_text() == first
     table.get_by_role("button", name="Duration").click()
     assert cell.inner_text() == page.evaluate("(n) => perfkit.format.duration(n)", durations[0])
-    wrap = page.locator("#slow_requests .table-wrap").first
+    wrap = page.locator("#slow_requests .datatable .table-wrap").first
     wrap.evaluate("(element) => element.scrollTo(0, element.scrollHeight)")
     page.wait_for_function(
         "(text) => document.querySelector("
-        "'#slow_requests tbody tr:nth-last-child(2) td').innerText === text",
+        "'#slow_requests .is-virtual tbody tr:nth-last-child(2) td').innerText === text",
         arg=first,
     )
     page.locator("#slow_requests input[type=search]").fill("GET /health")
@@ -154,7 +154,7 @@ def test_a_long_table_shows_the_rows_in_sight_and_sorts_all(open_page: Any) -> N
     endpoint = data.sections["slow_requests"]["requests"]["endpoint"]
     count = sum(strings[e] == "GET /health" for e in endpoint)
     page.wait_for_function(
-        "(n) => document.querySelector('#slow_requests table').getAttribute('aria-rowcount') == n",
+        "(n) => document.querySelector('#slow_requests .is-virtual').ariaRowCount == n",
         arg=str(count + 1),
     )
 

@@ -24,6 +24,7 @@ SLOWEST = 200
 SLOWEST_PER_ENDPOINT = 5
 _ENDPOINTS = 200
 _LISTED = 20
+_TRAITS = 8
 _COLUMNS = (
     Column("duration_ns", "Duration"),
     Column("endpoint", "Endpoint", "text"),
@@ -62,6 +63,7 @@ def build(context: Context) -> dict[str, Any]:
                 "hidden_error": chosen["hidden_error"].fill_null(False).to_numpy(),
                 **request_details.build(context, chosen),
             },
+            "traits": _traits(context),
         },
     }
 
@@ -78,6 +80,24 @@ def choose(entries: pl.DataFrame, endpoints: list[str]) -> pl.DataFrame:
             & pl.col("endpoint").is_in(endpoints[:_ENDPOINTS])
         )
     ).drop("overall", "of_endpoint")
+
+
+def _traits(context: Context) -> list[dict[str, Any]]:
+    """Return what slow requests of each endpoint share, the most telling first."""
+    traits = context.tables.frame("slow_traits")
+    kept = traits.group_by("service", "endpoint", maintain_order=True).head(_TRAITS)
+    columns = ("service", "endpoint", "slow", "slow_ratio", "typical_ratio", "lift")
+    return [
+        {
+            **{name: row[name] for name in columns},
+            "what": " and ".join(
+                f"{row[key]} {row[value]}" if row["kind"] == "did" else f"{row[key]} = {row[value]}"
+                for key, value in (("key", "value"), ("key_2", "value_2"))
+                if row[key] is not None
+            ),
+        }
+        for row in kept.to_dicts()
+    ]
 
 
 def _numbers(column: pl.Series) -> Any:
