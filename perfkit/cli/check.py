@@ -298,7 +298,10 @@ def _gate(captures: Sequence[Path], options: dict[str, Any]) -> _Gate:
         )
     runs, before = _open(captures, filters), _open(baseline, filters)
     if options["history"]:
-        raise UsageError("--history is not there yet")
+        from perfkit.gate import history
+
+        known = history.load(options["history"])
+        before = history.latest(known, runs, last=options["last"], branch=options["branch"])
     refuse_repeated([*before, *runs])
     return _Gate(
         runs,

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write a capture for another tool: speedscope, pprof, Perfetto, spreadsheets …",
     "check": "Gate a CI job: budgets, rules, and regressions against a baseline.",
     "alert": "Send what is wrong to Alertmanager, a webhook, Slack, PagerDuty or by e-mail.",
+    "history": "Keep the figures of many runs, and find the commit that made them worse.",
     "rules": "List, explain, check and test the rules.",
     "advice": "Keep the status of recommendations, and measure what came of them.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",
