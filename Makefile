@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real test-browser lint format bench reference docs lock clean
+.PHONY: help man demo test test-real test-browser lint format bench reference docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -52,6 +52,9 @@ format: $(VENV)/.dev  ## Format the code
 
 bench: $(VENV)/.dev  ## Measure, as ratios to a peer or a limit in the same run
 	$(BIN)/python -m bench
+
+man: $(VENV)/.run  ## Write man pages, to build/man
+	$(BIN)/python -m tools.manpages build/man
 
 reference: $(VENV)/.dev  ## Write the generated pages of docs/
 	$(BIN)/python -m tools.reference

@@ -14,7 +14,7 @@ import click
 
 from perfkit import units
 from perfkit.cli import text
-from perfkit.cli.options import ledger_option, make_choice, open_tables, rule_options
+from perfkit.cli.options import CapturePath, ledger_option, make_choice, open_tables, rule_options
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from perfkit.analysis.session import Tables
     from perfkit.rules.model import AdviceStatus, Finding, Outcome
 
-_CAPTURE = click.argument("capture", type=click.Path(path_type=Path), required=False)
+_CAPTURE = click.argument("capture", type=CapturePath(), required=False)
 _NAME = click.argument("name", metavar="FINGERPRINT")
 _BY = click.option("--by", help="Who decides.  [default: the name of the user]")
 
@@ -170,7 +170,7 @@ def reopen(name: str, **options: Any) -> None:
 
 
 @command.command(epilog="Example: perfkit advice verify after.perfkit")
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 @ledger_option
 @rule_options
 @click.option("--json", "as_json", is_flag=True, help="Write the measurements as JSON.")

@@ -14,6 +14,7 @@ import click
 from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.options import (
+    CapturePath,
     Duration,
     decided,
     filter_options,
@@ -38,7 +39,7 @@ EVERY = "60s"
 
 
 @click.command(epilog="Example: perfkit alert slow.perfkit --to alertmanager://127.0.0.1:9093")
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 @click.option(
     "--to",
     "targets",

@@ -14,6 +14,7 @@ import click
 from perfkit.cli import check_text
 from perfkit.cli.files import check_writable, write_whole
 from perfkit.cli.options import (
+    CapturePath,
     Percentage,
     decided,
     filter_options,
@@ -59,7 +60,7 @@ class _ManyBaselines(click.Command):
     epilog="Example: perfkit check run-*.perfkit --baseline main-*.perfkit "
     "--budget 'p95(endpoint=/tools/invoke) < 300ms' --junit gate.xml",
 )
-@click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("captures", nargs=-1, required=True, type=CapturePath())
 @click.option(
     "--budget",
     "budget_texts",

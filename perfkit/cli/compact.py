@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from perfkit.cli.options import CapturePath
 from perfkit.cli.progress import Progress
 from perfkit.units import size
 
 
 @click.command(epilog="Example: perfkit compact fleet.perfkit")
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 def command(capture: Path) -> None:
     """Merge the small parts of CAPTURE, and lay out its spans by trace, time and endpoint.
 

@@ -10,7 +10,7 @@ import click
 
 from perfkit.cli import compare_text
 from perfkit.cli.data import jsonable
-from perfkit.cli.options import Moment, filter_options, make_filters
+from perfkit.cli.options import CapturePath, Moment, filter_options, make_filters
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ Row = dict[str, Any]
 
 
 @click.command(epilog="Example: perfkit compare main-*.perfkit vs change-*.perfkit --json")
-@click.argument("captures", nargs=-1, required=True, metavar="CAPTURE [CAPTURE | ... vs ...]")
+@click.argument(
+    "captures",
+    nargs=-1,
+    required=True,
+    metavar="CAPTURE [CAPTURE | ... vs ...]",
+    shell_complete=CapturePath().shell_complete,
+)
 @click.option("--at", "at_ns", type=Moment(), help="Before this time against from it on.")
 @click.option("--endpoints", nargs=2, metavar="A B", help="One endpoint against another.")
 @click.option(

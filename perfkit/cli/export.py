@@ -11,7 +11,7 @@ import click
 
 from perfkit import units
 from perfkit.cli.files import check_writable, write_pieces
-from perfkit.cli.options import filter_options, make_filters, open_tables
+from perfkit.cli.options import CapturePath, filter_options, make_filters, open_tables
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _BINARY = ("pprof", "xlsx")
 @click.command(
     epilog="Example: perfkit export slow.perfkit --format svg --view requests -o slow.svg"
 )
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 @click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option(
     "--view",

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from perfkit import __version__
 from perfkit.cli.options import RULE_OPTIONS
 from perfkit.errors import PerfkitError
 
@@ -30,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "rules": "List, explain, check and test the rules.",
     "advice": "Keep the status of recommendations, and measure what came of them.",
     "doctor": "Check whether this machine can record a process, and how to mend it if not.",
+    "completion": "Print what bash, zsh or fish needs to complete commands and captures.",
     "demo": "Capture, analyse and report a real workload with planted problems.",
 }
 
@@ -64,11 +64,24 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
 )
-@click.version_option(__version__, prog_name="perfkit")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=lambda *words: _show_version(*words),
+    help="Show the versions that matter for a report of a bug.",
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Turn "it is slow" into one file that says why and what to do."""
     ctx.default_map = _configured_defaults(ctx)
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    from perfkit.cli import version
+
+    version.show(ctx, param, wanted)
 
 
 def _configured_defaults(ctx: click.Context) -> dict[str, Any]:

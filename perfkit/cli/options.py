@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import glob
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from perfkit.errors import UsageError
 from perfkit.units import parse_duration, parse_size
@@ -20,6 +23,22 @@ if TYPE_CHECKING:
     from perfkit.rules.model import Followed, Outcome
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class CapturePath(click.Path):
+    """Where a capture is. A shell completes the names of captures."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the captures that begin so; else have the shell complete files."""
+        folder, name = os.path.split(incomplete)
+        captures = sorted(Path(folder or ".").glob(f"{glob.escape(name)}*.perfkit"))
+        found = [CompletionItem(os.path.join(folder, one.name)) for one in captures]
+        return found or super().shell_complete(ctx, param, incomplete)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]

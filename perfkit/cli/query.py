@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli import query_output, text
-from perfkit.cli.options import engine_option, filter_options, make_filters, open_tables
+from perfkit.cli.options import (
+    CapturePath,
+    engine_option,
+    filter_options,
+    make_filters,
+    open_tables,
+)
 from perfkit.cli.query_examples import EXAMPLES
 from perfkit.errors import UsageError
 
@@ -24,7 +30,7 @@ _LIST = "*"
     epilog="Example: perfkit query slow.perfkit "
     '"SELECT endpoint, p95_ns FROM endpoints ORDER BY p95_ns DESC LIMIT 5"'
 )
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 @click.argument("sql", required=False)
 @click.option(
     "--tables",

@@ -11,6 +11,7 @@ from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.files import check_writable, write_whole
 from perfkit.cli.options import (
+    CapturePath,
     decided,
     engine_option,
     filter_options,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: perfkit report slow.perfkit -o slow.html --endpoint /tools/invoke")
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 @click.option(
     "-o",
     "--output",

@@ -12,6 +12,7 @@ from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.data import jsonable
 from perfkit.cli.options import (
+    CapturePath,
     Duration,
     decided,
     engine_option,
@@ -41,7 +42,7 @@ _WORTH_CHOOSING = 2
 @click.command(
     epilog="Example: perfkit show slow.perfkit --endpoint /tools/invoke --min-duration 500ms"
 )
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=CapturePath())
 @filter_options
 @rule_options
 @ledger_option

@@ -26,6 +26,7 @@ from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record
 
 NOW = 1_790_000_000_000_000_000
 COLUMNS, ROWS = 80, 12
+_SIZE = ("COLUMNS", "LINES")
 
 
 def body(first: int, count: int) -> Record:
@@ -138,13 +139,12 @@ def test_a_terminal_is_rewritten_in_place_and_never_overrun(recording: Recording
     recording.receive(3)
     screen = pyte.Screen(COLUMNS, ROWS)
     stream = pyte.ByteStream(screen)
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.environ.pop("COLUMNS", None)
-        os.environ.pop("LINES", None)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        words = perfkit("show", str(recording.path), "--watch", "100ms")
-        os.execv(words[0], words)
+    fd, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    environment = {name: text for name, text in os.environ.items() if name not in _SIZE}
+    words = perfkit("show", str(recording.path), "--watch", "100ms")
+    shown = subprocess.Popen(words, stdin=child, stdout=child, stderr=child, env=environment)
+    os.close(child)
     raw = bytearray()
 
     def shows(words: str) -> bool:
@@ -163,6 +163,6 @@ def test_a_terminal_is_rewritten_in_place_and_never_overrun(recording: Recording
     assert "live.perfkit" in screen.display[0]
     assert not any("3 requests" in line for line in screen.display)
     assert b"\x1b[1m" in raw  # in colour
-    os.kill(pid, signal.SIGINT)
-    assert os.waitpid(pid, 0)[1] == 0
+    shown.send_signal(signal.SIGINT)
+    assert shown.wait(60) == 0
     os.close(fd)
