@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -23,7 +23,14 @@ R = TypeVar("R")
 
 _RETRIES = 3
 """A shard whose worker dies is done again so often, by another."""
-_CONNECT_S = 30
+_CONNECT_S = 10
+
+
+Progress = Callable[[int], None]
+
+
+def _silent(done: int) -> None:
+    pass
 
 
 class Executor(Protocol):
@@ -37,8 +44,13 @@ class Executor(Protocol):
     def elsewhere(self) -> bool:
         """Whether the work is done on other machines, which do not see this one's /tmp."""
 
-    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Return the results in the order of the items. Raises what the work raises."""
+    def map(
+        self, work: Callable[[T], R], items: Sequence[T], progress: Progress = _silent
+    ) -> list[R]:
+        """Return the results in the order of the items. Raises what the work raises.
+
+        `progress` is told how many items are done.
+        """
 
     def close(self) -> None:
         """End what was started for this."""
@@ -50,9 +62,11 @@ class Here:
     name = "in this process"
     elsewhere = False
 
-    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    def map(
+        self, work: Callable[[T], R], items: Sequence[T], progress: Progress = _silent
+    ) -> list[R]:
         """Return the results in the order of the items."""
-        return [work(item) for item in items]
+        return _counted(map(work, items), progress)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -72,7 +86,9 @@ class Processes:
         """Where the work is done, in words."""
         return f"in {self.workers} processes"
 
-    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    def map(
+        self, work: Callable[[T], R], items: Sequence[T], progress: Progress = _silent
+    ) -> list[R]:
         """Return the results in the order of the items."""
         if self._pool is None:
             threads = max(1, cores() // self.workers)
@@ -84,7 +100,7 @@ class Processes:
                 initargs=(threads,),
             )
         try:
-            return list(self._pool.map(work, items))
+            return _counted(self._pool.map(work, items), progress)
         except BrokenProcessPool as error:
             raise PerfkitError(
                 "a worker process was killed, perhaps for want of memory",
@@ -120,7 +136,9 @@ class Dask:
         """Whether the work is done on other machines."""
         return self._address is not None
 
-    def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    def map(
+        self, work: Callable[[T], R], items: Sequence[T], progress: Progress = _silent
+    ) -> list[R]:
         """Return the results in the order of the items."""
         client = self._connect()
         from distributed import KilledWorker
@@ -128,12 +146,14 @@ class Dask:
         # Not pure: work writes files, so a result from before must not stand in for it.
         futures = client.map(work, items, pure=False, retries=_RETRIES)
         try:
-            return list(client.gather(futures))
+            found = list(client.gather(futures))
         except KilledWorker as error:
             raise PerfkitError(
                 "Dask workers were killed again and again, perhaps for want of memory",
                 hint="give each worker at least 2 GiB for a million spans of a shard",
             ) from error
+        progress(len(found))
+        return found
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started for this."""
@@ -191,6 +211,14 @@ def executor(name: str) -> Executor:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def _counted(results: Iterable[R], progress: Progress) -> list[R]:
+    found = []
+    for result in results:
+        found.append(result)
+        progress(len(found))
+    return found
 
 
 def _use_threads(threads: int) -> None:

@@ -25,6 +25,12 @@ def test_here_does_one_after_the_other_in_this_process() -> None:
     assert Here().map(doubled, [3, 1, 2]) == [(6, os.getpid()), (2, os.getpid()), (4, os.getpid())]
 
 
+def test_progress_counts_the_items_that_are_done() -> None:
+    counted: list[int] = []
+    Here().map(doubled, [3, 1, 2], counted.append)
+    assert counted == [1, 2, 3]
+
+
 def test_processes_give_results_in_order_from_elsewhere() -> None:
     workers = Processes(2)
     try:

@@ -47,6 +47,8 @@ class Division:
     capture: Capture
     executor: Executor
     count: int
+    progress: Callable[[int, int], None] = lambda done, count: None
+    """Told how many shards of how many are done with what is asked for."""
     folder: tempfile.TemporaryDirectory[str] = field(init=False)
     _input: shards.Input | None = None
     _outputs: int = 0
@@ -89,6 +91,10 @@ class ShardedTables(Tables):
     def described(self) -> str:
         """How the capture is analysed, in words."""
         return f"{self._division.count} shards by trace, {self._division.executor.name}"
+
+    def tell(self, progress: Callable[[int, int], None]) -> None:
+        """Say from now on how many shards of how many are done with what is asked for."""
+        self._division.progress = progress
 
     def close(self) -> None:
         """End the workers and remove the files; the tables cannot be used after this."""
@@ -219,7 +225,10 @@ class ShardedTables(Tables):
             )
             for number in range(self._division.count)
         ]
-        return self._division.executor.map(work, every)
+        count = self._division.count
+        return self._division.executor.map(
+            work, every, lambda done: self._division.progress(done, count)
+        )
 
 
 def open_tables(capture: Capture, filters: Filters, engine: str = "auto") -> Tables:

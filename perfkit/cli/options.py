@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from perfkit.cli.progress import Progress
 from perfkit.errors import UsageError
 from perfkit.units import parse_duration, parse_size
 
@@ -249,6 +250,19 @@ engine_option = click.option(
 )
 
 
+class _Shards:
+    """Shows how many shards are done."""
+
+    def __init__(self) -> None:
+        self._progress = Progress()
+
+    def __call__(self, done: int, count: int) -> None:
+        """Show it; the line is gone when all are done."""
+        self._progress.show(f"{done} of {count} shards", force=True)
+        if done == count:
+            self._progress.clear()
+
+
 def open_tables(
     path: Path,
     filters: Filters,
@@ -279,4 +293,5 @@ def open_tables(
     if isinstance(tables, ShardedTables):
         click.echo(f"analysing in {tables.described}", err=True)
         click.get_current_context().call_on_close(tables.close)
+        tables.tell(_Shards())
     return tables

@@ -26,7 +26,8 @@ def served(tables: Tables) -> pl.DataFrame:
 
     Endpoints beyond the MAX_ENDPOINTS with most requests are one, whose name is null.
     """
-    requests = tables.frame("requests").select(
+    requests = tables.columns(
+        "requests",
         *("request_row", "entry", "service", "endpoint", "start_ns", "end_ns"),
         *("duration_ns", "adjusted_count"),
     )

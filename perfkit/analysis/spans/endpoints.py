@@ -9,17 +9,19 @@ import polars as pl
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.summary import DOCS, ratio_of, request_time, summarise, window_ns
 
+_READ = ("duration_ns", "status", "adjusted_count")
+
 
 def compute_endpoints(tables: Tables) -> pl.DataFrame:
     """Return one row an endpoint of a service."""
-    requests = tables.frame("requests")
-    return _rates(tables, requests, ["service", "endpoint"])
+    keys = ("service", "endpoint")
+    return _rates(tables, tables.columns("requests", *keys, *_READ), keys)
 
 
 def compute_tools(tables: Tables) -> pl.DataFrame:
     """Return one row a tool: the requests (entries) that invoke it."""
-    requests = tables.frame("requests").filter("entry", pl.col("tool").is_not_null())
-    return _rates(tables, requests, ["tool"])
+    calling = tables["requests"].filter("entry", pl.col("tool").is_not_null())
+    return _rates(tables, calling.select("tool", *_READ).collect(), ["tool"])
 
 
 def _rates(tables: Tables, requests: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
