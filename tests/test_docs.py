@@ -90,6 +90,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         stored(tmp_path / f"{name}.perfkit", shop.capture(40, seed=seed, change=change))
     (tmp_path / "traces.json").write_text(TRACE, encoding="utf-8")
     (tmp_path / "profile.txt").write_text("main;work 12\nmain;wait 3\n", encoding="utf-8")
+    (tmp_path / "spans.csv").write_text(SPANS, encoding="utf-8")
+    (tmp_path / "load.csv").write_text("time,cpu,rss\n1795416395,0.5,9000\n", encoding="utf-8")
     exports = tmp_path / "exports"
     exports.mkdir()
     (exports / "traces-1.json.gz").write_bytes(gzip.compress(TRACE.encode()))
@@ -99,6 +101,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+SPANS = (
+    "TraceID,SpanID,ParentID,Name,Service,Start,Took\n"
+    "a1,b1,,GET /cart,shop,1795416395000,12.5\n"
+    "a1,b2,b1,select,shop,1795416395001,3\n"
+)
 TRACE = (
     '{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":'
     '"shop"}}]},"scopeSpans":[{"scope":{"name":"t"},"spans":[{"traceId":"5b8efff798038103d269b633'

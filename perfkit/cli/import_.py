@@ -55,12 +55,21 @@ _FORMATS = (
     is_flag=True,
     help="Keep what was read of a damaged file and go on with the next one.",
 )
+@click.option(
+    "--map",
+    "columns",
+    metavar="TARGET=COLUMN[:UNIT],…",
+    help="Read CSV, JSON lines or Parquet with these columns as spans, samples or metrics, say "
+    "trace_id=TraceID,span_id=SpanID,name=Name,start_ns=Start:ms,duration_ns=Took:ms; units are s, "
+    "ms, us, ns. In perfkit.yaml it is remembered.",
+)
 def command(
     files: tuple[Path, ...],
     output: Path,
     format_name: str | None,
     started_at_ns: int | None,
     keep_going: bool,
+    columns: str | None,
 ) -> None:
     """Make one capture from FILES that other tools wrote.
 
@@ -74,7 +83,7 @@ def command(
             f"{output}: already exists", hint="choose another name with -o, or remove it"
         )
     from perfkit.capture import CaptureWriter
-    from perfkit.importers import import_files
+    from perfkit.importers import import_files, mapped
 
     # Written beside its place and moved there when it is whole, so that a failure leaves nothing.
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +98,7 @@ def command(
                 started_at_ns=started_at_ns,
                 progress=lambda name, share: progress.show(_estimate(name, share, began)),
                 keep_going=keep_going,
+                mapping=None if columns is None else mapped.parse(columns),
             )
         temporary.replace(output)
     except BaseException:

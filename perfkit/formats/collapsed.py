@@ -43,11 +43,12 @@ class Collapsed:
         if names and (thread := THREAD_FRAME.fullmatch(names[0])):
             tid, thread_name = parse_id(thread[1]), thread[2]
             del names[0]
-        frames = [self._frame(name) for name in names if name] or [NO_FRAMES]
+        frames = [self.frame(name) for name in names if name] or [NO_FRAMES]
         self._rows.append((count, pid, tid, thread_name, self._stacks.intern(frames)))
         return True
 
-    def _frame(self, text: str) -> Frame:
+    def frame(self, text: str) -> Frame:
+        """Read one frame, with its file and line where py-spy wrote them."""
         frame = self._frames.get(text)
         if frame is None:
             match = _FRAME.fullmatch(text)

@@ -27,6 +27,7 @@ from perfkit.importers import (
     jmeter,
     k6,
     locust,
+    mapped,
     openmetrics,
     otlp_frames,
     otlp_json,
@@ -124,20 +125,22 @@ def import_files(
     started_at_ns: int | None = None,
     progress: Progress | None = None,
     keep_going: bool = False,
+    mapping: mapped.Mapping | None = None,
 ) -> None:
     """Read files, and all files inside directories, patterns and archives, into one capture.
 
     `-` is standard input. A content that comes twice is read once. Files of unknown format inside
     a directory are left out and counted as lost; elsewhere they raise UnknownFormat. Raises
     InputError, naming the file, when one cannot be read or when all of them together hold nothing.
-    With `keep_going` what was read of a damaged file is kept, and the next one is read.
+    `mapping` reads the files that have its columns, whatever else they could be. With `keep_going`
+    what was read of a damaged file is kept, and the next one is read.
     """
     importer = by_name(format) if format is not None else None
     _forget_this_machine(writer)
     with tempfile.TemporaryDirectory(prefix="perfkit-import-") as folder:
         temporary = Path(folder)
         files = inputs.expand(paths, temporary)
-        run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files))
+        run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping)
         for one in files:
             run.read_all(one, temporary)
     _note_double_records(writer)
@@ -160,6 +163,7 @@ class _Run:
     progress: Progress | None
     keep_going: bool
     total_bytes: int
+    mapping: mapped.Mapping | None = None
     done_bytes: int = 0
     seen: inputs.Seen = field(default_factory=inputs.Seen)
 
@@ -186,8 +190,13 @@ class _Run:
             member.path, self.started_at_ns, member.label, on_share if lasting else None
         )
         try:
-            found = self.importer or detect(source)
+            mapping = self.mapping
+            if mapping is not None and not mapped.fits(source, mapping):
+                mapping = None
+            found = self.importer or (None if mapping is not None else detect(source))
         except UnknownFormat as error:
+            if member.named and self.mapping is not None:
+                mapped.read(source, self.writer, self.mapping)  # says which column is not there
             if member.named:
                 raise
             reason = error.message.removeprefix(f"{source}: ")
@@ -196,7 +205,11 @@ class _Run:
         if self.seen.is_copy(member.path, lasting=lasting):
             self._leave_out("file", "a copy of another", f"not imported, a copy: {source.name}")
             return
-        _read(found, source, self.writer)
+        if found is not None:
+            _read(found.NAME, lambda: found.read(source, self.writer), source, self.writer)
+        elif mapping is not None:
+            _read(mapped.NAME, lambda: mapped.read(source, self.writer, mapping), source,
+                  self.writer)  # fmt: skip
 
     def _leave_out(self, what: str, reason: str, note: str) -> None:
         self.writer.lose(what, 1, reason)
@@ -236,14 +249,14 @@ def _forget_this_machine(writer: CaptureWriter) -> None:
     info.host, info.system, info.cores, info.anchors, info.git_commit = "", "", 0, {}, None
 
 
-def _read(importer: Importer, source: Source, writer: CaptureWriter) -> None:
+def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWriter) -> None:
     try:
-        importer.read(source, writer)
+        read()
     except InputError as error:
         if error.where is not None:
             raise
         raise InputError(error.message, where=str(source), hint=error.hint) from error
-    writer.info.sources.append({"name": "import", "format": importer.NAME, "file": source.name})
+    writer.info.sources.append({"name": "import", "format": name, "file": source.name})
 
 
 def _nothing(writer: CaptureWriter, files: list[inputs.Input]) -> InputError:

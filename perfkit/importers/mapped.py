@@ -1,0 +1,377 @@
+"""Any CSV, JSON lines or Parquet of spans, samples or metrics, by a mapping of its columns.
+
+A mapping is `target=Column[:unit]`, several with commas between: the targets are columns of the
+tables `spans`, `samples` and `metrics` (docs/tables.md), and which of them are there says which
+table it is. Metrics may also have a column each: a target with a dot is the name of a metric.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from perfkit import ids, model, units
+from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError, UsageError
+from perfkit.formats.collapsed import Collapsed
+from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
+from perfkit.importers import tables
+from perfkit.importers.base import Source
+
+NAME = "mapped"
+
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_IDS = ("trace_id", "span_id", "parent_id")
+_PLAIN = {
+    "spans": tuple(
+        name
+        for name in model.SPANS.schema
+        if not name.startswith("trace_") and name not in (*_IDS, "start_ns", "duration_ns")
+    ),
+    "samples": ("count", "pid", "tid", "thread_name", "state"),
+    "metrics": ("name", "unit", "value", "count", "kind", "service", "instance", "attributes"),
+}
+_TIMES = {
+    "spans": ("start_ns", "end_ns", "duration_ns"),
+    "samples": ("ts_ns", "duration_ns"),
+    "metrics": ("ts_ns",),
+}
+_NEEDED = {
+    "spans": ("trace_id", "span_id", "start_ns"),
+    "samples": ("stack",),
+    "metrics": ("ts_ns",),
+}
+_SEPARATORS = ",;\t|"
+_BATCH_ROWS = 250_000
+Result = TypeVar("Result")
+
+_ITEM = re.compile(r"\s*([\w.]+)\s*=\s*(.+?)\s*")
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Which column of a file becomes which of a table; `units` are factors to ns."""
+
+    table: str
+    columns: dict[str, str]
+    units: dict[str, int]
+
+
+def parse(text: str) -> Mapping:
+    """Read a mapping. Raises UsageError that says what is wrong and what there is."""
+    columns: dict[str, str] = {}
+    factors: dict[str, int] = {}
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item)
+        if match is None:
+            raise UsageError(f"--map: {item!r} is not TARGET=COLUMN or TARGET=COLUMN:UNIT")
+        target, column = match[1], match[2]
+        name, _, unit = column.rpartition(":")
+        if name and target.endswith("_ns"):
+            if unit not in _UNITS:
+                raise UsageError(f"--map: no unit {unit!r}", hint=f"units: {', '.join(_UNITS)}")
+            column, factors[target] = name, _UNITS[unit]
+        if target in columns:
+            raise UsageError(f"--map: {target} is there twice")
+        columns[target] = column
+    table = _table(columns)
+    known = {*_PLAIN[table], *_TIMES[table], *_NEEDED[table], *(_IDS if table == "spans" else ())}
+    for target in columns:
+        if target not in known and not (table == "metrics" and "." in target):
+            raise UsageError(
+                f"--map: {target} is nothing that {table} have",
+                hint=f"targets of {table}: {', '.join(sorted(known))}",
+            )
+    missing = [name for name in _NEEDED[table] if name not in columns]
+    if missing:
+        raise UsageError(f"--map: {table} need {', '.join(missing)}")
+    return Mapping(table, columns, factors)
+
+
+def _table(columns: dict[str, str]) -> str:
+    if "stack" in columns:
+        return "samples"
+    if "start_ns" in columns or "trace_id" in columns or "span_id" in columns:
+        return "spans"
+    if "value" in columns or any("." in target for target in columns):
+        return "metrics"
+    raise UsageError(
+        "--map: neither spans (trace_id, span_id, start_ns …), nor samples (stack …), nor metrics "
+        "(ts_ns, name, value …)"
+    )
+
+
+def fits(source: Source, mapping: Mapping) -> bool:
+    """Whether a file is CSV, JSON lines or Parquet and has all columns of the mapping."""
+    head = source.head()
+    wanted = set(mapping.columns.values())
+    if head.startswith(b"PAR1") and not source.compressed:
+        try:
+            schema = _quietly(lambda: pl.scan_parquet(source.path).collect_schema(), source)
+        except InputError:
+            return False
+        return wanted <= set(schema)
+    if head.lstrip()[:1] == b"{":
+        line = head.lstrip().split(b"\n", 1)[0]
+        return any(f'"{name}"'.encode() in line for name in wanted)
+    return wanted <= set(_header(head))
+
+
+def _header(head: bytes) -> list[str]:
+    line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    return tables.header(line.replace(_separator(head).encode(), b","))
+
+
+def _separator(head: bytes) -> str:
+    line = head.split(b"\n", 1)[0]
+    return max(_SEPARATORS, key=lambda one: line.count(one.encode()))
+
+
+def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
+    """Read all rows, in batches of columns."""
+    with tempfile.TemporaryDirectory(prefix="perfkit-import-") as folder:
+        path = source.path
+        if source.compressed:
+            path = Path(folder) / "unpacked"
+            with path.open("wb") as file:
+                file.writelines(source.chunks())
+        reader = {"spans": _spans, "samples": _samples, "metrics": _metrics}[mapping.table]
+        for batch in _batches(source, path, mapping):
+            reader(source, writer, mapping, batch)
+
+
+def _batches(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFrame]:
+    """Yield the mapped columns under the names of their targets."""
+    head = source.head()
+    names = sorted(set(mapping.columns.values()))
+
+    def scanned() -> Iterator[pl.DataFrame]:
+        if head.startswith(b"PAR1"):
+            frame = pl.scan_parquet(path)
+        elif head.lstrip()[:1] == b"{":
+            frame = pl.scan_ndjson(path, infer_schema_length=1000)
+        else:
+            frame = pl.scan_csv(path, infer_schema=False, separator=_separator(head))
+        schema = frame.collect_schema()
+        missing = [name for name in names if name not in schema]
+        if missing:
+            known = ", ".join(schema)[:300]
+            raise InputError(f"no column {missing[0]}", where=str(source), hint=f"it has: {known}")
+        chosen = frame.select(pl.col(name).alias(key) for key, name in mapping.columns.items())
+        yield from chosen.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
+
+    batches = scanned()
+    while (batch := _quietly(lambda: next(batches, None), source)) is not None:
+        yield batch
+
+
+def _quietly(work: Callable[[], Result], source: Source) -> Result:
+    """Run Polars over foreign data: whatever it raises, and its panics, become an InputError."""
+    try:
+        return work()
+    except InputError:
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"
+        if not panic and not isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError)):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"cannot be read: {reason}", where=str(source)) from error
+
+
+def _ns(batch: pl.DataFrame, mapping: Mapping, target: str) -> pl.Expr:
+    """Return a time or a length in ns; null for what is none."""
+    column, dtype = pl.col(target), batch.schema[target]
+    if isinstance(dtype, pl.Datetime):
+        return (
+            column.dt.timestamp("us") * 1000
+            if dtype.time_unit != "ns"
+            else column.dt.timestamp("ns")
+        )
+    if isinstance(dtype, pl.Duration):
+        return column.dt.total_nanoseconds()
+    factor = mapping.units.get(target, 1)
+    whole = column.cast(pl.Int64, strict=False)
+    limit = 2**63 // factor - 1
+    exact = pl.when(whole.abs() <= limit).then(whole * factor)
+    rounded = (column.cast(pl.Float64, strict=False) * factor).round()
+    number = pl.when(rounded.abs() < 2**62).then(rounded).cast(pl.Int64, strict=False)
+    if dtype.is_float():
+        return number
+    if dtype != pl.String:
+        return exact
+    text = column.str.to_datetime(time_unit="ns", time_zone="UTC", strict=False)
+    return pl.coalesce(exact, number, text.dt.timestamp("ns"))
+
+
+def _plausible(source: Source, mapping: Mapping, target: str, times: pl.Series) -> None:
+    """Raise when times are not wall-clock times, which is a wrong unit most likely."""
+    middle = times.drop_nulls().median()
+    if isinstance(middle, (int, float)) and not MIN_TIME_NS <= middle < MAX_TIME_NS:
+        raise InputError(
+            f"{target} from {mapping.columns[target]} gives times such as "
+            f"{units.timestamp(int(max(0, min(middle, MAX_TIME_NS))))}, which is not plausible",
+            where=str(source),
+            hint=f"say its unit: {target}={mapping.columns[target]}:ms, or s, us, ns",
+        )
+
+
+def _plain(mapping: Mapping) -> list[pl.Expr]:
+    schema = model.BY_NAME[mapping.table].schema
+    return [
+        pl.col(name).cast(schema[name], strict=False)
+        for name in _PLAIN[mapping.table]
+        if name in mapping.columns
+    ]
+
+
+def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.DataFrame) -> None:
+    times = [
+        _ns(batch, mapping, name).alias(f"@{name}")
+        for name in _TIMES["spans"]
+        if name in mapping.columns
+    ]
+    frame = batch.with_columns(times)
+    _plausible(source, mapping, "start_ns", frame["@start_ns"])
+    length = pl.lit(None, dtype=pl.Int64)
+    if "@duration_ns" in frame.columns:
+        length = pl.col("@duration_ns")
+    elif "@end_ns" in frame.columns:
+        length = pl.col("@end_ns") - pl.col("@start_ns")
+    frame = frame.with_columns(length.alias("@length"))
+    frame = _identified(frame, mapping)
+    defaults = {
+        "service": pl.lit("unknown_service"),
+        "kind": pl.lit("unspecified"),
+        "status": pl.lit("unset"),
+        "name": pl.lit(""),
+        "adjusted_count": pl.lit(1.0),
+        "parent_inferred": pl.lit(value=False),
+    }
+    columns = _plain(mapping)
+    chosen = frame.select(
+        "trace_hi", "trace_lo", "@span", "@parent", pl.col("@start_ns").alias("start_ns"),
+        pl.col("@length").alias("duration_ns"), *columns,
+    ).rename({"@span": "span_id", "@parent": "parent_id"})  # fmt: skip
+    chosen = chosen.with_columns(
+        value.alias(name) if name not in chosen.columns else pl.col(name).fill_null(value)
+        for name, value in defaults.items()
+    )
+    chosen = chosen.with_columns(_among("kind", model.KINDS), _status())
+    start, span = pl.col("start_ns"), pl.col("span_id")
+    good = {
+        "span without ids": span.is_not_null() & pl.col("trace_lo").is_not_null(),
+        "span without a plausible start time": start.is_between(0, MAX_TIME_NS - 1),
+        "span with an implausible duration": pl.col("duration_ns").is_null()
+        | pl.col("duration_ns").is_between(0, MAX_DURATION_NS),
+    }
+    writer.append("spans", _sifted(writer, chosen, good))
+
+
+def _identified(frame: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
+    """Add the ids as integers: computed once for each text."""
+    traces = frame["trace_id"].cast(pl.String).unique().drop_nulls()
+    pairs = [ids.trace_id_from_text(text) if text else (None, None) for text in traces]
+    table = pl.DataFrame(
+        {
+            "trace_id": traces,
+            "trace_hi": pl.Series([pair[0] for pair in pairs], dtype=pl.Int64),
+            "trace_lo": pl.Series([pair[1] for pair in pairs], dtype=pl.Int64),
+        }
+    )
+    frame = frame.with_columns(pl.col("trace_id").cast(pl.String))
+    frame = frame.join(table, on="trace_id", how="left", maintain_order="left")
+    for target, name in (("span_id", "@span"), ("parent_id", "@parent")):
+        if target not in mapping.columns:
+            frame = frame.with_columns(pl.lit(None, dtype=pl.Int64).alias(name))
+            continue
+        texts = frame[target].cast(pl.String)
+        found = texts.unique().drop_nulls()
+        numbers = pl.Series([ids.span_id_from_text(text) for text in found], dtype=pl.Int64)
+        known = pl.DataFrame({"@text": found, name: numbers})
+        frame = frame.with_columns(texts.alias("@text"))
+        frame = frame.join(known, on="@text", how="left", maintain_order="left").drop("@text")
+    return frame
+
+
+def _among(name: str, values: tuple[str, ...]) -> pl.Expr:
+    text = pl.col(name).str.to_lowercase().str.strip_prefix("span_kind_")
+    return pl.when(text.is_in(values)).then(text).otherwise(pl.lit(values[0])).alias(name)
+
+
+def _status() -> pl.Expr:
+    text = pl.col("status").str.to_lowercase().str.strip_prefix("status_code_")
+    bad = text.is_in(["error", "err", "failed", "failure"])
+    good = text.is_in(["ok", "success"])
+    failed = pl.when(bad).then(pl.lit("error"))
+    return failed.when(good).then(pl.lit("ok")).otherwise(pl.lit("unset")).alias("status")
+
+
+def _samples(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.DataFrame) -> None:
+    parser = Collapsed(writer.stacks)
+    texts = batch["stack"]
+    if isinstance(texts.dtype, pl.List):
+        texts = texts.list.join(";")
+    texts = texts.cast(pl.String)
+    found = texts.unique().drop_nulls()
+    stacks = [
+        writer.stacks.intern([parser.frame(one) for one in text.split(";") if one])
+        if text.strip(";")
+        else None
+        for text in found
+    ]
+    known = pl.DataFrame({"stack": found, "stack_id": pl.Series(stacks, dtype=pl.Int64)})
+    times = [_ns(batch, mapping, name) for name in _TIMES["samples"] if name in mapping.columns]
+    frame = batch.with_columns(*times, texts.alias("stack"))
+    frame = frame.join(known, on="stack", how="left", maintain_order="left")
+    if "ts_ns" in mapping.columns:
+        _plausible(source, mapping, "ts_ns", frame["ts_ns"])
+    chosen = frame.select(
+        "stack_id", *(n for n in _TIMES["samples"] if n in mapping.columns), *_plain(mapping)
+    )
+    if "count" not in chosen.columns:
+        chosen = chosen.with_columns(pl.lit(1, dtype=pl.Int64).alias("count"))
+    good = {
+        "sample without a stack": pl.col("stack_id").is_not_null(),
+        "sample with an implausible count": pl.col("count").is_between(1, 2**53),
+    }
+    if "ts_ns" in mapping.columns:
+        good["sample without a plausible time"] = pl.col("ts_ns").is_between(0, MAX_TIME_NS - 1)
+    writer.append("samples", _sifted(writer, chosen, good))
+
+
+def _metrics(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.DataFrame) -> None:
+    frame = batch.with_columns(_ns(batch, mapping, "ts_ns"))
+    _plausible(source, mapping, "ts_ns", frame["ts_ns"])
+    wide = [target for target in mapping.columns if "." in target]
+    parts = [("value", None)] if "value" in mapping.columns else []
+    for column, name in [*parts, *((target, target) for target in wide)]:
+        plain = [one for one in _plain(mapping) if one.meta.output_name() not in ("value", "name")]
+        value = pl.col(column).cast(pl.Float64, strict=False).alias("value")
+        named = pl.lit(name) if name else pl.col("name").cast(pl.String)
+        chosen = frame.select("ts_ns", value, named.alias("name"), *plain)
+        for key, default in (("unit", "1"), ("kind", "gauge")):
+            if key not in chosen.columns:
+                chosen = chosen.with_columns(pl.lit(default).alias(key))
+        good = {
+            "metric without a plausible time": pl.col("ts_ns").is_between(0, MAX_TIME_NS - 1),
+            "metric that is no finite number": pl.col("value").is_finite(),
+            "metric without a name": pl.col("name").is_not_null(),
+        }
+        writer.append("metrics", _sifted(writer, chosen, good))
+
+
+def _sifted(writer: CaptureWriter, frame: pl.DataFrame, good: dict[str, pl.Expr]) -> pl.DataFrame:
+    """Keep the good rows, and count the others under the first reason that they give."""
+    for reason, condition in good.items():
+        kept = frame.filter(condition.fill_null(value=False))
+        if kept.height < frame.height:
+            writer.lose("rejected", frame.height - kept.height, reason)
+        frame = kept
+    return frame

@@ -1,0 +1,166 @@
+"""Any table by a mapping: every file form gives the same rows, by hand-written ones."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from perfkit.errors import InputError, UsageError
+from perfkit.importers import mapped
+from tests.importers.memory import MemoryWriter, imported
+
+MS = 1_795_873_366_000
+SPANS = pl.DataFrame(
+    {
+        "TraceID": ["a1b2", "a1b2", "request-7", "request-7", None],
+        "SpanID": ["1f", "20", "root", "x", "5"],
+        "Parent": [None, "1f", None, "root", None],
+        "Name": ["GET /a", "db", "GET /b", "bad", "none"],
+        "Svc": ["shop", "shop", "shop", None, "shop"],
+        "Kind": ["SERVER", "SPAN_KIND_CLIENT", "odd", "client", "client"],
+        "State": ["ok", "ERROR", "", "2xx", ""],
+        "Start": [MS, MS + 1, MS + 5, -4, MS],
+        "Took": [12.5, 3.25, 0.001, 1.0, 1.0],
+    }
+)
+MAP = (
+    "trace_id=TraceID,span_id=SpanID,parent_id=Parent,name=Name,service=Svc,kind=Kind,"
+    "status=State,start_ns=Start:ms,duration_ns=Took:ms"
+)
+
+
+def of(path: Path, text: str) -> MemoryWriter:
+    return imported(path, mapping=mapped.parse(text))
+
+
+@pytest.mark.parametrize("form", ["csv", "semicolons", "jsonl", "parquet", "csv.gz", "jsonl.gz"])
+def test_spans_of_every_form(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"spans.{form}"
+    if form.startswith("jsonl"):
+        data = SPANS.write_ndjson().encode()
+    elif form == "parquet":
+        SPANS.write_parquet(path)
+        data = path.read_bytes()
+    else:
+        data = SPANS.write_csv(separator=";" if form == "semicolons" else ",").encode()
+    path.write_bytes(gzip.compress(data) if form.endswith("gz") else data)
+    writer = of(path, MAP)
+    spans = writer.table("spans")
+    assert spans.select("name", "service", "kind", "status", "start_ns", "duration_ns").rows() == [
+        ("GET /a", "shop", "server", "ok", MS * 10**6, 12_500_000),
+        ("db", "shop", "client", "error", (MS + 1) * 10**6, 3_250_000),
+        ("GET /b", "shop", "unspecified", "unset", (MS + 5) * 10**6, 1000),
+    ]
+    assert spans["trace_lo"].to_list()[:2] == [0xA1B2] * 2
+    assert spans["parent_id"].to_list() == [None, 0x1F, None]
+    assert spans["adjusted_count"].to_list() == [1.0] * 3
+    assert writer.lost() == {
+        "span without ids": 1,
+        "span without a plausible start time": 1,
+    }
+
+
+def test_times_as_text_and_an_end_instead_of_a_length(tmp_path: Path) -> None:
+    path = tmp_path / "spans.csv"
+    path.write_text(
+        "t,s,begin,end\n1,1,2026-11-28T13:42:46.5Z,2026-11-28T13:42:47Z\n"
+        "1,2,2026-11-28T14:42:46+01:00,2026-11-28T14:42:46.25+01:00\n"
+    )
+    spans = of(path, "trace_id=t,span_id=s,start_ns=begin,end_ns=end").table("spans")
+    assert spans.select("start_ns", "duration_ns").rows() == [
+        (MS * 10**6 + 500_000_000, 500_000_000),
+        (MS * 10**6, 250_000_000),
+    ]
+
+
+def test_a_wrong_unit_is_found_out(tmp_path: Path) -> None:
+    path = tmp_path / "spans.csv"
+    path.write_bytes(SPANS.write_csv().encode())
+    with pytest.raises(InputError, match="not plausible") as caught:
+        of(path, MAP.replace("Start:ms", "Start:us"))
+    assert caught.value.hint is not None
+    assert "start_ns=Start:ms" in caught.value.hint
+
+
+def test_samples_and_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"at,where,n\n{MS},main;work (a.py:3),2\n{MS + 1},,1\n{MS + 2},main,x\n")
+    writer = of(path, "stack=where,ts_ns=at:ms,count=n")
+    assert writer.table("samples").select("ts_ns", "count").rows() == [(MS * 10**6, 2)]
+    assert sorted(writer.table("frames")["function"]) == ["main", "work"]
+    assert sum(writer.lost().values()) == 2
+    path.write_text(f"at,cpu,mem\n{MS},0.5,100\n{MS},,nan\n")
+    writer = of(path, "ts_ns=at:ms,process.cpu.utilization=cpu,process.memory.usage=mem")
+    assert sorted(writer.table("metrics").select("name", "value").rows()) == [
+        ("process.cpu.utilization", 0.5),
+        ("process.memory.usage", 100.0),
+    ]
+    path.write_text(f"at,what,v\n{MS},queue,5\n")
+    [row] = of(path, "ts_ns=at:ms,name=what,value=v").table("metrics").to_dicts()
+    assert (row["name"], row["value"], row["kind"], row["unit"]) == ("queue", 5.0, "gauge", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trace_id", "is not TARGET=COLUMN"),
+        ("trace_id=a,span_id=b", "spans need start_ns"),
+        ("trace_id=a,span_id=b,start_ns=c:h", "no unit 'h'"),
+        ("trace_id=a,span_id=b,start_ns=c,colour=d", "colour is nothing that spans have"),
+        ("trace_id=a,trace_id=b,span_id=b,start_ns=c", "trace_id is there twice"),
+        ("name=a", "neither spans"),
+    ],
+)
+def test_mappings_that_are_wrong_say_why(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        mapped.parse(text)
+
+
+def test_a_mapping_leaves_files_without_its_columns_alone(tmp_path: Path) -> None:
+    samples = Path(__file__).resolve().parent / "samples"
+    (tmp_path / "a.csv").write_bytes(SPANS.write_csv().encode())
+    (tmp_path / "b.json").write_bytes((samples / "jaeger.json").read_bytes())
+    writer = of(tmp_path, MAP)
+    assert [source["format"] for source in writer.info.sources] == ["mapped", "jaeger-json"]
+    assert writer.info.rows["spans"] == 3 + 3
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANS.write_csv().encode())
+    with pytest.raises(InputError, match=r"a\.csv: no column Begin") as caught:
+        of(path, MAP.replace("Start", "Begin"))
+    assert caught.value.hint is not None
+    assert "it has: TraceID, SpanID" in caught.value.hint
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    SPANS.write_parquet(tmp_path / "good.parquet")
+    data = (tmp_path / "good.parquet").read_bytes()
+    path = tmp_path / "bad.parquet"
+    for end in range(4, len(data), 97):
+        flipped = bytearray(data)
+        flipped[end] ^= 0xFF
+        for content in (data[:end], bytes(flipped)):
+            path.write_bytes(content)
+            try:
+                of(path, MAP)
+            except InputError as error:
+                text = str(error)
+            else:
+                text = "bad.parquet"
+            assert "bad.parquet" in text
+
+
+def test_the_shop_of_the_fault_data(shared_data: Path) -> None:
+    path = shared_data / "rca" / "trainticket-2023-01-29.parquet"
+    same = ("trace_id", "span_id", "parent_id", "name", "service", "start_ns", "end_ns")
+    spans = of(path, ",".join(f"{name}={name}" for name in same)).table("spans")
+    expected = pl.read_parquet(path)
+    assert spans.height == expected.height
+    assert spans["start_ns"].sum() == expected["start_ns"].sum()
+    assert spans.n_unique(["trace_hi", "trace_lo"]) == expected["trace_id"].n_unique()
+    assert spans["parent_id"].null_count() == expected["parent_id"].null_count()
