@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perfkit.cli import text
 from perfkit.cli.record import DEFAULT_OTLP
 
 if TYPE_CHECKING:
     from perfkit.collect.checks import Check
 
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED "}
+_MOST_SHOWN = 200
+"""Characters of what a check says; the command line of a process may be endless."""
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
@@ -52,6 +55,6 @@ def command(pid: int | None, otlp: str, as_json: bool) -> None:
 
 def _show(check: Check) -> None:
     mark = click.style(_MARKS[check.state], fg=_COLOURS[check.state])
-    click.echo(f"{mark}  {check.name}: {check.detail}")
+    click.echo(f"{mark}  {check.name}: {text.shorten(check.detail, _MOST_SHOWN)}")
     if check.fix:
-        click.echo(f"         what to do: {check.fix}")
+        click.echo(f"         what to do: {text.plain(check.fix)}")

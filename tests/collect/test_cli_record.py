@@ -206,6 +206,16 @@ def test_receiving_alone_ends_after_its_duration(tmp_path: Path) -> None:
     assert Capture.open(tmp_path / "x.perfkit").has("metrics")
 
 
+def test_the_arguments_of_a_process_do_not_control_the_terminal(tmp_path: Path) -> None:
+    hostile = "print(1, flush=True)\nimport time\ntime.sleep(600)  # \x1b[31m" + "x" * 9999
+    with running(PYTHON, "-c", hostile) as program:
+        done = perfkit("doctor", "--pid", str(program.pid), directory=tmp_path)
+    (shown,) = (line for line in done.stdout.splitlines() if "process:" in line)
+    assert "time.sleep" in shown
+    assert len(shown) < 300
+    assert "\x1b" not in done.stdout
+
+
 def test_doctor(tmp_path: Path) -> None:
     done = perfkit("doctor", directory=tmp_path)
     assert "py-spy" in done.stdout
