@@ -16,12 +16,13 @@ from functools import cache
 from pathlib import Path
 
 import click
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from perfkit.capture import CaptureWriter
 from perfkit.cli.main import COMMANDS, main
 from tests.analysis import shop
-from tests.cli.test_compare import stored
 from tests.report.build import write_capture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,8 +65,9 @@ def shown(page: Path) -> Iterator[Shown]:
         if continued:
             pending = text.removesuffix("\\").strip()
             continue
-        if re.match(r"([A-Z_]+=\S* )*perfkit [a-z-]", text):
-            yield _command(number, text)
+        for part in text.split(" && "):
+            if re.match(r"([A-Z_]+=\S* )*perfkit [a-z-]", part):
+                yield _command(number, part)
 
 
 def _command(number: int, text: str) -> Shown:
@@ -87,8 +89,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = {"good": None, "run": slower, "after": None, "large": None}
     names |= {f"main-{n}": None for n in (1, 2)} | {f"run-{n}": slower for n in (1, 2)}
     for seed, (name, change) in enumerate(names.items()):
-        stored(tmp_path / f"{name}.perfkit", shop.capture(40, seed=seed, change=change))
+        spans = shop.capture(40, seed=seed, change=change).table("spans").collect()
+        tools = {"GET /cart": "POST /tools/invoke"}
+        with CaptureWriter(tmp_path / f"{name}.perfkit", command=["test"]) as writer:
+            writer.append("spans", spans.with_columns(pl.col("endpoint", "name").replace(tools)))
     (tmp_path / "traces.json").write_text(TRACE, encoding="utf-8")
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "traces.json").write_text(TRACE, encoding="utf-8")
     (tmp_path / "profile.txt").write_text("main;work 12\nmain;wait 3\n", encoding="utf-8")
     (tmp_path / "spans.csv").write_text(SPANS, encoding="utf-8")
     (tmp_path / "load.csv").write_text("time,cpu,rss\n1795416395,0.5,9000\n", encoding="utf-8")
