@@ -37,7 +37,7 @@ MIDDLE = "2026-11-23T06:46:36.500Z"
 
 ONLY_PARSED = {"record", "demo", "alert"}
 """They need a process, a port or a server for as long as they run."""
-FOREIGN = re.compile(r"^--pid$|^--watch$|://|\bdask\b")
+FOREIGN = re.compile(r"^--pid$|^--watch$|^--confirm$|://|\bdask\b")
 """Words of commands that need a process, a cluster or a store which is not here."""
 
 
@@ -87,7 +87,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_capture(tmp_path / "slow.perfkit", requests=40)
     slower = shop.slower("GET /stock", 5)
     names = {"good": None, "run": slower, "after": None, "large": None}
-    names |= {f"main-{n}": None for n in (1, 2)} | {f"run-{n}": slower for n in (1, 2)}
+    names |= {f"main-{n}": None for n in (1, 2)}
+    names |= {f"{side}-{n}": slower for side in ("run", "change") for n in (1, 2)}
     for seed, (name, change) in enumerate(names.items()):
         spans = shop.capture(40, seed=seed, change=change).table("spans").collect()
         tools = {"GET /cart": "POST /tools/invoke"}
