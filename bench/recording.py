@@ -1,9 +1,11 @@
 """How much a recorded program is slowed down, and what the recorder itself costs.
 
-A program works without end and writes down, four times a second, how much it has done and how much
-CPU time it used for that. It is recorded and left alone in turn: each window with a recorder has a
-neighbour without. Other programs on the machine change how fast it gets on, but hardly how
-much CPU time a unit of its work takes: that is compared, and pairs give a confidence interval.
+A program works without end and writes down, ten times a second, how much it has done and how much
+CPU time it used for that. It is left alone and recorded in turn, in short windows: each one with a
+recorder is compared with the two beside it without, so that a machine that slowly changes does not
+matter. Other programs on the machine change how fast it gets on, but hardly how much CPU time a
+unit of its work takes: that is compared, and the windows give a confidence interval. A case ends
+when the interval is narrow enough to judge by, or when its time is up.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from pathlib import Path
 
 from bench.measure import Row
 
-PAIRS = 10
-WINDOW_S = 4.0
+WINDOW_S = 2.5
+CASE_S = 90.0
+"""How long a case takes at most, if each of its windows is as long as planned."""
+MIN_PAIRS = 8
 GOAL = 0.02
 _RATE = 100
 _RESAMPLES = 2000
@@ -36,7 +40,7 @@ threads, done = int(sys.argv[1]), [0] * 1000
 def log():
     while True:
         print(time.monotonic_ns(), sum(done), time.process_time_ns(), flush=True)
-        time.sleep(0.25)
+        time.sleep(0.1)
 """
 _CPU_BOUND = (
     _LOG
@@ -137,7 +141,7 @@ def _record(pid: int, path: Path) -> _Recorded:
     command = [sys.executable, "-m", "perfkit.cli", "record", "--pid", str(pid), "-o", str(path)]
     command += ["--rate", str(_RATE), "--max-overhead", "100%", "--no-subprocesses"]
     done = subprocess.run(
-        [*command, "--duration", f"{WINDOW_S + 1}s"], capture_output=True, text=True, check=False
+        [*command, "--duration", f"{WINDOW_S + 0.5}s"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"perfkit record failed: {done.stderr}")
@@ -185,32 +189,70 @@ def _interval(ratios: list[float]) -> tuple[float, float, float]:
     return statistics.median(ratios), low, high
 
 
-def _case(name: str, text: str, threads: int) -> list[Row]:
-    windows: list[tuple[int, _Recorded]] = []
+@dataclass(frozen=True)
+class _Pairs:
+    """What each window with a recorder was, and how it compares with the two beside it."""
+
+    recorded: list[_Recorded]
+    cpu_ratios: list[float]
+    wall_ratios: list[float]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the interval of the CPU time is within the goal on either side of its middle."""
+        middle, low, high = _interval(self.cpu_ratios)
+        return max(high - middle, middle - low) < GOAL
+
+
+def _alone() -> int:
+    """Leave the program alone for a window; returns when that began."""
+    begin_ns = time.monotonic_ns()
+    time.sleep(WINDOW_S)
+    return begin_ns
+
+
+def _pairs(text: str, threads: int) -> _Pairs:
+    found = _Pairs([], [], [])
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with _running(text, threads, log) as pid:
-            for number in range(PAIRS):
-                alone_ns = time.monotonic_ns()
-                time.sleep(WINDOW_S)
-                windows.append((alone_ns, _record(pid, Path(folder) / f"{number}.perfkit")))
-        progress = _Progress.read(log)
-    cpu_ratios, wall_ratios = [], []
-    for alone_ns, recorded in windows:
-        alone = progress.between(alone_ns, alone_ns + int(WINDOW_S * 1e9))
-        beside = progress.between(recorded.begin_ns, recorded.end_ns)
-        cpu_ratios.append(beside[0] / alone[0] - 1)
-        wall_ratios.append(beside[1] / alone[1] - 1)
+            end = time.monotonic() + CASE_S
+            before_ns = _alone()
+            while len(found.recorded) < MIN_PAIRS or (time.monotonic() < end and not found.narrow):
+                number = len(found.recorded)
+                recorded = _record(pid, Path(folder) / f"{number}.perfkit")
+                after_ns = _alone()
+                progress = _Progress.read(log)
+                beside = progress.between(recorded.begin_ns, recorded.end_ns)
+                cpu, wall = (
+                    statistics.mean(times)
+                    for times in zip(
+                        *(
+                            progress.between(begin_ns, begin_ns + int(WINDOW_S * 1e9))
+                            for begin_ns in (before_ns, after_ns)
+                        ),
+                        strict=True,
+                    )
+                )
+                found.recorded.append(recorded)
+                found.cpu_ratios.append(beside[0] / cpu - 1)
+                found.wall_ratios.append(beside[1] / wall - 1)
+                before_ns = after_ns
+    return found
+
+
+def _case(name: str, text: str, threads: int) -> list[Row]:
+    pairs = _pairs(text, threads)
+    cpu_ratios, wall_ratios, found = pairs.cpu_ratios, pairs.wall_ratios, pairs.recorded
     middle, low, high = _interval(cpu_ratios)
     wall, wall_low, wall_high = _interval(wall_ratios)
-    found = [recorded for _, recorded in windows]
     own = statistics.median(each.own_cores for each in found)
     spy = statistics.median(each.spy_cores for each in found)
     title = f"{name}, {threads} threads, {_RATE} Hz"
     return [
         Row(
             f"{title}: CPU time for a unit of its work",
-            f"{middle:+.1%} (95 %: {low:+.1%} to {high:+.1%}; {PAIRS} pairs)",
+            f"{middle:+.1%} (95 %: {low:+.1%} to {high:+.1%}; {len(found)} windows)",
             f"the same program alone, in turn; wall time {wall:+.0%} "
             f"({wall_low:+.0%} to {wall_high:+.0%}) beside whatever else ran",
             f"{1 + middle:.3f}×",
@@ -229,7 +271,7 @@ def _case(name: str, text: str, threads: int) -> list[Row]:
         Row(
             f"{title}: bytes a sample",
             f"{sum(each.bytes for each in found) / sum(each.samples for each in found):.0f} B",
-            f"{WINDOW_S:.0f} s captures, with their stacks and frames",
+            f"{WINDOW_S:.1f} s captures, with their stacks and frames",
             "",
             "no goal",
             None,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -167,3 +171,52 @@ def test_our_own_groups_are_found() -> None:
     for folders in groups:
         assert all(folder.is_dir() for folder in folders)
         assert all((folder / "cgroup.procs").exists() for folder in folders)
+
+
+@pytest.fixture
+def tenth_of_a_core() -> Iterator[Path]:
+    """Make a control group of our own that may use a tenth of a core."""
+    ours = cgroup_paths.find(os.getpid())
+    found = [*ours.cpu[:1], *ours.unified[:1]]
+    if not found:
+        pytest.skip("no control groups here")
+    group = found[0] / f"perfkit-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error}")
+    try:
+        if (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_quota_us").write_text("10000")
+        elif (group / "cpu.max").exists():
+            (group / "cpu.max").write_text("10000 100000")
+        else:
+            pytest.skip("the control groups here do not limit CPU")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_program_that_is_throttled_for_real(tenth_of_a_core: Path) -> None:
+    # It goes into the group before it computes.
+    code = "input()\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        try:
+            (tenth_of_a_core / "cgroup.procs").write_text(str(process.pid))
+            groups = cgroup_paths.find(process.pid)
+            assert tenth_of_a_core in groups.cpu + groups.unified
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            deadline = time.monotonic() + 60
+            found: dict[tuple[str, str | None], float] = {}
+            while found.get(("container.cpu.throttled.periods", None), 0) < 5:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.1)
+                found = measured(groups)
+        finally:
+            process.kill()
+            process.wait()
+    assert found["container.cpu.limit", None] == pytest.approx(0.1)
+    assert found["container.cpu.throttled.time", None] > 0
+    assert found["container.cpu.periods", None] >= 5
