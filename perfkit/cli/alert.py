@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from perfkit.alert.event import Alert
     from perfkit.analysis.filters import Filters
     from perfkit.analysis.session import Tables
+    from perfkit.gate.budgets import Budget
     from perfkit.rules.choose import Choice
 
 SEVERITIES = ("high", "medium", "low")
@@ -54,6 +55,13 @@ EVERY = "60s"
     default="high",
     show_default=True,
     help="Findings of this severity or a higher one.",
+)
+@click.option(
+    "--budget",
+    "budget_texts",
+    metavar="BUDGET",
+    multiple=True,
+    help="Also when this is breached, as in perfkit check: 'p95(endpoint=/search) < 300ms'.",
 )
 @click.option(
     "--template",
@@ -82,6 +90,7 @@ def command(
     capture: Path,
     targets: tuple[str, ...],
     severity: str,
+    budget_texts: tuple[str, ...],
     template: Path | None,
     state: Path | None,
     every_ns: int | None,
@@ -91,9 +100,9 @@ def command(
 ) -> None:
     """Send what is wrong in CAPTURE to those who should know, once each, and when it is over.
 
-    That are findings, and endpoints that became slow or failed for a while. What was said is kept
-    in a file, so that a second run says only what is new and what is over. A target that is down
-    gets what it missed with the next run; the exit code is 1 then.
+    That are findings, endpoints that became slow or failed for a while, and breached budgets. What
+    was said is kept in a file, so that a second run says only what is new and what is over. A
+    target that is down gets what it missed with the next run; the exit code is 1 then.
 
     \b
     An Alertmanager     alertmanager://127.0.0.1:9093
@@ -102,13 +111,20 @@ def command(
     e-mail …                                            needs perfkit[notify]
     """
     from perfkit.alert.targets import parse
+    from perfkit.gate import budgets
 
     wording = template.read_text(encoding="utf-8") if template is not None else None
     known = [parse(one, wording) for one in dict.fromkeys(targets)]
     if template is not None and not known:
         raise UsageError("--template needs --to https://…")
     job = _Job(
-        capture, make_filters(options), make_choice(options), ledger, severity, state or _state()
+        capture=capture,
+        filters=make_filters(options),
+        choice=make_choice(options),
+        ledger=ledger,
+        severity=severity,
+        budgets=[budgets.parse(one) for one in budget_texts],
+        state=state or _state(),
     )
     if every_ns is not None:
         _watch(job, known, every_ns / 1e9)
@@ -124,20 +140,17 @@ def command(
     _complain(deliveries, job.state)
 
 
+@dataclass
 class _Job:
     """Looking at a capture, and telling."""
 
-    def __init__(
-        self,
-        capture: Path,
-        filters: Filters,
-        choice: Choice,
-        ledger: Path | None,
-        severity: str,
-        state: Path,
-    ) -> None:
-        self.capture, self.filters, self.choice = capture, filters, choice
-        self.ledger, self.severity, self.state = ledger, severity, state
+    capture: Path
+    filters: Filters
+    choice: Choice
+    ledger: Path | None
+    severity: str
+    budgets: list[Budget]
+    state: Path
 
     def look(self) -> tuple[list[Alert], Tables]:
         from perfkit.alert.signals import active
@@ -146,7 +159,8 @@ class _Job:
 
         tables = open_tables(self.capture, self.filters, live=True)
         outcomes, _ = decided(run(choose(self.choice), tables), tables, self.ledger)
-        return active(tables, outcomes, self.severity), tables
+        alerts = active(tables, outcomes, self.severity)
+        return alerts + _breached(self.budgets, tables), tables
 
     def tell(self, targets: list[Any], alerts: list[Alert], tables: Tables) -> list[Delivery]:
         from perfkit.alert.deliver import deliver
@@ -157,6 +171,39 @@ class _Job:
         # Alerts of one program on one machine: those of another are not over when it is well.
         source = " ".join([tables.capture.info.host or "", *sorted(services)])
         return deliver(alerts, targets, source, self.state)
+
+
+def _breached(budgets: list[Budget], tables: Tables) -> list[Alert]:
+    """Return the budgets that do not hold. Raises UsageError for one that matches nothing.
+
+    While recording, what it is about may only come yet.
+    """
+    from perfkit.alert.event import Alert
+    from perfkit.gate import judge
+
+    begin_ns = tables.frame("facts")["start_ns"][0] or tables.capture.info.created_ns
+    breached = []
+    for budget in budgets:
+        for check in judge.checks(budget, [tables]):
+            if check.state == "error" and not tables.capture.living:
+                raise UsageError(f"budget {budget.text!r} matches nothing", hint=check.help)
+            if check.state == "failed":
+                about = f" ({check.thing})" if check.thing else ""
+                breached.append(
+                    Alert(
+                        fingerprint=check.fingerprint,
+                        name="PerfkitBudget",
+                        severity="high",
+                        summary=text.plain(f"Budget breached: {budget.text}{about}"),
+                        description=text.plain(check.message),
+                        starts_ns=begin_ns,
+                        labels={
+                            "budget": text.plain(budget.text),
+                            "thing": text.plain(check.thing),
+                        },
+                    )
+                )
+    return breached
 
 
 def _watch(job: _Job, targets: list[Any], every_s: float) -> None:

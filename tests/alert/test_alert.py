@@ -336,6 +336,28 @@ def test_the_command_lists_tells_and_fails(server: Server, tmp_path: Path) -> No
     assert "nothing is lost" in str(error.value.hint)
 
 
+def test_a_breached_budget_is_an_alert(server: Server, tmp_path: Path) -> None:
+    capture = str(write_capture(tmp_path / "a.perfkit"))
+    state = ("--state", str(tmp_path / "state.json"), "--to", f"http://{server.host}/", "--json")
+    kept, broken = "p95(endpoint=/tools/invoke) < 10s", "p95(endpoint=/tools/invoke) < 10ms"
+
+    def names(*budgets: str) -> list[str]:
+        words = [word for budget in budgets for word in ("--budget", budget)]
+        found = json.loads(run(capture, *words, *state).stdout)["alerts"]
+        return [one["summary"] for one in found if one["name"] == "PerfkitBudget"]
+
+    assert names(kept) == []
+    assert names(kept, broken) == [f"Budget breached: {broken} (POST /tools/invoke)"]
+    assert names(kept) == []
+    assert ("PerfkitBudget", "resolved") in [
+        (one["name"], one["status"]) for _, _, body in server.requests for one in body["alerts"]
+    ]
+    with pytest.raises(UsageError, match="matches nothing"):
+        names("p95(endpoint=/nowhere) < 1s")
+    with pytest.raises(UsageError, match="not a budget"):
+        names("fast")
+
+
 def test_severities_are_those_of_the_rules() -> None:
     from perfkit.alert.signals import SEVERITIES as known
 
