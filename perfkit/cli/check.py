@@ -238,14 +238,13 @@ class _Gate:
         captures = [run.tables.capture for run in self.baseline if run.tables is not None]
         if not captures:
             return []
-        from perfkit.analysis.comparison import compare, contrast
-        from perfkit.cli import compare_text
+        from perfkit.analysis.comparison import compare, contrast, words
 
         self.say("looking for the cause")
         sides = contrast.of_captures(
             captures, [_tables(run).capture for run in self.runs], self.filters
         )
-        return compare_text.answer(compare.compare(sides))
+        return words.answer(compare.compare(sides))
 
     def wants_confirmation(self, result: Result) -> bool:
         """Whether what speaks against the runs may be luck: a comparison or a median, no rule."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli import compare_text
 from perfkit.cli.data import jsonable
 from perfkit.cli.options import CapturePath, Moment, filter_options, make_filters
 from perfkit.errors import UsageError
@@ -58,6 +57,7 @@ def command(
     runs: they share that capture's luck, so the claim is weaker, and the output says so.
     """
     from perfkit.analysis.comparison.compare import compare
+    from perfkit.cli import compare_text
 
     choices = {"--at": at_ns, "--endpoints": endpoints, "--between": between}
     contrast = _contrast(captures, choices, make_filters(filters))
@@ -111,6 +111,9 @@ def _sides(captures: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
 
 
 def _as_data(comparison: Comparison) -> Row:
+    from perfkit.analysis.comparison import words
+    from perfkit.cli import text
+
     contrast = comparison.contrast
     data = {
         "before": contrast.names[0],
@@ -119,7 +122,7 @@ def _as_data(comparison: Comparison) -> Row:
         "unit": contrast.unit,
         "runs": [int((contrast.side_of_run == side).sum()) for side in (0, 1)],
         "notes": list(contrast.notes),
-        "answer": compare_text.answer(comparison),
+        "answer": [text.plain(line) for line in words.answer(comparison)],
         "causes": comparison.causes.ranking.to_dicts(),
         "evidence": comparison.causes.evidence.to_dicts(),
         "slow_traits": None if comparison.traits is None else comparison.traits.to_dicts(),

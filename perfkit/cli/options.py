@@ -268,12 +268,14 @@ def open_tables(
     filters: Filters,
     engine: str = "auto",
     redaction: Rules | None = None,
+    key: bytes | None = None,
     *,
     live: bool = False,
 ) -> Tables:
     """Open a capture for analysis, redacted if asked; says so when it is analysed in shards.
 
-    With `live`, what a recording that goes on has journaled so far is in it too.
+    With `live`, what a recording that goes on has journaled so far is in it too. Captures that are
+    to be compared are redacted with the same key.
     """
     from perfkit.analysis.sharded import ShardedTables
     from perfkit.analysis.sharded import open_tables as opened
@@ -288,7 +290,7 @@ def open_tables(
                 f"--redact works in one piece only, not with --engine {engine}",
                 hint="leave --engine out",
             )
-        capture, engine = redacted(capture, redaction), "whole"
+        capture, engine = redacted(capture, redaction, key), "whole"
     tables = opened(capture, filters, engine)
     if isinstance(tables, ShardedTables):
         click.echo(f"analysing in {tables.described}", err=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from perfkit.analysis.session import Tables
 from perfkit.report import episodes, population
+from perfkit.report.baseline import Baseline
 from perfkit.report.episodes import Episode
 from perfkit.report.population import Population
 from perfkit.rules import evaluate
@@ -25,6 +26,8 @@ class Context:
     title: str
     followed: Sequence[Followed] = ()
     """Recommendations that were done before, and what came of them."""
+    baseline: Baseline | None = None
+    """What the capture is compared with."""
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from perfkit import __version__, units
 from perfkit.analysis.session import Tables
 from perfkit.errors import PerfkitError
 from perfkit.report import assets
+from perfkit.report.baseline import Baseline
 from perfkit.report.context import Context
 from perfkit.report.marks import marks
 from perfkit.report.pack import pack
@@ -44,14 +45,19 @@ def render(tables: Tables, outcomes: list[Outcome], *, title: str) -> str:
 
 
 def build(
-    tables: Tables, outcomes: list[Outcome], *, title: str, followed: Sequence[Followed] = ()
+    tables: Tables,
+    outcomes: list[Outcome],
+    *,
+    title: str,
+    followed: Sequence[Followed] = (),
+    baseline: Baseline | None = None,
 ) -> Page:
     """Return the page and the sections that failed.
 
     Raises PerfkitError when the capture or the filters are at fault: that is the user's to mend.
     Any other exception of a section becomes an error card, and the rest of the report stands.
     """
-    context = Context(tables, outcomes, title, followed)
+    context = Context(tables, outcomes, title, followed, baseline)
     failed: list[str] = []
     built = [_section(section, context, failed) for section in SECTIONS]
     population = context.population

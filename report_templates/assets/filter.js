@@ -73,11 +73,11 @@
 
   /**
    * Which rows of request columns pass: one byte each. A request belongs to a time range when it
-   * starts in it.
+   * starts in it; columns without a start are of no time, and take any.
    */
-  function mask(columns) {
+  function mask(columns, state = current()) {
     const { strings, start_ns: start, duration_ns: duration, status } = columns;
-    const length = start.length;
+    const length = status.length;
     const passed = new Uint8Array(length).fill(1);
     for (const [key, list] of Object.entries(LISTS)) {
       if (state[list].length) keepNamed(passed, columns[key], strings, state[list]);
@@ -87,10 +87,33 @@
     const least = state.min_duration_ns;
     const wanted = state.status === "" ? -1 : state.status === "error" ? 1 : 0;
     for (let i = 0; i < length; i++) {
-      if (start[i] < from || start[i] >= to || duration[i] < least) passed[i] = 0;
+      if (start && (start[i] < from || start[i] >= to || duration[i] < least)) passed[i] = 0;
       else if (wanted >= 0 && status[i] !== wanted) passed[i] = 0;
     }
     return passed;
+  }
+
+  const current = () => state;
+
+  /** Only what is chosen: a short form of a state. */
+  function chosen() {
+    const changed = Object.entries(state).filter(
+      ([key, value]) => JSON.stringify(value) !== JSON.stringify(EMPTY[key]),
+    );
+    return structuredClone(Object.fromEntries(changed));
+  }
+
+  /** A state from a short form of anybody's making: unknown keys and wrong types are left out. */
+  function complete(short) {
+    const next = structuredClone(EMPTY);
+    for (const list of Object.values(LISTS)) {
+      if (Array.isArray(short[list])) next[list] = short[list].map(String);
+    }
+    for (const name of Object.values(NUMBERS)) {
+      if (Number.isFinite(short[name]) && short[name] >= 0) next[name] = short[name];
+    }
+    if (typeof short.status === "string") next.status = short.status;
+    return valid(next);
   }
 
   function keepNamed(passed, column, strings, names) {
@@ -117,10 +140,12 @@
     set,
     clear: () => set(structuredClone(EMPTY)),
     /** Whether anything is chosen that tells requests apart (`time` alone does not). */
-    choosesRequests: () =>
-      Object.values(LISTS).some((list) => state[list].length > 0) ||
-      state.status !== "" ||
-      state.min_duration_ns > 0,
+    choosesRequests: (of = state) =>
+      Object.values(LISTS).some((list) => of[list].length > 0) ||
+      of.status !== "" ||
+      of.min_duration_ns > 0,
+    chosen,
+    complete,
     active: () => JSON.stringify(state) !== JSON.stringify(EMPTY),
     mask,
     view: (key) => views.get(key) ?? null,

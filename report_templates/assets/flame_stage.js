@@ -139,6 +139,7 @@
       const { bars, values, tree } = this;
       const node = bars.node[i];
       if (bars.kind[i] === pk.flame.MORE) return this.factsOfMore(i);
+      if (this.difference) return this.factsOfDifference(node);
       const amount = (value) => pk.format.value(value, tree.unit);
       const total = pk.flame.total(values, node);
       const rows = [
@@ -154,16 +155,26 @@
         `${amount(values.self[node])}, ${pk.format.percent(values.self[node] / total)} of it`,
       ]);
       if (values.count) rows.push(["Count", pk.format.number(values.count[node])]);
-      if (this.difference) rows.push(["Before", this.difference.text(node)]);
-      rows.push(["Kind", tree.categories[tree.category[node]]]);
-      if (tree.file && tree.file[node] >= 0) rows.push(["File", place(tree, node)]);
-      else if (tree.module && tree.strings[tree.module[node]]) {
-        rows.push(["Module", pk.format.text(tree.strings[tree.module[node]], 200)]);
-      }
+      rows.push(...this.factsOfPlace(node));
       if (values.drawn[node] < 0.98) {
         rows.push(["Width", "drawn narrower: ran beside its siblings, or outlived its parent"]);
       }
       return rows;
+    }
+
+    factsOfPlace(node) {
+      const { tree } = this;
+      const rows = [["Kind", tree.categories[tree.category[node]]]];
+      if (tree.file && tree.file[node] >= 0) rows.push(["File", place(tree, node)]);
+      else if (tree.module && tree.strings[tree.module[node]]) {
+        rows.push(["Module", pk.format.text(tree.strings[tree.module[node]], 200)]);
+      }
+      return rows;
+    }
+
+    factsOfDifference(node) {
+      if (node < 0) return [["Width", "shares of the whole of each side"]];
+      return [...this.difference.facts(node, this.tree.unit), ...this.factsOfPlace(node)];
     }
 
     factsOfMore(i) {

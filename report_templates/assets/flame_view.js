@@ -14,11 +14,12 @@
 
   /**
    * `options`: {name: key in the URL fragment, whole: what all of it is called, library: categories
-   * that "hide library" hides, colours: [[value, text], …], note: a remark below the graph}.
+   * that "hide library" hides, note: a remark below the graph, titles: what the two sides of a
+   * difference are called, tabs(view): more tabs, as for pk.dom.tabs}.
    */
   class View {
     constructor(element, columns, options) {
-      this.options = { name: "", whole: "all", library: [], note: "", ...options };
+      this.options = { name: "", whole: "all", library: [], note: "", titles: ["now", "before"], ...options };
       this.source = pk.tree.create(columns);
       this.tree = this.source;
       this.hiding = null;
@@ -72,12 +73,21 @@
         this.tabs.show(2);
       });
       this.sandwich = new pk.flame.Sandwich(el("div", { class: "flame-sandwich" }), options);
+      this.more = options.tabs?.(this) ?? [];
       this.tabs = pk.dom.tabs("Views of the flame graph", [
         ["Flame graph", graph, () => this.stage.draw()],
         [source.file ? "Top functions" : "Top spans", this.top.element, () => this.showTop()],
         ["Callers and callees", this.sandwich.element, () => this.showSandwich(this.chosen)],
+        ...this.more,
       ]);
-      this.element.replaceChildren(this.tabs, graph, this.top.element, this.sandwich.element);
+      const panels = this.more.map(([, panel]) => panel);
+      this.element.replaceChildren(
+        this.tabs,
+        graph,
+        this.top.element,
+        this.sandwich.element,
+        ...panels,
+      );
       pk.theme.on(() => this.redraw());
       addEventListener("beforeprint", () => this.stage.draw());
     }
@@ -110,12 +120,14 @@
       this.width = pk.dom.choice(
         "Width",
         [
-          ["now", "Now"],
-          ["before", "Before"],
+          ["both", "Both"],
+          ["now", "First"],
+          ["before", "Second"],
         ],
-        "now",
-        () => this.refresh(),
+        "both",
+        (side) => ((this.side = side), this.refresh()),
       );
+      this.side = "both";
       this.width.hidden = true;
       const tools = el("div", { class: "toolbar", role: "group", "aria-label": "Flame graph" });
       tools.append(
@@ -150,30 +162,44 @@
     refresh() {
       this.values = this.measured(this.given);
       this.difference = this.givenBaseline
-        ? pk.flame.compare(this.values, this.measured(this.givenBaseline))
+        ? pk.flame.compare(this.values, this.measured(this.givenBaseline), this.options.titles)
         : null;
       this.offerDifference();
-      const before =
-        this.difference &&
-        this.width.querySelector("[aria-pressed=true]")?.textContent === "Before";
-      const shown = before ? this.difference.baseline : this.values;
+      this.shown = this.valuesOfSide();
       if (this.query) this.match();
-      const drawn = this.stage.show(this.tree, shown, this.difference);
+      const drawn = this.stage.show(this.tree, this.shown, this.difference);
       if (!this.restored) this.restore();
       this.paintLegend();
       this.remark();
       this.showPath();
       if (!this.top.element.hidden) this.showTop();
       if (!this.sandwich.element.hidden) this.showSandwich(this.chosen);
+      for (const [, panel, show] of this.more) if (!panel.hidden) show?.();
       return drawn;
     }
 
+    /** What the widths are: of a difference the mean of both sides, or one of them. */
+    valuesOfSide() {
+      const { difference, values } = this;
+      if (!difference || this.side === "now") return values;
+      if (this.side === "before") return difference.baseline;
+      return pk.tree.measure(this.tree, difference.both);
+    }
+
     measured(given) {
-      if (!this.hiding) return pk.tree.measure(this.source, given);
+      if (!this.hiding) {
+        const values = pk.tree.measure(this.source, given);
+        values.blocks &&= values.blocks.map((b) => ({ ...b, whole: wholeOf(this.source, b.total) }));
+        return values;
+      }
       const { map, tree } = this.hiding;
-      const { self, lost } = pk.derive.moved(map, given.self, tree.n);
-      const total = pk.tree.propagate(tree, self);
-      const values = pk.tree.measure(tree, { total, self, samples: given.samples });
+      const move = ({ self: before }) => {
+        const { self, lost } = pk.derive.moved(map, before, tree.n);
+        const total = pk.tree.propagate(tree, self);
+        return { self, total, lost, whole: wholeOf(tree, total) + lost };
+      };
+      const { self, total, lost } = move(given);
+      const values = pk.tree.measure(tree, { ...given, total, self, blocks: given.blocks?.map(move) });
       values.whole += lost;
       return values;
     }
@@ -208,7 +234,7 @@
     }
 
     match() {
-      const result = this.query ? pk.tree.search(this.tree, this.values, this.query) : null;
+      const result = this.query ? pk.tree.search(this.tree, this.shown, this.query) : null;
       this.stage.hits = result?.nodes ?? null;
       this.matched = result;
       if (!this.query) this.found.textContent = "";
@@ -305,9 +331,13 @@
         }
       } else if (colour === "difference") {
         const scale = pk.flame.differences();
+        const [first, second] = this.options.titles;
         entries.push(
-          [scale.at(-1), "larger share than before"],
-          [scale[3], "no clear change"],
+          [scale.at(-1), `larger share in ${first} than in ${second}`],
+          [
+            scale[3],
+            this.difference?.known ? "within noise" : "differs by less than 0.1 % of all",
+          ],
           [scale[0], "smaller share"],
         );
       }
@@ -318,7 +348,7 @@
       const { bars } = this.stage;
       if (!bars) return;
       let present = 0;
-      for (const total of this.values.total) if (total > 0) present++;
+      for (const total of this.shown.total) if (total > 0) present++;
       const drawn =
         bars.kind.filter((kind) => kind === pk.flame.NODE).length -
         (this.stage.view.node < 0 ? 1 : 0);
@@ -333,14 +363,21 @@
     }
 
     showTop() {
-      this.top.show(this.tree, this.values);
+      this.top.show(this.tree, this.shown);
     }
 
     showSandwich(node) {
       let chosen = node ?? -1;
-      if (chosen < 0) chosen = heaviestSelf(this.values);
-      this.sandwich.show(this.tree, this.values, chosen < 0 ? -1 : this.tree.label[chosen]);
+      if (chosen < 0) chosen = heaviestSelf(this.shown);
+      this.sandwich.show(this.tree, this.shown, chosen < 0 ? -1 : this.tree.label[chosen]);
     }
+  }
+
+  /** The sum of the roots. */
+  function wholeOf(tree, total) {
+    let whole = 0;
+    for (const root of pk.tree.children(tree, -1)) whole += total[root];
+    return whole;
   }
 
   function heaviestSelf(values) {

@@ -3,47 +3,7 @@
 {
   const pk = (window.perfkit ??= {});
   const { el } = pk.dom;
-  const AMBIGUOUS = -2;
   const STATES = [["running", "Running", 1], ["unknown", "Perhaps running", 0], ["woken", "Woke up", 3], ["idle", "Waiting", 2]];
-
-  /**
-   * Own time of each stack. A time range cuts samples at its ends; with a choice of requests a sample
-   * counts whole when its request does, and not at all when it is of no request or of several.
-   */
-  function selected({ tree, samples }, { thread, state }, requests) {
-    const self = new Float64Array(tree.label.length);
-    const { from_ns: from, to_ns: to } = pk.filter.state;
-    const passed = pk.filter.choosesRequests() && requests ? pk.filter.mask(requests) : null;
-    const cut = !passed && (from !== null || to !== null);
-    const outcome = { self, samples: 0, ambiguous: 0, timeless: 0, whole: 0 };
-    for (let i = 0; i < samples.stack.length; i++) {
-      let weight = samples.duration[i];
-      outcome.whole += weight;
-      if (thread >= 0 && samples.thread[i] !== thread) continue;
-      if (state >= 0 && samples.state[i] !== state) continue;
-      const entry = samples.entry[i];
-      if (passed && !(entry >= 0 && passed[entry])) {
-        if (entry === AMBIGUOUS) outcome.ambiguous += weight;
-        continue;
-      }
-      if (cut) {
-        const part = overlap(samples.start_ns[i], weight, tree.unit, from ?? -Infinity, to ?? Infinity);
-        if (Number.isNaN(part)) outcome.timeless += weight;
-        if (!(part > 0)) continue;
-        weight = part;
-      }
-      self[samples.stack[i]] += weight;
-      outcome.samples++;
-    }
-    return outcome;
-  }
-
-  /** How much of a sample lies in a time range; NaN when nobody knows when it was. */
-  function overlap(start, weight, unit, from, to) {
-    if (Number.isNaN(start)) return NaN;
-    if (unit === "samples") return start >= from && start < to ? weight : 0;
-    return Math.min(start + weight, to) - Math.max(start, from);
-  }
 
   /** Time of each state over all samples, to offer only the states that occur. */
   function byState(samples) {
@@ -91,7 +51,7 @@
     }
 
     function update() {
-      const values = selected(data, chosen, requests);
+      const values = pk.sums.code(data, chosen, pk.populations.choose("all", requests, { timed: true }));
       const total = pk.tree.propagate(view.source, values.self);
       view.update({ total, self: values.self, samples: values.samples });
       say(values);

@@ -9,7 +9,7 @@
   const DEFAULT_WIDTH = "10ch";
 
   /**
-   * `options`: {label, columns: [{key, title, value(i), unit?, share?(i), width?, wide?, code?}],
+   * `options`: {label, columns: [{key, title, value(i), text?(i), unit?, share?(i), width?, wide?, code?}],
    * sort: {key, descending}, search?: placeholder, onopen?(i), empty?: text, limit?: visible rows}.
    * A column is of numbers when it has a `unit` ("ns", "bytes", "ratio", "count", "samples").
    * Returns {update(length), element, select(i)}.
@@ -73,7 +73,7 @@
     }
 
     const text = (column, i) =>
-      column.unit ? pk.format.value(column.value(i), column.unit) : String(column.value(i));
+      column.text ? column.text(i) : column.unit ? pk.format.value(column.value(i), column.unit) : String(column.value(i));
 
     function arrange() {
       const { query } = state;

@@ -44,6 +44,7 @@ _SLOTS = {
     '<div data-slot="timeline"></div>',
     "flame_requests": '<div data-slot="flame"></div>',
     "flame_code": '<div class="toolbar" data-slot="controls"></div><div data-slot="flame"></div>',
+    "comparison": '<div class="toolbar" data-slot="controls"></div><div data-slot="flame"></div>',
     "slow_requests": '<div data-slot="list"></div><div data-slot="detail"></div>',
     "heatmaps": '<div data-slot="panels" class="stack"></div>',
 }

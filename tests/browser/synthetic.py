@@ -57,6 +57,7 @@ def build(
         "coarse": False,
         "details": _details(rng, population),
     }
+    data.sections["comparison"] = {"baseline": None}
     data.sections["summary"] = {"timeline": _timeline(rng, duration_ns)}
     data.sections["heatmaps"] = _heatmaps(rng, duration_ns)
     return data

@@ -113,8 +113,15 @@ def of_captures(
     before: Sequence[Capture], after: Sequence[Capture], filters: Filters | None = None
 ) -> Contrast:
     """Compare captures with captures."""
-    sides = [(0, capture) for capture in before] + [(1, capture) for capture in after]
-    loaded = [(side, Tables(capture, filters)) for side, capture in sides]
+    return of_tables(
+        [Tables(capture, filters) for capture in before],
+        [Tables(capture, filters) for capture in after],
+    )
+
+
+def of_tables(before: Sequence[Tables], after: Sequence[Tables]) -> Contrast:
+    """Compare captures with captures, some of which may be analysed already."""
+    loaded = [(0, tables) for tables in before] + [(1, tables) for tables in after]
     names = (_names(before), _names(after))
     whole = min(len(before), len(after)) >= MINIMUM_RUNS
     parts: list[Part] = []
@@ -268,9 +275,9 @@ def _spread(tables: Tables, entries: pl.DataFrame, run: Ints) -> Ints:
     return spread
 
 
-def _names(captures: Sequence[Capture]) -> str:
-    first = captures[0].path.name
-    return first if len(captures) == 1 else f"{first} and {len(captures) - 1} more"
+def _names(side: Sequence[Tables]) -> str:
+    first = side[0].capture.path.name
+    return first if len(side) == 1 else f"{first} and {len(side) - 1} more"
 
 
 def _checked(contrast: Contrast) -> Contrast:

@@ -12,6 +12,7 @@ from perfkit.report.context import Context
 from perfkit.report.sections import (
     bottlenecks,
     capture_health,
+    comparison,
     dependencies,
     flame_code,
     flame_requests,
@@ -52,6 +53,7 @@ SECTIONS: tuple[Section, ...] = (
     dependencies,
     flame_requests,
     flame_code,
+    comparison,
     slow_requests,
     slow_queries,
     trends,

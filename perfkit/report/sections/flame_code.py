@@ -27,7 +27,9 @@ EXACT_SAMPLES = 1_000_000
 _COARSE_BUCKETS = 2000
 _UNKNOWN, _RUNNING, _IDLE, _WOKEN = 0, 1, 2, 3
 _STATES = {"running": _RUNNING, "idle": _IDLE}
-_AMBIGUOUS = -2
+AMBIGUOUS = -2
+"""Entry of a sample that fits several requests."""
+
 _TOP_FUNCTIONS = 30
 _KEYS = ("stack", "thread", "state", "entry")
 
@@ -50,7 +52,7 @@ _COUNTED_COLUMNS = (
 def build(context: Context) -> dict[str, Any]:
     """Return the tree, the samples, and the functions with the most time of their own."""
     tree = context.tables.frame("code_tree")
-    samples, threads = _samples(context, tree)
+    samples, threads = samples_of(context, tree)
     timed = samples["duration_ns"].null_count() < samples.height
     coarse = samples.height > EXACT_SAMPLES
     if coarse:
@@ -67,7 +69,7 @@ def build(context: Context) -> dict[str, Any]:
         "columns": _FUNCTION_COLUMNS if timed else _COUNTED_COLUMNS,
         "functions": top.to_dicts(),
         "data": {
-            "tree": _tree(tree, timed),
+            "tree": tree_columns(tree, timed),
             "samples": _packed(samples, timed),
             "threads": threads,
             "coarse": coarse,
@@ -78,12 +80,13 @@ def build(context: Context) -> dict[str, Any]:
 def _share(samples: pl.DataFrame, timed: bool) -> float:
     """Return the share of the sampled time, or of the samples, that fits several requests."""
     weight = pl.col("duration_ns" if timed else "count")
-    parts = samples.select(weight.filter(pl.col("entry") == _AMBIGUOUS).sum(), all=weight.sum())
+    parts = samples.select(weight.filter(pl.col("entry") == AMBIGUOUS).sum(), all=weight.sum())
     ambiguous, whole = parts.row(0)
     return ambiguous / whole if whole else 0.0
 
 
-def _tree(tree: pl.DataFrame, timed: bool) -> dict[str, Any]:
+def tree_columns(tree: pl.DataFrame, timed: bool) -> dict[str, Any]:
+    """Return a tree of code (columns of `code_tree`) as the page's columns."""
     texts = tree.select(pl.col("function", "module", "file").fill_null(""))
     strings = pl.concat([texts["function"], texts["module"], texts["file"]], how="vertical").unique(
         maintain_order=True
@@ -106,7 +109,7 @@ def _tree(tree: pl.DataFrame, timed: bool) -> dict[str, Any]:
     }
 
 
-def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def samples_of(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """Return the samples in time order, with the columns of `_KEYS`, and the threads' names.
 
     A sample during which its thread changed from one request to another is cut in two.
@@ -172,7 +175,7 @@ def _samples(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list[s
         .otherwise(pl.col("state").replace_strict(_STATES, default=_UNKNOWN, return_dtype=pl.Int8))
         .alias("state"),
         pl.when(pl.col("ambiguous"))
-        .then(_AMBIGUOUS)
+        .then(AMBIGUOUS)
         .otherwise(pl.col("page_row").cast(pl.Int64).fill_null(-1))
         .alias("entry"),
         rel_ns=pl.col("ts_ns") - population.origin_ns,

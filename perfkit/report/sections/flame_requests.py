@@ -17,20 +17,20 @@ EMPTY = {
     "command": "perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
 }
 
-EXACT_CELLS = 200_000
+EXACTCELLS = 200_000
 """Up to so many pairs of node and request the page filters exactly; above, requests are binned."""
 
 _MAX_BUCKETS = 512
-_CELL = ("node", "group")
+CELL = ("node", "group")
 _TIMES = ("total_ns", "self_ns", "critical_ns", "gap_ns")
-_SUMS = (*_TIMES, "count", "errors")
+SUMS = (*_TIMES, "count", "errors")
 
 
 def build(context: Context) -> dict[str, Any]:
     """Return the tree and its cells."""
     population = context.population
-    cells = _cells(context, population)
-    coarse = cells.height > EXACT_CELLS or population.coarse
+    cells = cells_of(context, population)
+    coarse = cells.height > EXACTCELLS or population.coarse
     if coarse:
         groups, cells = _binned(population, cells)
     else:
@@ -39,15 +39,16 @@ def build(context: Context) -> dict[str, Any]:
         "coarse": coarse,
         "groups": groups.height,
         "data": {
-            "tree": _tree(context.tables.frame("span_tree")),
+            "tree": tree_columns(context.tables.frame("span_tree")),
             "groups": population.group_columns(groups),
-            "cells": {name: cells[name].to_numpy() for name in (*_CELL, *_SUMS)},
+            "cells": {name: cells[name].to_numpy() for name in (*CELL, *SUMS)},
             "coarse": coarse,
         },
     }
 
 
-def _tree(tree: pl.DataFrame) -> dict[str, Any]:
+def tree_columns(tree: pl.DataFrame) -> dict[str, Any]:
+    """Return a tree of spans (columns of `span_tree`) as the page's columns."""
     labels = tree["label"].fill_null("(no name)")
     strings = labels.unique(maintain_order=True)
     categories = tree["category"].fill_null("internal").unique().sort().to_list()
@@ -64,7 +65,7 @@ def _tree(tree: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _cells(context: Context, population: Population) -> pl.DataFrame:
+def cells_of(context: Context, population: Population) -> pl.DataFrame:
     """Return one row per node and entry: weighted sums over the entry's spans at that node."""
     weight = pl.col("adjusted_count")
     tree = context.tables["tree"].select(
@@ -83,7 +84,7 @@ def _cells(context: Context, population: Population) -> pl.DataFrame:
             weight.sum().alias("count"),
             weight.filter(pl.col("status") == "error").sum().alias("errors"),
         )
-        .sort(*_CELL)
+        .sort(*CELL)
         .collect()
     )
 
@@ -96,9 +97,9 @@ def _binned(population: Population, cells: pl.DataFrame) -> tuple[pl.DataFrame, 
         merged = (
             cells.join(of_entry, left_on="group", right_on="index")
             .group_by("node", group="bin")
-            .agg(pl.col(_SUMS).sum())
-            .sort(*_CELL)
+            .agg(pl.col(SUMS).sum())
+            .sort(*CELL)
         )
-        if merged.height <= EXACT_CELLS or buckets == 1:
+        if merged.height <= EXACTCELLS or buckets == 1:
             return groups, merged
         buckets //= 2

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit import units
+from perfkit.analysis.comparison import words
 from perfkit.analysis.vector.percentiles import quantiles
 from perfkit.report import episodes
 from perfkit.report.context import Context
@@ -26,11 +27,12 @@ _NOT_RECORDED = "not in this capture"
 def build(context: Context) -> dict[str, Any]:
     """Return the verdict, the headline numbers, the first things to do, and the strip over time."""
     timeline = context.tables.frame("timeline")
+    tiles = [*_latency(context), *_load(context), *_resources(context, timeline)]
     return {
         "verdict": _verdict(context),
         "since": _since(context),
         "story": _story(context),
-        "tiles": [*_latency(context), *_load(context), *_resources(context, timeline)],
+        "tiles": [tile | {"delta": _delta(context, tile["stat"])} for tile in tiles],
         "first": [_step(step) for step in context.plan.steps],
         "together": context.plan.words() if len(context.plan.steps) > 1 else "",
         "missing": _missing(context),
@@ -147,6 +149,21 @@ def _step(step: Step) -> dict[str, Any]:
 
 def _tile(label: str, value: str, note: str = "", *, stat: str = "", tone: str = "") -> Any:
     return {"label": label, "value": value, "note": note, "stat": stat, "tone": tone}
+
+
+def _delta(context: Context, measure: str) -> dict[str, str] | None:
+    """Return how a figure of all requests changed against the baseline; None without one."""
+    row = context.baseline.headline.get(measure) if context.baseline else None
+    if row is None or row["change"] is None:
+        return None
+    changed = row["verdict"] in words.CHANGED
+    before = words.amount(row["before"], row)
+    return {
+        "text": words.relative(row["change"], row) if changed else "no evidence of change",
+        "hint": f"Baseline {before}; change {words.interval(row)}",
+        # More requests are neither better nor worse.
+        "tone": row["verdict"] if measure != "rate_per_s" else "",
+    }
 
 
 def _latency(context: Context) -> list[Any]:

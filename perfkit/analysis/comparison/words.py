@@ -1,0 +1,196 @@
+"""A comparison in words, the same in a terminal and in the report. Nothing here is escaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perfkit import units
+from perfkit.analysis.comparison.compare import Comparison
+from perfkit.analysis.comparison.contrast import Contrast
+
+CHANGED = ("grew", "shrank")
+Row = dict[str, Any]
+
+MEASURES = {
+    "p50_ns": "p50",
+    "p95_ns": "p95",
+    "mean_ns": "mean",
+    "error_ratio": "errors",
+    "critical_ns": "time/req",
+    "calls": "calls/req",
+    "total_ns": "time/req",
+    "value": "mean",
+    "p99_ns": "p99",
+    "rate_per_s": "rate",
+}
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Return the answer in three sentences: what changed, what made it, and how sure that is."""
+    tail = comparison.traits is not None
+    what = _what_slow_ones_share(comparison) if tail else _what_changed(comparison)
+    return [what, _what_made_it(comparison), _claim(comparison.contrast)]
+
+
+def _what_slow_ones_share(comparison: Comparison) -> str:
+    """Return what the slow requests of the busiest endpoint share, and where their time was."""
+    assert comparison.traits is not None
+    rows = comparison.traits.to_dicts()
+    if not rows:
+        return "Slow requests have nothing in common that typical ones have not."
+    endpoint = [row for row in rows if row["endpoint"] == rows[0]["endpoint"]]
+    best = [next((row for row in endpoint if row["kind"] == kind), None) for kind in ("was", "did")]
+    parts = [f"{trait(row)} ({shares(row)})" for row in best if row]
+    name = _short(rows[0]["endpoint"], 50)
+    return f"Slow requests to {name} are those with {'; they have '.join(parts)}."
+
+
+def trait(row: Row) -> str:
+    """Return what slow requests share, as `key=value`."""
+    parts = [(row["key"], row["value"]), (row["key_2"], row["value_2"])]
+    return " and ".join(_pair(key, value) for key, value in parts if key)
+
+
+def _pair(key: str, value: str) -> str:
+    value = _short(value, 40)
+    return f"{key} {value}" if value.startswith("> ") else f"{key}={value}"
+
+
+def shares(row: Row) -> str:
+    """Return among how many of the slow and of the typical that is so."""
+    slow, typical = units.percent(row["slow_ratio"]), units.percent(row["typical_ratio"])
+    return f"{slow} of the slow, {typical} of the typical"
+
+
+def _what_changed(comparison: Comparison) -> str:
+    """Return the change that users feel: that of an endpoint at the edge before any inside."""
+    differences = comparison.differences
+    edge = differences.filter(kind="endpoint").join(
+        comparison.contrast.entries().select("service", name="endpoint").unique(),
+        on=["service", "name"],
+        how="semi",
+        nulls_equal=True,
+    )
+    kinds = ("endpoint", "tool", "component", "query")
+    for kind, rows in [
+        ("endpoint", edge),
+        *((kind, differences.filter(kind=kind)) for kind in kinds),
+    ]:
+        changed = rows.filter(rows["verdict"].is_in(CHANGED))
+        if not changed.is_empty():
+            row = max(changed.to_dicts(), key=_importance)
+            others = changed.height - 1
+            more = f" ({others} more figures of {kind}s changed)" if others else ""
+            return f"Changed: {label(row)} {MEASURES[row['measure']]} {_change(row)}{more}."
+    of_requests = differences.filter(differences["kind"] != "resource")
+    tested = int(of_requests["p"].is_not_null().sum())
+    if not tested:
+        return "Not tested: too few requests in too few runs for any figure of requests."
+    return f"No evidence of change in requests: none of {units.number(tested)} figures surely did."
+
+
+def _importance(row: Row) -> tuple[bool, float]:
+    """Sort what got worse first, then by how much time or share is at stake."""
+    size = abs((row["after"] or 0.0) - (row["before"] or 0.0))
+    return row["verdict"] == "grew", size
+
+
+def _what_made_it(comparison: Comparison) -> str:
+    ranking, evidence = comparison.causes
+    if ranking.is_empty():
+        return "No component to name: there are no requests on both sides."
+    first = ranking.row(0, named=True)
+    if first["score"] <= 0:
+        return (
+            "No component stands out: whatever is unusual is no more than the one side shows "
+            "against itself."
+        )
+    why = [reason(row) for row in evidence.filter(component=first["component"]).to_dicts()]
+    share = units.percent(first["explained_ratio"])
+    explained = f" It holds {share} of the time beyond normal." if first["excess_ns"] else ""
+    return f"Most likely cause: {first['component']}: {'; '.join(why)}.{explained}"
+
+
+def reason(row: Row) -> str:
+    """Return why a component is suspected."""
+    operation = _short(row["operation"], 40)
+    if row["callee"]:
+        operation += f" → {row['callee']}"
+    if row["reason"] == "slower":
+        return (
+            f"{operation} takes {units.duration(row['after'])} itself instead of "
+            f"{units.duration(row['before'])}"
+        )
+    shares = f"{units.percent(row['after'])} instead of {units.percent(row['before'])}"
+    if row["reason"] == "fails":
+        return f"{operation} fails in {shares}"
+    return f"{operation} calls {_short(row['child'], 40)} in {shares}"
+
+
+def _claim(contrast: Contrast) -> str:
+    before, after = ((contrast.side_of_run == side).sum() for side in (0, 1))
+    if contrast.unit == "run":
+        return f"Tested over runs: {before} against {after} captures."
+    if contrast.about == "tail":
+        return (
+            "Slow requests beyond their endpoint's p95, typical ones up to its p75; one capture, "
+            "so this says what goes together, not what causes what."
+        )
+    return (
+        f"A weaker claim: blocks of time ({before} against {after}) of one capture stand in for "
+        "runs. Several captures a side would be sure: perfkit compare A1 A2 A3 vs B1 B2 B3."
+    )
+
+
+def label(row: Row) -> str:
+    """Return the name of what a row of `differences` is about."""
+    name = _short(row["name"], 60)
+    if row["kind"] == "component":
+        part = name if row["service"] == row["name"] else f"{row['service']} → {name}"
+        return f"{part} ({row['detail']})"
+    return name
+
+
+def amount(value: float | None, row: Row) -> str:
+    """Return a figure in its unit."""
+    if value is None:
+        return units.MISSING
+    measure = row.get("measure", "self_ns")
+    if measure.endswith("_ns"):
+        return units.duration(value)
+    if measure == "rate_per_s":
+        return units.rate(value)
+    if measure == "error_ratio" or str(row["name"]).endswith(".utilization"):
+        return units.percent(value)
+    return units.quantity(value, row["unit"])
+
+
+def _change(row: Row) -> str:
+    before, after = (amount(row[side], row) for side in ("before", "after"))
+    return f"{before} → {after}, {relative(row['change'], row)} ({interval(row)})"
+
+
+def relative(value: float | None, row: Row) -> str:
+    """Return a change with its sign, relative or in the unit of the figure."""
+    if value is None:
+        return units.MISSING
+    sign = "+" if value >= 0 else "−"
+    if row["relative"]:
+        return f"{sign}{units.percent(abs(value))}"
+    return f"{sign}{amount(abs(value), row)}"
+
+
+def interval(row: Row) -> str:
+    """Return the confidence interval of a change."""
+    if row["low"] is None:
+        return "not tested"
+    return f"{relative(row['low'], row)} to {relative(row['high'], row)}"
+
+
+def _short(text: object, width: int) -> str:
+    """Cut text to `width` characters in its middle, where names differ least."""
+    line = " ".join(str(text).split())
+    if len(line) <= width:
+        return line
+    tail = (width - 1) // 3
+    return f"{line[: width - 1 - tail]}…{line[len(line) - tail :]}"
