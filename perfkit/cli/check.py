@@ -239,12 +239,13 @@ class _Gate:
         if not captures:
             return []
         from perfkit.analysis.comparison import compare, contrast, words
+        from perfkit.cli import text
 
         self.say("looking for the cause")
         sides = contrast.of_captures(
             captures, [_tables(run).capture for run in self.runs], self.filters
         )
-        return words.answer(compare.compare(sides))
+        return [text.plain(line) for line in words.answer(compare.compare(sides))]
 
     def wants_confirmation(self, result: Result) -> bool:
         """Whether what speaks against the runs may be luck: a comparison or a median, no rule."""
