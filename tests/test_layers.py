@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rules"}),
     frozenset({"advice", "alert", "report", "gate"}),
     frozenset({"api"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "pytest_plugin"}),
 )
 FREE_WITHIN = (0, 1, 3)
 STANDALONE = frozenset({"demo", "otel"})
