@@ -20,8 +20,8 @@ _MAX_DEPTH = 10_000
 _WITH_COLUMNS, _WITH_INTERPRETERS = 2, 3
 """Versions from which on a frame says its columns, and a stack its interpreter."""
 
-Sample = tuple[int | None, int | None, list[Frame], int, bool]
-"""Process, thread, frames from the root, µs, whether it was idle."""
+Sample = tuple[int | None, int | None, list[Frame], int, bool | None]
+"""Process, thread, frames from the root, µs, and whether it was idle, if known."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Stack:
     pid: int | None = None
     tid: int | None = None
     frames: list[Frame] = field(default_factory=list)
-    idle: bool = False
+    idle: bool | None = None  # only said in the full mode, of idle ones
 
 
 class Mojo:

@@ -163,6 +163,6 @@ def _add(rows: SpanRows, entry: _Entry) -> None:
     name = (entry.query.split(None, 1) or ["statement"])[0].upper()[:40]
     start_ns = entry.end_ns - entry.duration_ns
     good = rows.add(trace, span_id, None, name, start_ns, entry.duration_ns,
-                    from_process("postgresql"), attributes, kind="server")  # fmt: skip
+                    from_process("postgresql"), attributes, kind="client")  # fmt: skip
     if good and entry.plan and span_id is not None:
         rows.event(trace, span_id, entry.end_ns, "plan", {"db.query.plan": entry.plan})

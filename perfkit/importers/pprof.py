@@ -65,6 +65,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
         raise source.error("a profile of memory, which perfkit does not read")
     functions = {one.id: one for one in profile.function}
     frames = {one.id: _frames(one, functions, text) for one in profile.location}
+    state = "running" if at is not None and types[at][0] == "cpu" else None
     factor = _NS[types[at][1]] if at is not None else 1
     with SampleRows(source, writer) as rows:
         for sample in profile.sample:
@@ -84,6 +85,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 writer.stacks.intern(path or [Frame("(unknown)")]),
                 duration_ns=duration_ns,
                 count=max(1, count),
+                state=state,
                 tid=next((i for key in _THREAD_LABELS if (i := _id(labels.get(key)))), None),
                 thread_name=next((str(labels[key]) for key in _NAME_LABELS if key in labels), None),
             )

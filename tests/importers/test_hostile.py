@@ -86,7 +86,12 @@ def changed(draw: st.DrawFn, value: object) -> object:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in FORMATS if "json" in n or n in ("pyspy-chrometrace", "request-records")]
+    "name",
+    [
+        *(n for n in FORMATS if "json" in n),
+        *("pyspy-chrometrace", "request-records", "chrome-trace", "speedscope", "cpuprofile"),
+        "pyinstrument",
+    ],
 )
 @given(data=st.data())
 def test_json_of_wrong_types_and_huge_numbers(
@@ -136,3 +141,22 @@ def test_deep_values_within_a_good_document(tmp_path: Path) -> None:
     nested = tag % ("[" * 3000 + "]" * 3000)
     document = '{"traceID":"1","spans":[%s]}'
     assert survives(tmp_path / "deep", (document % nested).encode(), None) is None
+
+
+CRASHES = sorted((Path(__file__).resolve().parent / "crashes").glob("*/*"))
+
+
+@pytest.mark.parametrize("path", CRASHES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_what_once_went_wrong(path: Path, tmp_path: Path) -> None:
+    """Inputs that crashed an importer, or took it for ever: a quadratic one does not end."""
+    survives(tmp_path / "input", path.read_bytes(), path.parent.name)
+    survives(tmp_path / "input", path.read_bytes(), None)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", FORMATS)
+def test_cut_off_at_every_byte(name: str, samples: dict[str, list[Path]], tmp_path: Path) -> None:
+    for sample in samples[name]:
+        data = sample.read_bytes()
+        for end in range(len(data)):
+            survives(tmp_path / "cut", data[:end], name)
