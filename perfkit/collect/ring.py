@@ -1,7 +1,8 @@
 """A capture that keeps only its newest part: the oldest parts are removed as new ones come.
 
 A part goes when its newest row is older than the bound, so at least that much is always there.
-Stacks and frames stay: samples that are kept name them, and they grow only with the code.
+Stacks and frames stay, without a bound: samples that are kept name them, and they grow with the
+code that is seen, not with time (docs/performance.md says how fast).
 """
 
 from __future__ import annotations

@@ -328,3 +328,31 @@ def recorded(
         process.kill()
         process.wait()
     assert Capture.open(capture).finished, log.read_text()
+
+
+# Loses connections of a pool, which the garbage collector brings back: here at the worst moment,
+# while the SDK holds the lock of the exemplars of what counts the connections.
+LEAKING = """
+import gc
+from opentelemetry import trace
+from opentelemetry.sdk.metrics._internal.exemplar import exemplar_reservoir
+from sqlalchemy import create_engine
+
+offer = exemplar_reservoir.ExemplarBucket.offer
+
+def offer_while_collecting(*args, **kwargs):
+    gc.collect()
+    return offer(*args, **kwargs)
+
+exemplar_reservoir.ExemplarBucket.offer = offer_while_collecting
+gc.disable()
+engine = create_engine("sqlite:///shop.db", pool_size=3)
+for _ in range(20):
+    with trace.get_tracer("shop").start_as_current_span("request"):
+        engine.connect().close()
+        leaked = [engine.connect()]
+        leaked.append(leaked)
+        del leaked
+    gc.collect()
+print("ended")
+"""

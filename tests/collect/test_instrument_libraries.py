@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import polars as pl
@@ -114,3 +115,32 @@ MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
     assert queries.height == 10
     assert set(queries["trace_lo"]) == set(requests["trace_lo"])
     assert "db.client.connections.usage" in set(exported(capture)["name"])
+
+
+def test_a_program_that_leaks_connections_does_not_hang(tmp_path: Path) -> None:
+    (tmp_path / "leak.py").write_text(instrumented.LEAKING)
+    record = (
+        PYTHON,
+        "-m",
+        "perfkit.cli",
+        "record",
+        "--instrument",
+        "--no-stacks",
+        "-o",
+        "x.perfkit",
+    )
+    process = subprocess.Popen(
+        [*record, "--", PYTHON, "leak.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=instrumented.DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        # It waits for a lock that it holds, for ever.
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert "ended" in output.splitlines(), output
+    assert "db.client.connections.usage" in set(exported(tmp_path / "x.perfkit")["name"])
