@@ -35,6 +35,7 @@ def page(command: click.Command, context: click.Context) -> str:
     title = context.command_path.replace(" ", "-")
     lines = [
         f'.TH "{title.upper()}" "1" "" "perfkit {__version__}" "perfkit"',
+        ".ad l",  # long words would tear gaps into adjusted lines
         ".SH NAME",
         f"{_plain(title)} \\- {_plain(command.get_short_help_str(200))}",
         ".SH SYNOPSIS",

@@ -7,13 +7,15 @@ import click
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(
-    epilog='Example: eval "$(perfkit completion bash)" in ~/.bashrc, likewise zsh in ~/.zshrc; '
-    "perfkit completion fish > ~/.config/fish/completions/perfkit.fish"
-)
+@click.command(epilog="Example: perfkit completion fish > ~/.config/fish/completions/perfkit.fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the script that makes SHELL complete perfkit: commands, options, captures."""
+    """Print the script that makes SHELL complete perfkit: commands, options, captures.
+
+    \b
+    bash   in ~/.bashrc:  eval "$(perfkit completion bash)"
+    zsh    in ~/.zshrc:   eval "$(perfkit completion zsh)"
+    """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

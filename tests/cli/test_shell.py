@@ -108,7 +108,7 @@ def test_every_command_has_a_man_page_that_roff_reads(tmp_path: Path) -> None:
         pytest.skip("no groff to read them with")
     for file in tmp_path.iterdir():
         done = subprocess.run(
-            ["groff", "-k", "-man", "-Tutf8", "-ww", "-z", str(file)],
+            ["groff", "-k", "-man", "-Tutf8", "-wall", "-Wbreak", "-z", str(file)],
             capture_output=True,
             text=True,
         )
