@@ -63,6 +63,21 @@ def found(change: float, endpoints: int, runs: int, trials: int = TRIALS, seed: 
     return failed / trials
 
 
+def confirmed(change: float, runs: int, trials: int = TRIALS, seed: int = 4) -> float:
+    """Return the share that fails with `--confirm`: what is worse or unstable is recorded again."""
+    random = np.random.default_rng(seed)
+    failed = 0
+    for _ in range(trials):
+        (first,) = trial(change, 1, runs, random)
+        decision = decide([first])[0]
+        if decision.says in ("worse", "unstable"):
+            (again,) = trial(change, 1, runs, random)
+            both = first._replace(after=np.concatenate([first.after, again.after]))
+            decision = decide([both])[0]
+        failed += decision.says == "worse"
+    return failed / trials
+
+
 def rows() -> list[Row]:
     """Measure false alarms and what is found."""
     slack = 2 * math.sqrt(0.02 * 0.98 / TRIALS)  # what so many trials can tell from 2 %
@@ -90,6 +105,18 @@ def rows() -> list[Row]:
                 f"{share / 0.95:.2f}×",
                 "≥ 95 %" if endpoints == 1 else "as many as the correction leaves",
                 share >= 0.95 if endpoints == 1 else None,
+            )
+        )
+    for change, runs, goal in ((0.0, 5, "≤ 2 %"), (0.16, 5, "≥ 95 %")):
+        share = confirmed(change, runs)
+        result.append(
+            Row(
+                f"gate: +{change:.0%}, 5 runs a side, --confirm: fails",
+                f"{share:.1%}",
+                "without --confirm " + (f"{found(change, 1, runs):.1%}"),
+                "–",
+                goal if not change else "as without it",
+                share <= 0.02 + slack if not change else None,
             )
         )
     return result

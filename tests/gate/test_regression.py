@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.gate import alarms, found, trial
+from bench.gate import alarms, confirmed, found, trial
 from perfkit.gate import regression
 from perfkit.gate.regression import Figure, decide
 
@@ -92,6 +92,11 @@ def test_false_alarms_without_change(endpoints: int) -> None:
 def test_real_changes_are_found() -> None:
     assert found(0.10, endpoints=1, runs=10, trials=1000, seed=8) >= 0.95
     assert found(0.16, endpoints=1, runs=5, trials=1000, seed=9) >= 0.95
+
+
+def test_confirming_makes_false_alarms_no_more_frequent() -> None:
+    assert confirmed(0.0, 5, trials=1000, seed=11) <= 0.02
+    assert confirmed(0.25, 5, trials=200, seed=12) >= 0.95
 
 
 def test_the_noise_of_a_trial_is_five_per_cent_from_run_to_run() -> None:
