@@ -32,6 +32,7 @@ ORDER = (
     "flame_compare",
     "flame_sides",
     "flame_changes",
+    "flame_export",
     "flame_view",
     "populations",
     "population_sums",

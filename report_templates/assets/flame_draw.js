@@ -141,17 +141,17 @@
     for (let row = 0; row < bars.rows; row++) {
       for (let i = bars.rowStart[row]; i < bars.rowStart[row + 1]; i++) {
         const wide = bars.x1[i] - bars.x0[i];
-        const hit = isHit(bars, i, look.hits);
         y[i] = row;
         extent[i] = Math.max(wide - 1, Math.min(wide, 0.6));
-        fill[i] = hit ? shades.hit : colour(bars, i, look, shades);
+        const shade = fillOf(bars, i, look, shades);
+        fill[i] = shade.fill;
         if (wide < LEAST_LABEL) continue;
         const text = fitted(pk.format.text(look.name(i), 300), wide - 2 * PAD);
         if (!text) continue;
         label.x.push(bars.x0[i] + PAD);
         label.y.push(row);
         label.text.push(pk.format.plotly(text));
-        label.colour.push(hit ? shades.hitText : shades.text);
+        label.colour.push(shade.colour);
       }
     }
     const quiet = { hoverinfo: "skip", showlegend: false };
@@ -197,6 +197,18 @@
     return Plotly.react(element, [boxes, names], layout, { staticPlot: true });
   }
 
+  /** The fill of a bar and the colour of its text. */
+  function fillOf(bars, i, look, shades) {
+    if (isHit(bars, i, look.hits)) return { fill: shades.hit, colour: shades.hitText };
+    return { fill: colour(bars, i, look, shades), colour: shades.text };
+  }
+
+  /** The text that a bar of this width has room for. */
+  function label(text, width) {
+    canvas.font = `${FONT_SIZE}px ${font()}`;
+    return width < LEAST_LABEL ? "" : fitted(text, width - 2 * PAD);
+  }
+
   const isHit = (bars, i, hits) =>
     hits && bars.kind[i] !== pk.flame.MORE && bars.node[i] >= 0 && hits[bars.node[i]];
 
@@ -207,5 +219,5 @@
   }
 
   pk.flame ??= {};
-  Object.assign(pk.flame, { ROW, hues, differences, categoryHue, painter, draw });
+  Object.assign(pk.flame, { ROW, hues, differences, categoryHue, painter, draw, fillOf, label });
 }

@@ -141,6 +141,7 @@
         this.width,
       );
       if (options.library.length) tools.append(this.libraryBox());
+      tools.append(pk.flame.exports.menu(this));
       return tools;
     }
 
