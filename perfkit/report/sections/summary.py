@@ -74,7 +74,10 @@ def _since(context: Context) -> str:
     if not context.tables.has_rows("trends"):
         return "The capture is too short to say since when."
     if not context.episodes or not context.episodes[0].felt:
-        return "It was so all the time: neither latency nor errors left their usual level."
+        return (
+            "During all of the capture: neither latency nor errors left their usual level for longer "
+            "than chance."
+        )
     population = context.population
     episode = context.episodes[0]
     shift = episode.leading
@@ -304,6 +307,6 @@ def _timeline(context: Context, timeline: pl.DataFrame) -> dict[str, Any]:
                 "values": timeline[column].cast(pl.Float32).fill_null(float("nan")).to_numpy(),
             }
             for column, title, unit, group in _SERIES
-            if timeline[column].count()
+            if timeline[column].count() and (group != "load" or context.facts["entries"])
         ],
     }
