@@ -52,11 +52,11 @@ def build(context: Context, operations: list[Row], components: list[Row]) -> Car
             **row,
             "subject": at,
             "title": row["name"] or "a span without a name",
-            "path": _path(context, row),
+            "path": path,
             "contention": _contention(context, row),
             "replayed": _replayed(replays, at),
         }
-        for at, row in enumerate(first)
+        for at, (row, path) in enumerate(zip(first, _paths(context, first), strict=True))
     ]
     others = [
         {**row, "subject": len(first) + at, "replayed": _replayed(replays, len(first) + at)}
@@ -85,30 +85,34 @@ def _replayed(replays: Replays, subject: int) -> list[Row]:
     ]
 
 
-def _path(context: Context, row: Row) -> list[str]:
-    """Return how most of its time is reached: labels from the entry down to the operation."""
+def _paths(context: Context, rows: list[Row]) -> list[list[str]]:
+    """Return how most of each operation's time is reached: labels from the entry down to it."""
     tables = context.tables
-    time = (
-        tables["span_tree_rows"]
-        .join(
-            tables["tree"]
-            .filter(*(pl.col(key).eq_missing(row[key]) for key in OPERATION))
-            .select("row"),
-            on="row",
-        )
+    wanted = pl.LazyFrame(
+        {key: [row[key] for row in rows] for key in OPERATION},
+        schema=dict.fromkeys(OPERATION, pl.String),
+    ).with_row_index("card")
+    nodes = (
+        tables["tree"]
+        .select("row", *OPERATION)
+        .join(wanted, on=OPERATION, nulls_equal=True)
+        .join(tables["span_tree_rows"], on="row")
         .join(tables["span_times"].select("row", "critical_ns"), on="row")
-        .group_by("node_id")
+        .group_by("card", "node_id")
         .agg(pl.col("critical_ns").sum())
-        .sort("critical_ns", "node_id", descending=[True, False])
-        .head(1)
+        .sort("card", "critical_ns", "node_id", descending=[False, True, False])
+        .unique("card", keep="first", maintain_order=True)
         .collect()
     )
-    if time.is_empty():
-        return []
+    first = dict(nodes.select("card", "node_id").iter_rows())
     tree = tables.frame("span_tree")
     label = dict(zip(tree["node_id"], tree["label"], strict=True))
     above = dict(zip(tree["node_id"], tree["parent_id"], strict=True))
-    path, node = [], time["node_id"][0]
+    return [_upwards(first.get(card), label, above) for card in range(len(rows))]
+
+
+def _upwards(node: int | None, label: dict[int, str], above: dict[int, int | None]) -> list[str]:
+    path = []
     while node is not None and node >= 0:
         path.append(label[node] or "(no name)")
         node = above[node]

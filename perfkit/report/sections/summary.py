@@ -75,8 +75,8 @@ def _since(context: Context) -> str:
         return "The capture is too short to say since when."
     if not context.episodes or not context.episodes[0].felt:
         return (
-            "During all of the capture: neither latency nor errors left their usual level for longer "
-            "than chance."
+            "During all of the capture: neither latency nor errors left their usual level for "
+            "longer than chance."
         )
     population = context.population
     episode = context.episodes[0]
