@@ -60,6 +60,7 @@ def test_aiohttp_and_asyncpg(tmp_path: Path, postgresql: int) -> None:
         pl.col("db_statement").str.contains("SELECT $1::int + 1", literal=True)
     )
     assert asked_for.height == 10
+    assert set(asked_for["peer"]) == {f"127.0.0.1:{postgresql}"}
     assert set(asked_for["trace_lo"]) == set(requests["trace_lo"])
     called = spans.filter((pl.col("kind") == "client") & (pl.col("http_method") == "GET"))
     assert called.height == 10
