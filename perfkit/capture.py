@@ -36,6 +36,8 @@ from perfkit.stacks import StackTable
 SUFFIX = ".perfkit"
 ROW_GROUP_ROWS = 128 * 1024
 FLUSH_ROWS = 1 << 20
+"""Rows of a part that is large enough."""
+_BUFFERED_ROWS = 1 << 18  # of one table: 1 M wide spans take more than 1 GB before they are written
 _ZSTD_LEVEL = 3
 _LIVE_TRIES = 3
 _VERSION_KEY = "perfkit.format_version"
@@ -78,7 +80,7 @@ class CaptureWriter:
             return
         self._buffers.setdefault(table, []).append(frame)
         self._buffered_rows[table] = self._buffered_rows.get(table, 0) + frame.height
-        if self._buffered_rows[table] >= FLUSH_ROWS:
+        if self._buffered_rows[table] >= _BUFFERED_ROWS:
             self._flush_table(table)
 
     def lose(self, what: str, count: int, why: str) -> None:
