@@ -17,7 +17,7 @@ EMPTY = {
     "command": "perfkit record --pid PID --otlp --duration 30s -o slow.perfkit",
 }
 
-EXACTCELLS = 200_000
+EXACT_CELLS = 200_000
 """Up to so many pairs of node and request the page filters exactly; above, requests are binned."""
 
 _MAX_BUCKETS = 512
@@ -30,7 +30,7 @@ def build(context: Context) -> dict[str, Any]:
     """Return the tree and its cells."""
     population = context.population
     cells = cells_of(context, population)
-    coarse = cells.height > EXACTCELLS or population.coarse
+    coarse = cells.height > EXACT_CELLS or population.coarse
     if coarse:
         groups, cells = _binned(population, cells)
     else:
@@ -100,6 +100,6 @@ def _binned(population: Population, cells: pl.DataFrame) -> tuple[pl.DataFrame, 
             .agg(pl.col(SUMS).sum())
             .sort(*CELL)
         )
-        if merged.height <= EXACTCELLS or buckets == 1:
+        if merged.height <= EXACT_CELLS or buckets == 1:
             return groups, merged
         buckets //= 2
