@@ -33,6 +33,8 @@ ORDER = (
     "flame_sides",
     "flame_changes",
     "flame_export",
+    "flame_subsecond",
+    "flame_chronology",
     "flame_view",
     "populations",
     "population_sums",

@@ -4,7 +4,7 @@
 {
   const pk = (window.perfkit ??= {});
   const LISTS = { endpoint: "endpoints", tool: "tools", service: "services" };
-  const NUMBERS = { from: "from_ns", to: "to_ns", min: "min_duration_ns" };
+  const NUMBERS = { from: "from_ns", to: "to_ns", min: "min_duration_ns", only: "request" };
   const EMPTY = {
     endpoints: [],
     tools: [],
@@ -13,6 +13,7 @@
     from_ns: null,
     to_ns: null,
     min_duration_ns: 0,
+    request: null, // The row of one request in the page's list of them.
   };
   const listeners = [];
   let state = structuredClone(EMPTY);
@@ -86,6 +87,8 @@
     const to = state.to_ns ?? Infinity;
     const least = state.min_duration_ns;
     const wanted = state.status === "" ? -1 : state.status === "error" ? 1 : 0;
+    // A capture before this one has no such request: all of it is what to compare with.
+    if (state.request !== null && start) keepOnly(passed, columns, state.request);
     for (let i = 0; i < length; i++) {
       if (start && (start[i] < from || start[i] >= to || duration[i] < least)) passed[i] = 0;
       else if (wanted >= 0 && status[i] !== wanted) passed[i] = 0;
@@ -116,6 +119,14 @@
     return valid(next);
   }
 
+  /** Keeps one request; of columns that have groups of requests, nothing: none of them is it. */
+  function keepOnly(passed, { start_ns: start }, request) {
+    const all = pk.data?.slow_requests?.requests;
+    const kept = !all || all.start_ns.length === start.length ? passed[request] : 0;
+    passed.fill(0);
+    if (request < passed.length) passed[request] = kept;
+  }
+
   function keepNamed(passed, column, strings, names) {
     const wanted = new Uint8Array(strings.length);
     const set = new Set(names);
@@ -143,6 +154,7 @@
     choosesRequests: (of = state) =>
       Object.values(LISTS).some((list) => of[list].length > 0) ||
       of.status !== "" ||
+      (of.request ?? null) !== null ||
       of.min_duration_ns > 0,
     chosen,
     complete,

@@ -106,6 +106,27 @@
     return [chip, show];
   }
 
+  /** Which one request is shown, when only one is. */
+  function oneRequest(requests) {
+    const text = el("span");
+    const clear = el("button", {
+      type: "button",
+      text: "×",
+      "aria-label": "All requests again",
+      on: { click: () => pk.filter.set({ request: null }) },
+    });
+    const chip = el("span", { class: "filter-range", "data-chip": "request" }, text, clear);
+    const show = ({ request }) => {
+      chip.hidden = request === null;
+      if (request === null) return;
+      const known = requests && request < requests.start_ns.length;
+      const duration = known ? pk.format.duration(requests.duration_ns[request]) : "unknown";
+      const start = known ? pk.format.duration(requests.start_ns[request]) : "";
+      text.textContent = `One request: ${duration}, at ${start}`;
+    };
+    return [chip, show];
+  }
+
   function clearButton() {
     const button = pk.dom.button("Clear filter", () => pk.filter.clear());
     return [button, () => (button.hidden = !pk.filter.active())];
@@ -207,6 +228,7 @@
       requests ? statusSelect() : null,
       requests ? durationInput() : null,
       timeRange(),
+      oneRequest(requests),
       clearButton(),
       counter(requests),
     ].filter(Boolean);

@@ -142,7 +142,9 @@
   }
 
   function arrange(tree, values, nodes, order) {
-    if (order === "name") {
+    if (order === "time") {
+      nodes.sort((a, b) => a - b);
+    } else if (order === "name") {
       const { strings, label } = tree;
       const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
       nodes.sort((a, b) => compare(strings[label[a]], strings[label[b]]) || a - b);

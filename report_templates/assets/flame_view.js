@@ -14,8 +14,8 @@
 
   /**
    * `options`: {name: key in the URL fragment, whole: what all of it is called, library: categories
-   * that "hide library" hides, note: a remark below the graph, titles: what the two sides of a
-   * difference are called, tabs(view): more tabs, as for pk.dom.tabs}.
+   * that "hide library" hides, order: "time" where it is fixed, note: a remark below the graph,
+   * titles: what the two sides of a difference are called, tabs(view): more tabs, as for pk.dom.tabs}.
    */
   class View {
     constructor(element, columns, options) {
@@ -59,6 +59,7 @@
       graph.append(this.tools, this.path);
       this.stage = new pk.flame.Stage(graph, {
         whole: options.whole,
+        order: options.order ?? "heavy",
         tall: true,
         onview: (view) => this.viewed(view),
         onsearch: () => this.input.focus(),
@@ -136,7 +137,7 @@
         this.back,
         this.reset,
         direction,
-        order,
+        ...(options.order ? [] : [order]),
         this.colours,
         this.width,
       );

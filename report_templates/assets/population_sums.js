@@ -87,6 +87,13 @@
     return { self, ...outcome };
   }
 
+  /** What each sample counts; 0 for those left out. */
+  function weights(data, chosen, population) {
+    const found = new Float64Array(data.samples.stack.length);
+    select(data, chosen, population, (stack, weight, i) => (found[i] = weight));
+    return found;
+  }
+
   /** The same by blocks, with totals; `tree` is made by pk.tree.create. */
   function codeBlocks(data, tree, chosen, population) {
     const stacks = [];
@@ -144,5 +151,5 @@
     };
   }
 
-  pk.sums = { requests, code, codeBlocks, baseline, mapped };
+  pk.sums = { requests, code, weights, codeBlocks, baseline, mapped };
 }

@@ -5,11 +5,69 @@
   const { el } = pk.dom;
   const STATES = [["running", "Running", 1], ["unknown", "Perhaps running", 0], ["woken", "Woke up", 3], ["idle", "Waiting", 2]];
 
+  /** Whether the controls of this section leave a sample in. */
+  const chosenBy = (samples, { thread, state }, i) =>
+    (thread < 0 || samples.thread[i] === thread) && (state < 0 || samples.state[i] === state);
+
+  /** Time in other states of what is chosen otherwise: where to look when little of it is shown. */
+  function elsewhere(data, { thread, state }, requests) {
+    if (state < 0) return 0;
+    const keeps = keeper(data, { thread, state: -1 }, requests);
+    let sum = 0;
+    for (let i = 0; i < data.samples.stack.length; i++)
+      if (data.samples.state[i] !== state && keeps(i)) sum += data.samples.duration[i];
+    return sum;
+  }
+
+  /** The same for the heatmap, which shows all of the time: of the filter, the requests count. */
+  function keeper({ samples }, chosen, requests) {
+    const passed = pk.filter.choosesRequests() && requests ? pk.filter.mask(requests) : null;
+    return (i) =>
+      chosenBy(samples, chosen, i) &&
+      (!passed || (samples.entry[i] >= 0 && passed[samples.entry[i]] === 1));
+  }
+
   /** Time of each state over all samples, to offer only the states that occur. */
   function byState(samples) {
     const sums = [0, 0, 0, 0];
     for (let i = 0; i < samples.state.length; i++) sums[samples.state[i]] += samples.duration[i];
     return sums;
+  }
+
+  /** The other view of the section: threads in the order of time. Made when it is first asked for. */
+  class TimeOrder {
+    constructor(data, merged) {
+      this.data = data;
+      this.merged = merged;
+      this.element = el("div", { hidden: true });
+      merged.after(this.element);
+    }
+
+    show(shown) {
+      this.element.hidden = !shown;
+      this.merged.hidden = shown;
+    }
+
+    update(chosen, population) {
+      if (this.element.hidden) return;
+      const { data } = this;
+      const weights = pk.sums.weights(data, chosen, population);
+      const made = pk.chronology.create(data.tree, data.samples, data.threads, (i) => weights[i]);
+      const parts = [
+        "From left to right in the order of time, thread by thread. Time in other states takes no room; a frame goes on for as long as the samples shown have it.",
+      ];
+      if (made.left > 0) {
+        const rest = pk.format.value(made.left, data.tree.unit);
+        parts.push(`Left out: the last ${rest}. Choose less time, or a thread, to see all.`);
+      }
+      const view = pk.flame.create(this.element, made.columns, {
+        name: "code-time",
+        whole: "all threads",
+        order: "time",
+        note: parts.join(" "),
+      });
+      view.update({ self: made.self, total: pk.tree.propagate(view.source, made.self) });
+    }
   }
 
   pk.section("flame_code", (root, data) => {
@@ -29,6 +87,9 @@
       library: ["library", "stdlib", "native"].filter((kind) => tree.categories.includes(kind)),
     });
     slot.after(remark);
+    const timed = samples.start_ns.some((start) => !Number.isNaN(start));
+    const subsecond = timed ? new pk.flame.Subsecond(data, pk.data.page.duration_ns) : null;
+    if (subsecond) slot.before(subsecond.element);
 
     if (known.length > 1) {
       const choices = [...known.map(([key, text]) => [key, text]), ["all", "All"]];
@@ -50,9 +111,23 @@
       );
     }
 
+    let inTime = null;
+    if (timed) {
+      inTime = new TimeOrder(data, slot);
+      controls.append(
+        pk.dom.choice("Order", [["merged", "Merged"], ["time", "In time order"]], "merged", (order) => {
+          inTime.show(order === "time");
+          update();
+        }),
+      );
+    }
+
     function update() {
-      const values = pk.sums.code(data, chosen, pk.populations.choose("all", requests, { timed: true }));
+      const population = pk.populations.choose("all", requests, { timed: true });
+      const values = pk.sums.code(data, chosen, population);
       const total = pk.tree.propagate(view.source, values.self);
+      inTime?.update(chosen, population);
+      subsecond?.update(keeper(data, chosen, requests));
       view.update({ total, self: values.self, samples: values.samples });
       say(values);
     }
@@ -62,6 +137,10 @@
       let shown = 0;
       for (const value of values.self) shown += value;
       const parts = [`Shown: ${amount(shown)} of ${amount(values.whole)} sampled.`];
+      if (!shown && values.whole > 0) {
+        const rest = elsewhere(data, chosen, requests);
+        if (rest > 0) parts.push(`Nothing of it was in this state; ${amount(rest)} in the others.`);
+      }
       if (states[3] > 0 && chosen.state === 1) {
         const share = pk.format.percent(states[3] / (states[1] + states[3]));
         parts.push(

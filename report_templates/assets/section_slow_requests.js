@@ -59,8 +59,15 @@
     return rows;
   }
 
+  /** Shows one request alone in every section, its flame graphs of spans and of code above all. */
+  function only(request) {
+    const title = "Flame graphs and all other sections of this request alone";
+    return pk.dom.button("Show it alone", () => pk.filter.set({ request }), { title });
+  }
+
   class Detail {
-    constructor(element, requests, { details, traits }) {
+    constructor(element, requests, { details, traits, coarse }) {
+      this.coarse = coarse;
       this.element = element;
       this.requests = requests;
       this.details = details;
@@ -124,6 +131,7 @@
         pairs.append(el("div", {}, el("dt", { text: key }), el("dd", { text: value })));
       const head = el("div", { class: "card-head" }, title);
       if (badge) head.append(el("span", { class: `badge ${badge[1]}`, text: badge[0] }));
+      if (!this.coarse) head.append(only(request));
       return el("div", {}, head, pairs);
     }
 
