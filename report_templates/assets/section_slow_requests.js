@@ -84,7 +84,7 @@
       const { details, requests } = this;
       const spans = spansOf(details, k);
       const box = el("div", { class: "waterfall-box" });
-      const parts = [this.head(k, request), box];
+      const parts = [this.head(k, request), ...comparing(request), box];
       if (details.dropped?.[k] > 0) {
         const text = `${pk.format.plural(details.dropped[k], "shorter span")} of this request did not fit into the report; the capture has them.`;
         parts.push(el("p", { class: "note is-warning", text }));
@@ -175,6 +175,17 @@
         el("p", { class: "note", text: said }),
       );
     }
+  }
+
+  /** Buttons that put one request on a side of the comparison; bins of requests are none. */
+  function comparing(request) {
+    if (pk.data.slow_requests.coarse || !pk.data.comparison) return [];
+    const buttons = ["Compare: first", "Compare: second"].map((text, side) =>
+      pk.dom.button(text, () => pk.compare?.set(side, `request:${request}`), {
+        title: "Choose this request for the difference flame graphs of the section Comparison",
+      }),
+    );
+    return [el("div", { class: "toolbar no-print" }, ...buttons)];
   }
 
   /** Every request as a point: when it started and how long it took. */

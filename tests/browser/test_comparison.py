@@ -193,3 +193,27 @@ def test_a_baseline_is_the_second_side_by_itself(open_page: Any, against: str) -
     assert sides(page, "difference-code")["second"]["whole"] == 0
     page.locator("#comparison").get_by_role("tab", name="Requests", exact=True).click()
     assert sides(page)["second"]["whole"] == 0
+
+
+def test_two_requests_are_compared_from_their_details(open_page: Any, data: Any) -> None:
+    one, other = data.sections["slow_requests"]["details"]["request"].tolist()[:2]
+    page = open_page(data, fragment=f"compare.a=request:{one}")
+    sides(page)
+    page.evaluate("(row) => perfkit.compare.set(1, `request:${row}`)", other)
+    found = sides(page)
+    section = data.sections["flame_requests"]
+    assert found["first"]["total"] == pytest.approx(totals(section, {one}).tolist())
+    assert found["second"]["total"] == pytest.approx(totals(section, {other}).tolist())
+
+
+def test_a_detail_offers_its_request_for_comparison(open_page: Any, data: Any) -> None:
+    page = open_page(data)
+    sides(page)
+    page.locator("#slow_requests table.is-virtual tbody tr[data-row]").first.click()
+    page.locator("#slow_requests").get_by_role("button", name="Compare: first").click()
+    key = page.evaluate("perfkit.filter.view('compare.a')")
+    assert key.startswith("request:")
+    found = sides(page)
+    row = int(key.partition(":")[2])
+    expected = totals(data.sections["flame_requests"], {row})
+    assert found["first"]["total"] == pytest.approx(expected.tolist())

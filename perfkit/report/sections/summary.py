@@ -163,6 +163,7 @@ def _delta(context: Context, measure: str) -> dict[str, str] | None:
     before = words.amount(row["before"], row)
     return {
         "text": words.relative(row["change"], row) if changed else "no evidence of change",
+        "before": f"baseline {before}",
         "hint": f"Baseline {before}; change {words.interval(row)}",
         # More requests are neither better nor worse.
         "tone": row["verdict"] if measure != "rate_per_s" else "",
