@@ -103,7 +103,7 @@
       else {
         const width = Math.max(pk.data.page.duration_ns / BUCKETS, 1);
         const series = [{ title: "share of requests that were slow", unit: "ratio", values: values[0] }];
-        chart = pk.timeline.chart(trend, { title: "Slow requests over time", start_ns: 0, bucket_ns: width, series }, { last: true });
+        chart = pk.timeline.chart(trend, { title: "Slow requests over time", heading: "h3", start_ns: 0, bucket_ns: width, series }, { last: true });
       }
     }
 

@@ -37,7 +37,7 @@
       "aria-label": described(series, title),
     });
     const box = el("div", { class: "timechart" }, plot);
-    const head = title ? el("h4", { text: pk.format.text(title, 200) }) : null;
+    const head = title ? el(data.heading ?? "h4", { text: pk.format.text(title, 200) }) : null;
     const figure = el("figure", {}, el("div", { class: "chart-title" }, head, legend), box);
     parent.append(figure);
     const cover = pk.timeAxis.cover(box, (time) => tip(data, time), shifts);
