@@ -30,7 +30,8 @@
 
     build() {
       const { options, source } = this;
-      this.path = el("nav", {
+      this.path = el("div", {
+        role: "group",
         class: "flame-path",
         "aria-label": `Zoomed to, in ${options.whole}`,
       });
