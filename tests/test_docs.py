@@ -6,10 +6,9 @@ watch a process, serve or reach out are only parsed here; what they do has tests
 
 from __future__ import annotations
 
-import gzip
 import re
 import shlex
-import tarfile
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -37,7 +36,7 @@ MIDDLE = "2026-11-23T06:46:36.500Z"
 
 ONLY_PARSED = {"record", "demo", "alert"}
 """They need a process, a port or a server for as long as they run."""
-FOREIGN = re.compile(r"^--pid$|^--watch$|^--confirm$|://|\bdask\b")
+FOREIGN = re.compile(r"^--pid$|^--watch$|^--confirm$|^--map$|^exports|://|\bdask\b")
 """Words of commands that need a process, a cluster or a store which is not here."""
 
 
@@ -63,7 +62,7 @@ def shown(page: Path) -> Iterator[Shown]:
         text = f"{pending} {text}".strip() if continued else text
         continued = text.endswith("\\")
         if continued:
-            pending = text.removesuffix("\\").strip()
+            pending = text.rstrip("\\").strip()
             continue
         for part in text.split(" && "):
             if re.match(r"([A-Z_]+=\S* )*perfkit [a-z-]", part):
@@ -81,39 +80,41 @@ def _command(number: int, text: str) -> Shown:
     return Shown(number, tuple(words), to)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the documents speak of."""
-    write_capture(tmp_path / "slow.perfkit", requests=40)
+    made = tmp_path_factory.mktemp("docs")
+    write_capture(made / "slow.perfkit", requests=40)
     slower = shop.slower("GET /stock", 5)
     names = {"good": None, "run": slower, "after": None, "large": None}
     names |= {f"main-{n}": None for n in (1, 2)}
     names |= {f"{side}-{n}": slower for side in ("run", "change") for n in (1, 2)}
+    names |= {f"history/night-{n}": None for n in range(6)}
     for seed, (name, change) in enumerate(names.items()):
         spans = shop.capture(40, seed=seed, change=change).table("spans").collect()
         tools = {"GET /cart": "POST /tools/invoke"}
-        with CaptureWriter(tmp_path / f"{name}.perfkit", command=["test"]) as writer:
+        with CaptureWriter(made / f"{name}.perfkit", command=["test"]) as writer:
             writer.append("spans", spans.with_columns(pl.col("endpoint", "name").replace(tools)))
-    (tmp_path / "traces.json").write_text(TRACE, encoding="utf-8")
-    (tmp_path / "day").mkdir()
-    (tmp_path / "day" / "traces.json").write_text(TRACE, encoding="utf-8")
-    (tmp_path / "profile.txt").write_text("main;work 12\nmain;wait 3\n", encoding="utf-8")
-    (tmp_path / "spans.csv").write_text(SPANS, encoding="utf-8")
-    (tmp_path / "load.csv").write_text("time,cpu,rss\n1795416395,0.5,9000\n", encoding="utf-8")
-    exports = tmp_path / "exports"
-    exports.mkdir()
-    (exports / "traces-1.json.gz").write_bytes(gzip.compress(TRACE.encode()))
-    with tarfile.open(tmp_path / "exports.tar.gz", "w:gz") as archive:
-        archive.add(tmp_path / "traces.json", "traces.json")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    for n in range(6):
+        night = made / "history" / f"night-{n}.perfkit"
+        when = ["--branch", "main", "--commit", f"{n}" * 40]
+        added = CliRunner().invoke(main, ["history", "add", str(night), str(night.parent), *when])
+        assert added.exit_code == 0, added.output
+        shutil.rmtree(night)
+    (made / "day").mkdir()
+    (made / "day" / "traces.json").write_text(TRACE, encoding="utf-8")
+    (made / "traces.json").write_text(TRACE, encoding="utf-8")
+    (made / "profile.txt").write_text("main;work 12\nmain;wait 3\n", encoding="utf-8")
+    return made
 
 
-SPANS = (
-    "TraceID,SpanID,ParentID,Name,Service,Start,Took\n"
-    "a1,b1,,GET /cart,shop,1795416395000,12.5\n"
-    "a1,b2,b1,select,shop,1795416395001,3\n"
-)
+@pytest.fixture
+def folder(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the files for one page, as the working directory."""
+    monkeypatch.chdir(shutil.copytree(files, tmp_path / "here"))
+    return tmp_path / "here"
+
+
 TRACE = (
     '{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":'
     '"shop"}}]},"scopeSpans":[{"scope":{"name":"t"},"spans":[{"traceId":"5b8efff798038103d269b633'

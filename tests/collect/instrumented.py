@@ -322,11 +322,14 @@ def recorded(
         yield capture
         # The exporters send twice a second.
         time.sleep(2)
-        process.send_signal(signal.SIGTERM)
-        process.wait(DEADLINE_S)
     finally:
-        process.kill()
-        process.wait()
+        # Whatever happened: it ends what it started, which a kill would leave behind.
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     assert Capture.open(capture).finished, log.read_text()
 
 
