@@ -72,15 +72,13 @@ def page_html(data: synthetic.Data, extra: str = "") -> str:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser(playwright_driver: Any) -> Iterator[Any]:
     """Start Chromium once for all tests."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not Path(CHROMIUM).exists():
         pytest.skip(f"no Chromium at {CHROMIUM} (set PERFKIT_CHROMIUM)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        yield started
-        started.close()
+    started = playwright_driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+    yield started
+    started.close()
 
 
 @pytest.fixture

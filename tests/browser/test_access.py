@@ -86,7 +86,7 @@ def test_axe_finds_nothing(
     assert page.evaluate(RUN) == []
     # What is behind a click, too: all that unfolds, a request's detail, and the list of keys.
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
-    row = page.locator("#slow_requests tbody tr:not(.spacer)").first
+    row = page.locator("#slow_requests .is-virtual tbody tr[data-row]").first
     row.scroll_into_view_if_needed()
     row.click()
     page.locator("#slow_requests .waterfall").wait_for()

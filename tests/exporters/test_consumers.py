@@ -47,14 +47,12 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def chromium(playwright_driver: Any) -> Iterator[Any]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"no Chromium at {CHROMIUM} (set PERFKIT_CHROMIUM)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        yield started
-        started.close()
+    started = playwright_driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="module")
