@@ -20,7 +20,13 @@ def test_a_demo_that_is_ended_leaves_no_process_behind(
     """Ended while the load runs; what it starts carries a mark in its environment."""
     mark = f"{os.getpid()}-{tmp_path.name}"
     command = [sys.executable, "-m", "perfkit.cli", "demo", "-o", str(tmp_path / "report.html")]
-    demo = subprocess.Popen(command, env=os.environ | {"DEMO_MARK": mark}, stderr=subprocess.PIPE)
+    demo = subprocess.Popen(
+        command,
+        env=os.environ | {"DEMO_MARK": mark},
+        stderr=subprocess.PIPE,
+        # Tests that run under nohup hand on that SIGHUP is ignored.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     assert demo.stderr is not None
     for line in demo.stderr:
         if b"under load" in line:
