@@ -37,7 +37,12 @@ def perfkit(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str
 
 def start(*arguments: str, directory: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*PERFKIT, *arguments], stderr=subprocess.PIPE, text=True, cwd=directory
+        [*PERFKIT, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=directory,
+        # Tests that run under nohup hand on that SIGHUP is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
