@@ -44,8 +44,8 @@ def post(
     opener = urllib.request.build_opener(_NoRedirects)
     for pause_s in (*PAUSES_S, None):
         try:
-            with opener.open(request, timeout=TIMEOUT_S) as answer:
-                answer.read(_MOST_ANSWER)
+            # It has taken it, whatever becomes of the rest of its answer.
+            opener.open(request, timeout=TIMEOUT_S).close()
             return
         except urllib.error.HTTPError as error:
             problem = f"answered {error.code}{_said(error)}"
@@ -65,6 +65,6 @@ def post(
 def _said(error: urllib.error.HTTPError) -> str:
     try:
         text = error.read(_MOST_ANSWER).decode("utf-8", "replace").strip()
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return ""
     return f": {text}" if text else ""

@@ -11,6 +11,7 @@ import polars as pl
 from perfkit import units
 from perfkit.alert.event import Alert
 from perfkit.analysis.session import Tables
+from perfkit.masking import mask
 from perfkit.rules.evaluate import findings
 from perfkit.rules.model import Outcome
 
@@ -91,6 +92,7 @@ def _hash(*parts: str | None) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text on one line without control characters, of bounded length."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
+    """Return text on one line without control characters and secrets, of bounded length."""
+    shown = "".join(char if char.isprintable() else " " for char in mask(str(text)))
+    line = " ".join(shown.split())
     return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 1]}…"

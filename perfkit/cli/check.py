@@ -176,7 +176,7 @@ class _Gate:
     def result(self) -> Result:
         """Judge the runs."""
         from perfkit.gate import judge, regression, runs
-        from perfkit.gate.result import Result
+        from perfkit.gate.result import Result, masked
 
         checks: list[Check] = []
         for budget in self.budgets:
@@ -205,7 +205,7 @@ class _Gate:
         checks += compared
         worse = [one for one in compared if one.state == "failed" and (one.change or 0) > 0]
         return Result(
-            checks,
+            [masked(one) for one in checks],
             [run.source for run in self.runs],
             [run.source for run in self.baseline],
             warnings,

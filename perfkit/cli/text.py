@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from perfkit.report.text import mask
+from perfkit.masking import mask
 
 _MIN_TEXT = 12
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal
+
+from perfkit.masking import mask
 
 Kind = Literal["budget", "regression", "rule"]
 State = Literal["passed", "failed", "unstable", "error"]
@@ -55,6 +57,13 @@ class Check:
         """Return what is the same for the same check of the same thing in every run."""
         parts = "\0".join((self.kind, self.name, self.thing))
         return blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def masked(check: Check) -> Check:
+    """Return a check as it may be shown to all who see the job: without what looks like a token."""
+    return replace(
+        check, thing=mask(check.thing), message=mask(check.message), help=mask(check.help)
+    )
 
 
 @dataclass(frozen=True)

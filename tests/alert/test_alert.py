@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +20,10 @@ from perfkit.alert.signals import active
 from perfkit.alert.targets import Alertmanager, Webhook, parse
 from perfkit.cli.alert import SEVERITIES, command
 from perfkit.errors import InputError, PerfkitError, UsageError
+from perfkit.rules.evaluate import run as run_rules
+from perfkit.rules.load import load_rules
 from tests.analysis.build import S, analyse
-from tests.report.build import write_capture
+from tests.report.build import open_tables, write_capture
 
 SECRET = "hunter2secret"
 NOW = 1_790_000_000 * 10**9
@@ -362,3 +365,37 @@ def test_severities_are_those_of_the_rules() -> None:
     from perfkit.alert.signals import SEVERITIES as known
 
     assert known == SEVERITIES
+
+
+def test_no_alert_holds_what_looks_like_a_token(tmp_path: Path) -> None:
+    token = "ghp_" + "a1" * 18
+    tables = open_tables(write_capture(tmp_path / "x.perfkit", hostile=f"GET /x {token}"))
+    found = active(tables, run_rules(load_rules(), tables), "low")
+    said = [text for one in found for text in (one.summary, one.description, *one.labels.values())]
+    assert any("[masked]" in text for text in said)
+    assert not any(token in text for text in said)
+
+
+def test_an_answer_that_breaks_off_is_no_traceback() -> None:
+    """A target that took it took it; one that failed is told as one that failed."""
+    for status, taken in ((200, True), (500, False)):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            head = f"HTTP/1.1 {status} x\r\nTransfer-Encoding: chunked\r\n\r\nzz".encode()
+            threading.Thread(target=answer, args=(listener, head, 4), daemon=True).start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            if taken:
+                http.post(url, b"{}", {}, "it", sleep=lambda _: None)
+            else:
+                with pytest.raises(http.Undelivered, match="it answered 500"):
+                    http.post(url, b"{}", {}, "it", sleep=lambda _: None)
+
+
+def answer(listener: socket.socket, head: bytes, times: int) -> None:
+    for _ in range(times):
+        try:
+            connection, _address = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.recv(65536)
+            connection.sendall(head)

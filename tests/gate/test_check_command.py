@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from perfkit.cli.main import main
 from perfkit.errors import CaptureError, UsageError
 from tests.gate.build import record, runs
+from tests.report.build import write_capture
 
 BEFORE = {"GET /a": 100.0, "POST /b": 40.0}
 SLOWER = {"GET /a": 150.0, "POST /b": 40.0}
@@ -136,6 +137,18 @@ def test_the_summary_of_a_github_job_is_added_to(
     )
     assert done.exit_code == 0
     assert "GITHUB_STEP_SUMMARY" in done.stderr
+
+
+def test_no_output_holds_what_looks_like_a_token(tmp_path: Path) -> None:
+    token = "ghp_" + "a1" * 18
+    capture = write_capture(tmp_path / "secret.perfkit", hostile=f"GET /x {token}")
+    files = {name: tmp_path / name for name in ("junit", "sarif", "markdown", "gitlab")}
+    options = [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    result = run(str(capture), "--fail-on", "low", "--json", *options)
+    assert result.exit_code == 3
+    written = [result.stdout, *(file.read_text() for file in files.values())]
+    assert any("[masked]" in text for text in written)
+    assert not any(token in text for text in written)
 
 
 def test_findings_fail_by_severity(tmp_path: Path) -> None:

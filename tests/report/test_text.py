@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.report.text import (
-    LIMIT,
-    MASK,
-    SECRETS,
-    clean,
-    clean_all,
-    clean_json,
-    mask,
-    visible,
-)
+from perfkit.masking import MASK, SECRETS, mask
+from perfkit.report.text import LIMIT, clean, clean_all, clean_json, visible
 
 
 @pytest.mark.parametrize(
