@@ -1,9 +1,9 @@
 """How much a recorded program is slowed down, and what the recorder itself costs.
 
-A program works without end and writes down, ten times a second, how much it has done and how much
-CPU time it used for that. It is left alone and recorded in turn, in short windows: each one with a
-recorder is compared with the two beside it without, so that a machine that slowly changes does not
-matter. Other programs on the machine change how fast it gets on, but hardly how much CPU time a
+A program works without end and counts what it has done; ten times a second that is read, and how
+much CPU time it used for it. It is left alone and recorded in turn, in short windows: each one with
+a recorder is compared with the two beside it without, so that a machine that slowly changes does
+not matter. Other programs on the machine change how fast it gets on, but hardly how much CPU time a
 unit of its work takes: that is compared, and the windows give a confidence interval. A case ends
 when the interval is narrow enough to judge by, or when its time is up.
 """
@@ -13,11 +13,13 @@ from __future__ import annotations
 import bisect
 import contextlib
 import json
+import mmap
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from pathlib import Path
 from bench.measure import Row
 
 WINDOW_S = 2.5
+WHOLE_S = 20.0
 CASE_S = 90.0
 """How long a case takes at most, if each of its windows is as long as planned."""
 MIN_PAIRS = 8
@@ -33,17 +36,16 @@ GOAL = 0.02
 _RATE = 100
 _RESAMPLES = 2000
 
-# Both write rows "monotonic ns, units done, CPU ns used" to standard output.
-_LOG = """
-import sys, threading, time
-threads, done = int(sys.argv[1]), [0] * 1000
-def log():
-    while True:
-        print(time.monotonic_ns(), sum(done), time.process_time_ns(), flush=True)
-        time.sleep(0.1)
+# Each thread counts what it has done in a file that is mapped into memory: a thread of the program
+# that wrote it down would wait for its interpreter's lock, seconds long among fifty.
+_COUNTED = """
+import mmap, sys, threading
+threads = int(sys.argv[1])
+file = open(sys.argv[2], "r+b")
+done = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
 """
 _CPU_BOUND = (
-    _LOG
+    _COUNTED
     + """
 def work(number):
     while True:
@@ -52,13 +54,12 @@ def work(number):
             total += i * i % 7
         done[number] += 1
 for number in range(threads):
-    threading.Thread(target=work, args=(number,), daemon=True).start()
-log()
+    threading.Thread(target=work, args=(number,)).start()
 """
 )
 # As many threads as asked for wait for requests; eight clients ask, in a process of their own.
 _SERVED = (
-    _LOG
+    _COUNTED
     + """
 import socket, subprocess
 CLIENT = '''
@@ -90,27 +91,33 @@ def work(number):
                 connection.sendall(b"y")
                 done[number] += 1
 for number in range(threads):
-    threading.Thread(target=work, args=(number,), daemon=True).start()
+    threading.Thread(target=work, args=(number,)).start()
 client = subprocess.Popen([sys.executable, "-c", CLIENT, str(listener.getsockname()[1])])
-log()
 """
 )
 
 
-@dataclass
-class _Progress:
-    """What a program wrote down: when, how much it had done, with how much CPU."""
+class _Progress(threading.Thread):
+    """Looks ten times a second how much a program has done, and with how much CPU time."""
 
-    times_ns: list[int]
-    units: list[int]
-    cpu_ns: list[int]
+    def __init__(self, pid: int, counts: memoryview) -> None:
+        super().__init__(daemon=True)
+        self.times_ns: list[int] = []
+        self.units: list[int] = []
+        self.cpu_ns: list[int] = []
+        self._clock = ~pid << 3 | 2  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of Linux
+        self._counts = counts
+        self._ended = threading.Event()
 
-    @classmethod
-    def read(cls, path: Path) -> _Progress:
-        rows = [line.split() for line in path.read_text().splitlines()]
-        columns = zip(*(map(int, row) for row in rows if len(row) == 3), strict=True)
-        times, units, cpu = map(list, columns)
-        return cls(times, units, cpu)
+    def run(self) -> None:
+        while not self._ended.wait(0.1):
+            self.cpu_ns.append(time.clock_gettime_ns(self._clock))
+            self.units.append(sum(self._counts))
+            self.times_ns.append(time.monotonic_ns())
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
 
     def between(self, begin_ns: int, end_ns: int) -> tuple[float, float]:
         """Return CPU time and wall time for each unit, in ns."""
@@ -137,11 +144,11 @@ class _Recorded:
     bytes: int
 
 
-def _record(pid: int, path: Path) -> _Recorded:
+def _record(pid: int, path: Path, seconds: float) -> _Recorded:
     command = [sys.executable, "-m", "perfkit.cli", "record", "--pid", str(pid), "-o", str(path)]
     command += ["--rate", str(_RATE), "--max-overhead", "100%", "--no-subprocesses"]
     done = subprocess.run(
-        [*command, "--duration", f"{WINDOW_S + 0.5}s"], capture_output=True, text=True, check=False
+        [*command, "--duration", f"{seconds}s"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"perfkit record failed: {done.stderr}")
@@ -167,16 +174,22 @@ def _record(pid: int, path: Path) -> _Recorded:
 
 
 @contextlib.contextmanager
-def _running(text: str, threads: int, log: Path) -> Iterator[int]:
-    with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", text, str(threads)], stdout=file)
-        try:
-            while log.stat().st_size < 200:
-                time.sleep(0.05)
-            yield process.pid
-        finally:
-            process.kill()
-            process.wait()
+def _running(text: str, threads: int, folder: Path) -> Iterator[tuple[int, _Progress]]:
+    path = folder / "counts"
+    path.write_bytes(bytes(8 * threads))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
+        process = subprocess.Popen([sys.executable, "-c", text, str(threads), str(path)])
+        with memoryview(shared).cast("q") as counts:
+            progress = _Progress(process.pid, counts)
+            try:
+                while len(list(Path(f"/proc/{process.pid}/task").iterdir())) <= threads:
+                    time.sleep(0.05)
+                progress.start()
+                yield process.pid, progress
+                progress.end()
+            finally:
+                process.kill()
+                process.wait()
 
 
 def _interval(ratios: list[float]) -> tuple[float, float, float]:
@@ -191,10 +204,12 @@ def _interval(ratios: list[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """What each window with a recorder was, and how it compares with the two beside it."""
+    """A recorded program, and its windows with a recorder compared with those without."""
 
-    recorded: list[_Recorded]
+    whole: _Recorded
+    """A recording as long as one that somebody makes: what the recorder itself costs."""
     cpu_ratios: list[float]
+    """Of each window with a recorder to the mean of the two beside it, less one."""
     wall_ratios: list[float]
 
     @property
@@ -212,47 +227,45 @@ def _alone() -> int:
 
 
 def _pairs(text: str, threads: int) -> _Pairs:
-    found = _Pairs([], [], [])
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        with _running(text, threads, log) as pid:
-            end = time.monotonic() + CASE_S
-            before_ns = _alone()
-            while len(found.recorded) < MIN_PAIRS or (time.monotonic() < end and not found.narrow):
-                number = len(found.recorded)
-                recorded = _record(pid, Path(folder) / f"{number}.perfkit")
-                after_ns = _alone()
-                progress = _Progress.read(log)
-                beside = progress.between(recorded.begin_ns, recorded.end_ns)
-                cpu, wall = (
-                    statistics.mean(times)
-                    for times in zip(
-                        *(
-                            progress.between(begin_ns, begin_ns + int(WINDOW_S * 1e9))
-                            for begin_ns in (before_ns, after_ns)
-                        ),
-                        strict=True,
-                    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _running(text, threads, Path(folder)) as (pid, progress),
+    ):
+        found = _Pairs(_record(pid, Path(folder) / "whole.perfkit", WHOLE_S), [], [])
+        end = time.monotonic() + CASE_S
+        before_ns = _alone()
+        while len(found.cpu_ratios) < MIN_PAIRS or (time.monotonic() < end and not found.narrow):
+            number = len(found.cpu_ratios)
+            recorded = _record(pid, Path(folder) / f"{number}.perfkit", WINDOW_S + 0.5)
+            after_ns = _alone()
+            beside = progress.between(recorded.begin_ns, recorded.end_ns)
+            cpu, wall = (
+                statistics.mean(times)
+                for times in zip(
+                    *(
+                        progress.between(begin_ns, begin_ns + int(WINDOW_S * 1e9))
+                        for begin_ns in (before_ns, after_ns)
+                    ),
+                    strict=True,
                 )
-                found.recorded.append(recorded)
-                found.cpu_ratios.append(beside[0] / cpu - 1)
-                found.wall_ratios.append(beside[1] / wall - 1)
-                before_ns = after_ns
+            )
+            found.cpu_ratios.append(beside[0] / cpu - 1)
+            found.wall_ratios.append(beside[1] / wall - 1)
+            before_ns = after_ns
     return found
 
 
 def _case(name: str, text: str, threads: int) -> list[Row]:
     pairs = _pairs(text, threads)
-    cpu_ratios, wall_ratios, found = pairs.cpu_ratios, pairs.wall_ratios, pairs.recorded
+    cpu_ratios, wall_ratios, whole = pairs.cpu_ratios, pairs.wall_ratios, pairs.whole
     middle, low, high = _interval(cpu_ratios)
     wall, wall_low, wall_high = _interval(wall_ratios)
-    own = statistics.median(each.own_cores for each in found)
-    spy = statistics.median(each.spy_cores for each in found)
+    own, spy = whole.own_cores, whole.spy_cores
     title = f"{name}, {threads} threads, {_RATE} Hz"
     return [
         Row(
             f"{title}: CPU time for a unit of its work",
-            f"{middle:+.1%} (95 %: {low:+.1%} to {high:+.1%}; {len(found)} windows)",
+            f"{middle:+.1%} (95 %: {low:+.1%} to {high:+.1%}; {len(cpu_ratios)} windows)",
             f"the same program alone, in turn; wall time {wall:+.0%} "
             f"({wall_low:+.0%} to {wall_high:+.0%}) beside whatever else ran",
             f"{1 + middle:.3f}×",
@@ -262,16 +275,15 @@ def _case(name: str, text: str, threads: int) -> list[Row]:
         Row(
             f"{title}: perfkit's own CPU",
             f"{own:.1%} of a core",
-            f"py-spy {spy:.0%} of a core for "
-            f"{statistics.median(each.rate for each in found):.0f} looks a second",
+            f"py-spy {spy:.0%} of a core for {whole.rate:.0f} looks a second, in {WHOLE_S:.0f} s",
             f"{own / spy:.2f}×",
             f"< {GOAL:.0%} of a core",
             own < GOAL,
         ),
         Row(
             f"{title}: bytes a sample",
-            f"{sum(each.bytes for each in found) / sum(each.samples for each in found):.0f} B",
-            f"{WINDOW_S:.1f} s captures, with their stacks and frames",
+            f"{whole.bytes / whole.samples:.0f} B",
+            f"a capture of {WHOLE_S:.0f} s, with its stacks and frames",
             "",
             "no goal",
             None,

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import secrets
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 from perfkit.errors import CaptureError
 
@@ -35,6 +38,9 @@ class Loss:
     what: str
     count: int
     why: str
+
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass
@@ -95,9 +101,12 @@ class CaptureInfo:
             raw = json.loads(text)
             version = raw["format_version"]
             if version == FORMAT_VERSION:
-                raw["lost"] = [Loss(**loss) for loss in raw.get("lost", [])]
-                return cls(**raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+                info = msgspec.convert(raw, cls)
+                # The id becomes a part of file names (history), and the time a date.
+                if not _ID.fullmatch(info.id) or not 0 <= info.created_ns < 1 << 63:
+                    raise ValueError("its id or its time is none")
+                return info
+        except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
             raise CaptureError(f"{place}: damaged ({error})") from error
         raise CaptureError(
             f"{place}: format version {version}, this perfkit reads {FORMAT_VERSION}",

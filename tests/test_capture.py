@@ -269,6 +269,35 @@ def test_a_capture_on_a_full_disk_is_read_as_it_is(
     assert Capture.open(path).table("metrics").collect().height == 5
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"id": "../../elsewhere"},
+        {"id": "a\x00b"},
+        {"id": "*"},
+        {"id": ""},
+        {"id": 5},
+        {"created_ns": 10**25},
+        {"created_ns": -1},
+        {"created_ns": "now"},
+        {"cores": [2]},
+        {"lost": [{"what": "x"}]},
+        {"notes": "one"},
+    ],
+    ids=str,
+)
+def test_a_capture_that_says_impossible_things_of_itself_is_refused(
+    path: Path, hostile: dict[str, object]
+) -> None:
+    CaptureInfo.new([]).save(path.with_name("capture.json"))
+    content = json.loads(path.with_name("capture.json").read_text())
+    path.mkdir()
+    (path / "capture.json").write_text(json.dumps(content | hostile))
+    with pytest.raises(CaptureError, match="damaged") as caught:
+        Capture.open(path)
+    assert "\n" not in caught.value.message
+
+
 def test_info_round_trips(tmp_path: Path) -> None:
     info = CaptureInfo.new(["perfkit", "record"])
     info.lose("spans", 3, "too late")

@@ -161,10 +161,11 @@ class _Marshal:
                 self._at += 1
                 return found
             key = self.value(depth + 1)
-            try:
-                found[key] = self.value(depth + 1)
-            except TypeError as error:  # a dictionary as a key
-                raise self._source.error("damaged: no key", offset=self._at) from error
+            # Tuples of references to tuples of references … would be hashed for ever.
+            parts = key if isinstance(key, tuple) else (key,)
+            if any(isinstance(part, (tuple, dict)) for part in parts):
+                raise self._source.error("damaged: no key", offset=self._at)
+            found[key] = self.value(depth + 1)
 
     def _ref(self, start: int) -> Any:
         number = self._size()

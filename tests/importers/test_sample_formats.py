@@ -6,6 +6,7 @@ import cProfile
 import json
 import marshal
 import pstats
+import struct
 from pathlib import Path
 
 import polars as pl
@@ -68,6 +69,18 @@ def test_marshalled_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.prof"
     path.write_bytes(marshal.dumps({("f", 1, "n"): compile("1", "x", "eval")}))
     with pytest.raises(InputError, match=r"not written by cProfile \(marshal type 'c'\)"):
+        imported(path)
+
+
+def test_a_key_of_references_to_references_is_refused(tmp_path: Path) -> None:
+    """Every value is a tuple of the one before, twice: hashing the last would take 2^200 steps."""
+    number = struct.Struct("<i").pack  # a tuple is ")", here with the flag of a reference, 0x80
+    twice = [b"\xa9\x02" + (b"r" + number(n)) * 2 for n in range(200)]
+    values = b"".join(b"i" + number(n) + value for n, value in enumerate([b"\xa9\x00", *twice]))
+    path = tmp_path / "endless.prof"
+    first = b")\x01z\x01fN"
+    path.write_bytes(b"{" + first + values + b"r" + number(200) + b"N0")
+    with pytest.raises(InputError, match="damaged: no key"):
         imported(path)
 
 
