@@ -138,6 +138,8 @@ class _Recorded:
     end_ns: int
     spy_cores: float
     own_cores: float
+    charged_ratio: float
+    """What the recorder believes to have cost the program, as a share of its speed."""
     rate: float
     """Looks of py-spy a second that succeeded."""
     samples: int
@@ -167,6 +169,7 @@ def _record(pid: int, path: Path, seconds: float) -> _Recorded:
         begin + cost["duration_ns"],
         cost["py_spy_cpu_ns"] / cost["duration_ns"],
         cost["perfkit_cpu_ns"] / cost["duration_ns"],
+        cost["mean_ratio"],
         source["stacks_read"] / source["settings"][0]["threads"] / cost["duration_ns"] * 1e9,
         info["rows"]["samples"],
         size,
@@ -211,6 +214,8 @@ class _Pairs:
     cpu_ratios: list[float]
     """Of each window with a recorder to the mean of the two beside it, less one."""
     wall_ratios: list[float]
+    charged_ratios: list[float]
+    """What the recorder said of each window, as a share of the time of a unit alone."""
 
     @property
     def narrow(self) -> bool:
@@ -231,7 +236,7 @@ def _pairs(text: str, threads: int) -> _Pairs:
         tempfile.TemporaryDirectory() as folder,
         _running(text, threads, Path(folder)) as (pid, progress),
     ):
-        found = _Pairs(_record(pid, Path(folder) / "whole.perfkit", WHOLE_S), [], [])
+        found = _Pairs(_record(pid, Path(folder) / "whole.perfkit", WHOLE_S), [], [], [])
         end = time.monotonic() + CASE_S
         before_ns = _alone()
         while len(found.cpu_ratios) < MIN_PAIRS or (time.monotonic() < end and not found.narrow):
@@ -251,6 +256,7 @@ def _pairs(text: str, threads: int) -> _Pairs:
             )
             found.cpu_ratios.append(beside[0] / cpu - 1)
             found.wall_ratios.append(beside[1] / wall - 1)
+            found.charged_ratios.append(1 / (1 - recorded.charged_ratio) - 1)
             before_ns = after_ns
     return found
 
@@ -260,6 +266,7 @@ def _case(name: str, text: str, threads: int) -> list[Row]:
     cpu_ratios, wall_ratios, whole = pairs.cpu_ratios, pairs.wall_ratios, pairs.whole
     middle, low, high = _interval(cpu_ratios)
     wall, wall_low, wall_high = _interval(wall_ratios)
+    charged = statistics.median(pairs.charged_ratios)
     own, spy = whole.own_cores, whole.spy_cores
     title = f"{name}, {threads} threads, {_RATE} Hz"
     return [
@@ -271,6 +278,14 @@ def _case(name: str, text: str, threads: int) -> list[Row]:
             f"{1 + middle:.3f}×",
             f"< {GOAL:.0%}",
             True if high < GOAL else False if low > GOAL else None,
+        ),
+        Row(
+            f"{title}: what `--max-overhead` charges",
+            f"{charged:+.1%} time for a unit of work",
+            f"measured {wall:+.1%} (95 %: {wall_low:+.1%} to {wall_high:+.1%})",
+            f"{charged - wall:+.1%}",
+            "what is measured, or more",
+            charged >= wall_low,
         ),
         Row(
             f"{title}: perfkit's own CPU",
