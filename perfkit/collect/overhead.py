@@ -2,14 +2,17 @@
 
 Recording harms a program in two ways that can be seen from outside:
 
-- It takes CPU time that the program wanted. The kernel says for how long the program's threads
-  waited for a core although they could run (the second number of /proc/PID/task/TID/schedstat).
-  Who had the core meanwhile it does not say: somebody else than the thread that waited, so that of
-  what others ran, the recorder's share stands for its share of the waiting. Where cores are free
-  nobody waits, and the cost is nothing, however much CPU py-spy uses. Nor can more have been lost
-  than what py-spy and perfkit used, in the proportion in which the (fair) scheduler serves all
-  that want to run. Where a quota limits the program and perfkit together, all of it would have
-  gone to the program.
+- It takes CPU time that the program wanted: of the time that the recorder ran, that in which all
+  other cores were busy and somebody waited for its own. How often that was follows from how much
+  of the cores' time, without the recorder's, others used; as if the cores were busy independently
+  of each other. Of what others ran, the program's share stands for its share of the loss. (`make
+  bench` compares this with the measured loss: 1 to 3 times as much.)
+  It is no more than the program can have waited for the recorder. The kernel says for how long its
+  threads waited for a core although they could run (the second number of
+  /proc/PID/task/TID/schedstat), but not who had it, and threads that hand a lock to each other wait
+  for moments on an idle machine too; so the recorder is charged with its share of what ran beside
+  the program. Where a quota limits the program and perfkit together, all that perfkit used would
+  have gone to the program.
 - A blocking py-spy pauses it, for about as long as py-spy itself runs.
 
 Not seen are caches and memory bandwidth, which are shared; `make bench` measures what they do.
@@ -54,6 +57,8 @@ class Use:
     busy_ns: int
     """Of everything on the cores that the program may use; of the program and the recorder alone
     where a quota limits both together."""
+    cores: int
+    """How many cores the program may use; 0 where a quota limits it and the recorder together."""
 
     def since(self, before: Use) -> Use:
         """Return what was used between two moments; `at_ns` is the time between them."""
@@ -64,6 +69,7 @@ class Use:
             self.ran_ns - before.ran_ns,
             self.waited_ns - before.waited_ns,
             self.busy_ns - before.busy_ns,
+            self.cores,
         )
 
     def overhead(self, *, blocking: bool, spy_alone: bool = False) -> float:
@@ -76,10 +82,16 @@ class Use:
         others_ns = max(self.busy_ns - self.spy_ns - self.own_ns, self.ran_ns, 1)
         beside_ns = max(self.busy_ns - self.ran_ns, self.spy_ns + self.own_ns, 1)
         waited_for_it_ns = self.waited_ns * recorder_ns / beside_ns
-        taken_ns = min(recorder_ns * self.ran_ns / others_ns, waited_for_it_ns)
+        wanted_ratio = self._busy_ratio(others_ns, self.spy_ns + self.own_ns)
+        taken_ns = min(wanted_ratio * recorder_ns * self.ran_ns / others_ns, waited_for_it_ns)
         wanted_ns = max(self.ran_ns + taken_ns, _MIN_RAN_RATIO * self.at_ns, 1)
         paused_ratio = self.spy_ns / max(self.at_ns, 1) if blocking else 0.0
         return min(1.0, max(taken_ns / wanted_ns, paused_ratio))
+
+    def _busy_ratio(self, others_ns: int, recorder_ns: int) -> float:
+        """Return for which share of the recorder's time others would have had work for its core."""
+        left_ns = max(self.cores * self.at_ns - recorder_ns, 1)
+        return min(1.0, others_ns / left_ns) ** self.cores
 
 
 def cpu_ns(pid: int) -> int:
@@ -91,21 +103,22 @@ def cpu_ns(pid: int) -> int:
         return 0
 
 
-def cores_busy_ns(pid: int) -> int:
-    """Return for how long the cores that a process may use were not idle, altogether."""
+def cores_busy_ns(pid: int) -> tuple[int, int]:
+    """Return for how long the cores that a process may use were not idle, and how many they are."""
     try:
         cores = os.sched_getaffinity(pid)
         with open("/proc/stat", encoding="ascii") as file:
             lines = [line.split() for line in file if line.startswith("cpu") and line[3] != " "]
     except OSError:
-        return 0
+        return 0, 0
     tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
     # user, nice, system, idle, iowait, irq, softirq, steal; then guests, who count as users as well
-    return sum(
+    busy_ns = sum(
         tick_ns * sum(int(ticks) for n, ticks in enumerate(fields[1:9]) if n not in (3, 4))
         for fields in lines
         if int(fields[0][3:]) in cores
     )
+    return busy_ns, len(cores)
 
 
 def share_quota(pid: int) -> bool:
@@ -155,7 +168,7 @@ class Governor:
         self.limit: Limit | None = None
         self.highest_ratio = 0.0
         """The highest overhead in any window."""
-        self.total = Use(0, 0, 0, 0, 0, 0)
+        self.total = Use(0, 0, 0, 0, 0, 0, 0)
         """What was used while py-spy sampled."""
         self.exhausted = False
         """Whether even one sample a second costs more than the budget."""
@@ -233,6 +246,7 @@ class Governor:
             total.ran_ns + used.ran_ns,
             total.waited_ns + used.waited_ns,
             total.busy_ns + used.busy_ns,
+            used.cores,
         )
 
     def _read_spy(self) -> int:
@@ -244,5 +258,7 @@ class Governor:
     def _read(self) -> Use:
         ran_ns, waited_ns = self._program()
         spy_ns, own_ns = self._read_spy(), time.process_time_ns()
-        busy_ns = ran_ns + spy_ns + own_ns if self._share_quota else cores_busy_ns(self._pid)
-        return Use(time.monotonic_ns(), spy_ns, own_ns, ran_ns, waited_ns, busy_ns)
+        busy_ns, cores = (
+            (ran_ns + spy_ns + own_ns, 0) if self._share_quota else cores_busy_ns(self._pid)
+        )
+        return Use(time.monotonic_ns(), spy_ns, own_ns, ran_ns, waited_ns, busy_ns, cores)

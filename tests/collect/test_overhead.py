@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,40 +20,54 @@ SECOND = 10**9
 NS = st.integers(0, 100 * SECOND)
 
 
-@given(at=st.integers(SECOND, 100 * SECOND), spy=NS, own=NS, ran=NS, waited=NS, busy=NS)
+@given(
+    at=st.integers(SECOND, 100 * SECOND),
+    spy=NS,
+    own=NS,
+    ran=NS,
+    waited=NS,
+    busy=NS,
+    cores=st.integers(0, 64),
+)
 def test_the_cost_is_between_nothing_and_what_the_recorder_used(
-    at: int, spy: int, own: int, ran: int, waited: int, busy: int
+    at: int, spy: int, own: int, ran: int, waited: int, busy: int, cores: int
 ) -> None:
-    use = Use(at, spy, own, ran, waited, busy)
+    use = Use(at, spy, own, ran, waited, busy, cores)
     cost = use.overhead(blocking=False)
     assert 0 <= cost <= 1
     assert use.overhead(blocking=False, spy_alone=True) <= cost
     assert use.overhead(blocking=True) >= cost
     # Without waiting nothing was taken; more waiting never makes it less.
-    assert Use(at, spy, own, ran, 0, busy).overhead(blocking=False) == 0
-    assert Use(at, spy, own, ran, waited + SECOND, busy).overhead(blocking=False) >= cost
-    # The more of the machine is the program's own, the more of it was taken from the program.
-    alone = Use(at, spy, own, ran, waited, 0).overhead(blocking=False)
-    assert alone >= cost
+    assert replace(use, waited_ns=0).overhead(blocking=False) == 0
+    assert replace(use, waited_ns=waited + SECOND).overhead(blocking=False) >= cost
+    # Were there more cores, more of them would have been free; a quota leaves none.
+    assert replace(use, cores=cores + 1).overhead(blocking=False) <= cost or cores == 0
+    assert replace(use, cores=0).overhead(blocking=False) >= cost
 
 
 @pytest.mark.parametrize(
     ("use", "blocking", "cost"),
     [
         # A program that wants a core and shares it: it ran 9 s, the recorder 1 s meanwhile.
-        (Use(10 * SECOND, SECOND, 0, 9 * SECOND, SECOND, 10 * SECOND), False, 0.1),
+        (Use(10 * SECOND, SECOND, 0, 9 * SECOND, SECOND, 10 * SECOND, 1), False, 0.1),
         # It shares the core with another program: only half of what was used was its own.
-        (Use(10 * SECOND, SECOND, 0, 9 * SECOND // 2, 5 * SECOND, 10 * SECOND), False, 0.1),
+        (Use(10 * SECOND, SECOND, 0, 9 * SECOND // 2, 5 * SECOND, 10 * SECOND, 1), False, 0.1),
         # It waited less than the recorder used.
-        (Use(10 * SECOND, 5 * SECOND, 0, 9 * SECOND, SECOND, 10 * SECOND), False, 0.1),
+        (Use(10 * SECOND, 5 * SECOND, 0, 9 * SECOND, SECOND, 14 * SECOND, 1), False, 0.1),
         # It waited for others mostly: of what ran beside it, the recorder was a tenth.
-        (Use(10 * SECOND, SECOND, 0, 9 * SECOND, SECOND, 19 * SECOND), False, 0.1 / 9.1),
+        (Use(10 * SECOND, SECOND, 0, 9 * SECOND, SECOND, 19 * SECOND, 2), False, 0.1 / 9.1),
+        # Two cores, all busy: what the recorder used was missing.
+        (Use(10 * SECOND, SECOND, 0, 19 * SECOND, 5 * SECOND, 20 * SECOND, 2), False, 1 / 20),
+        # Others used half of what it left of two cores: both were busy a quarter of the time.
+        (Use(10 * SECOND, 2 * SECOND, 0, 9 * SECOND, 9 * SECOND, 11 * SECOND, 2), False, 1 / 19),
         # Free cores: py-spy's half of a core is no cost.
-        (Use(10 * SECOND, 5 * SECOND, 0, 10 * SECOND, 0, 15 * SECOND), False, 0),
+        (Use(10 * SECOND, 5 * SECOND, 0, 10 * SECOND, 0, 15 * SECOND, 2), False, 0),
+        # A quota for both together: all that the recorder used was missing.
+        (Use(10 * SECOND, SECOND, 0, 4 * SECOND, 5 * SECOND, 5 * SECOND, 0), False, 0.2),
         # A pause is one even with free cores.
-        (Use(10 * SECOND, 5 * SECOND, 0, 5 * SECOND, 0, 10 * SECOND), True, 0.5),
+        (Use(10 * SECOND, 5 * SECOND, 0, 5 * SECOND, 0, 10 * SECOND, 2), True, 0.5),
         # A program that hardly runs: a ms of waiting is not half of its speed.
-        (Use(10 * SECOND, SECOND, 0, SECOND // 1000, SECOND // 1000, SECOND), False, 1e-3),
+        (Use(10 * SECOND, SECOND, 0, SECOND // 1000, SECOND // 1000, SECOND, 0), False, 1e-3),
     ],
 )
 def test_cost_in_known_cases(use: Use, blocking: bool, cost: float) -> None:
@@ -72,7 +87,7 @@ class Machine:
 
     def read(self) -> Use:
         busy = self.spy + self.own + self.ran
-        return Use(self.now, self.spy, self.own, self.ran, self.waited, busy)
+        return Use(self.now, self.spy, self.own, self.ran, self.waited, busy, 1)
 
     def run(self, seconds: int, rate: int, *, busy: bool = True) -> bool:
         """Let time pass; whether the governor wants another rate."""
