@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.measure import Row
+from bench.measure import Row, leave_on_sigterm
 
 BENCHMARKS = (
     *("startup", "ingest", "spans", "analysis", "jaeger", "samples", "recording", "page"),
@@ -66,4 +66,5 @@ def written(page: str, name: str, lines: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.demo_runs import Load, alone, pairs
+from bench.measure import leave_on_sigterm
 from perfkit.analysis.replay.edits import Edits
 from perfkit.analysis.replay.what_if import Change, forecast
 from perfkit.analysis.session import Tables
@@ -254,4 +255,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     main()
