@@ -141,12 +141,17 @@ def main(argv: list[str]) -> int:
     """
     from perfkit.collect.ring import forget
     from perfkit.compact import SegmentCompactor
+    from perfkit.errors import CaptureError
     from perfkit.manifest import INFO_NAME, CaptureInfo
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)
     capture = Path(argv[0])
-    segments = SegmentCompactor(capture, CaptureInfo.load(capture / INFO_NAME))
+    try:
+        segments = SegmentCompactor(capture, CaptureInfo.load(capture / INFO_NAME))
+    except CaptureError as failure:  # somebody took the capture away
+        sys.stderr.write(f"perfkit: error: {failure.message}\n")
+        return 1
 
     def work(message: str | dict[str, Any] | None) -> dict[str, Any]:
         if message is None:

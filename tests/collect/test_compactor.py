@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.capture import Capture, CaptureWriter
+from perfkit.collect import compactor as worker
 from perfkit.collect.compactor import Compactor
 from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record
 
@@ -64,3 +65,14 @@ def test_a_segment_that_is_gone_is_an_error_and_not_the_end(path: Path) -> None:
     compactor.close()
     assert compactor.errors == ["No such file or directory"]
     assert compactor.rows == {"metrics": 3}
+
+
+def test_a_capture_that_is_gone_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(worker.os, "nice", lambda _: 0)
+    assert worker.main([str(tmp_path / "gone.perfkit")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("perfkit: error: ")
+    assert "gone.perfkit" in line
