@@ -63,7 +63,7 @@ def _past(paths: pl.DataFrame, tree: CallPaths, code: pl.Series, path: int) -> l
     node: int | None = path
     while node is not None and len(regions) <= _CALLERS:
         function, file, line, above = paths.select("function", "file", "line", "parent").row(node)
-        if code[node]:
+        if code[node] and None not in (function, file, line):
             further = (
                 (paths["function"] == function) & (paths["file"] == file) & (paths["line"] > line)
             )
