@@ -178,7 +178,7 @@ def _show_method(contrast: Contrast) -> None:
     for note in contrast.notes:
         text.paragraph(f"- {note}")
     text.paragraph(
-        f"- Welch's test over {_UNITS[contrast.unit]}, intervals of {1 - LEVEL:.0%}; p corrected "
+        f"- Welch's test over {_UNITS[contrast.unit]}, intervals of {1 - LEVEL:.1%}; p corrected "
         "for the number of tests of its kind by Benjamini and Hochberg, so that few of the changes "
         f"listed are false; changes under {MINIMUM_EFFECT:.0%} are not reported."
     )

@@ -39,8 +39,8 @@ COARSE = 0.25
 """Runs that would miss a change of a quarter are too few, or too noisy, to say "no change" of a
 figure that did change by the minimum effect (our own choice)."""
 
-_POWER = 1.8
-"""1 + 1.645 / 2.054: from the half-width of the interval (at `LEVEL`, normal) to the change that is
+_POWER = 1.78
+"""1 + 1.645 / 2.108: from the half-width of the interval (at `LEVEL`, normal) to the change that is
 found in 95 of 100 cases."""
 
 _KEYS = ("kind", "service", "name", "measure")
@@ -217,7 +217,8 @@ def _sentence(
         return f"{write(change.after)} in every run"
     amount = f"{write(change.before)} → {write(change.after)} ({_amount(change)}"
     if math.isfinite(change.low) and change.low != change.high:
-        amount += f"; 96 % interval {_signed(change.low, change)} to {_signed(change.high, change)}"
+        low, high = (_signed(end, change) for end in (change.low, change.high))
+        amount += f"; {100 * (1 - LEVEL):.1f} % interval {low} to {high}"
     amount += f"; {seen[0]} against {seen[1]} runs)"
     if decision.says == "worse":
         return f"{amount}: worse"

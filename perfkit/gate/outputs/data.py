@@ -27,7 +27,7 @@ _CHECK: dict[str, dict[str, Any]] = {
     "limit": {**_NUMBER, "description": "Of a budget, in the unit of the value."},
     "before": {**_NUMBER, "description": "The value of the baseline."},
     "change": {**_NUMBER, "description": "0.1 is a tenth more; a difference if not relative."},
-    "low": {**_NUMBER, "description": "Lower end of the 96 % interval of the change."},
+    "low": {**_NUMBER, "description": "Lower end of the confidence interval of the change."},
     "high": {**_NUMBER, "description": "Upper end of it."},
     "relative": {"type": ["boolean", "null"]},
     "p": {**_NUMBER, "description": "Two-sided p of no change, corrected by Holm's method."},

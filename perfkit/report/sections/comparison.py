@@ -63,7 +63,7 @@ def build(context: Context) -> dict[str, Any]:
         "tables": [table for table in tables if table["rows"]],
         "notes": contrast.notes,
         "method": f"Welch's test over {runs[0]} and {runs[1]} {contrast.unit}s; intervals of "
-        f"{1 - LEVEL:.0%}; p is corrected for the number of tests of its kind (Benjamini and "
+        f"{1 - LEVEL:.1%}; p is corrected for the number of tests of its kind (Benjamini and "
         f"Hochberg); a change under {MINIMUM_EFFECT:.0%} is not called one.",
         "data": {
             "baseline": {"name": baseline.name, "unit": contrast.unit},
