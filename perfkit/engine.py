@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -96,7 +97,7 @@ class Processes:
                 self.workers,
                 # Polars' threads do not survive a fork.
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_use_threads,
+                initializer=_begin_worker,
                 initargs=(threads,),
             )
         try:
@@ -221,6 +222,14 @@ def _counted(results: Iterable[R], progress: Progress) -> list[R]:
     return found
 
 
-def _use_threads(threads: int) -> None:
-    """Say it before Polars is imported, which reads it once."""
+def _begin_worker(threads: int) -> None:
+    """Say it before Polars is imported, which reads it once; and end when the parent is killed."""
     os.environ["POLARS_MAX_THREADS"] = str(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

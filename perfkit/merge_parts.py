@@ -64,6 +64,7 @@ def compact(path: Path, progress: Callable[[str], None] = lambda _: None) -> Com
                 f"{path}: is being written", hint="wait until the recording has ended"
             )
         lock.sign()
+        carry_out(path)  # the folder of one that was killed may be as large as the capture
         return _compact(capture, progress)
     finally:
         lock.release()

@@ -139,6 +139,13 @@ def test_killed_before_any_change_of_a_name_the_capture_is_whole(path: Path) -> 
     assert 20 < change < 199, "it was killed at every change, and then not any more"
 
 
+def test_what_a_killed_compaction_left_is_gone_before_the_next_one_writes(path: Path) -> None:
+    compact(path)
+    (path / ".compaction-killed" / "spans").mkdir(parents=True)
+    compact(path)  # nothing to do
+    assert not list(path.glob(".compaction-*"))
+
+
 def test_a_decided_compaction_is_carried_out_at_the_next_opening(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ entries come shard by shard.
 
 from __future__ import annotations
 
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from perfkit.capture import Capture
 from perfkit.engine import Executor, executor
 from perfkit.errors import UsageError
 from perfkit.layout import Wanted
+from perfkit.scratch import Scratch
 
 SHARD_SPANS = 1_000_000
 """A shard of so many spans takes about 1 GiB."""
@@ -49,7 +49,7 @@ class Division:
     count: int
     progress: Callable[[int, int], None] = lambda done, count: None
     """Told how many shards of how many are done with what is asked for."""
-    folder: tempfile.TemporaryDirectory[str] = field(init=False)
+    folder: Scratch = field(init=False)
     _input: shards.Input | None = None
     _outputs: int = 0
 
@@ -58,20 +58,18 @@ class Division:
         beside = self.capture.path.parent if self.executor.elsewhere else None
         if beside is not None and not beside.is_dir():
             beside = None
-        self.folder = tempfile.TemporaryDirectory(
-            prefix=".perfkit-" if beside else "perfkit-", dir=beside
-        )
+        self.folder = Scratch(beside)
 
     def input(self) -> shards.Input:
         """Return the files of the shards; writes them first."""
         if self._input is None:
-            self._input = shards.divide(self.capture, self.count, Path(self.folder.name) / "input")
+            self._input = shards.divide(self.capture, self.count, self.folder.path / "input")
         return self._input
 
     def new_output(self) -> Path:
         """Return a new folder for what is derived."""
         self._outputs += 1
-        return Path(self.folder.name) / f"derived-{self._outputs}"
+        return self.folder.path / f"derived-{self._outputs}"
 
 
 class ShardedTables(Tables):
@@ -99,7 +97,7 @@ class ShardedTables(Tables):
     def close(self) -> None:
         """End the workers and remove the files; the tables cannot be used after this."""
         self._division.executor.close()
-        self._division.folder.cleanup()
+        self._division.folder.close()
 
     def __getitem__(self, name: str) -> pl.LazyFrame:
         return self._scan(name) if name in PER_TRACE else super().__getitem__(name)

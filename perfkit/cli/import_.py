@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from perfkit.cli.options import Moment
 from perfkit.cli.progress import Progress
 from perfkit.cli.text import plain
 from perfkit.errors import CaptureError
+from perfkit.scratch import Scratch
 
 if TYPE_CHECKING:
     from perfkit.capture import CaptureInfo
@@ -88,8 +87,8 @@ def command(
     # Written beside its place and moved there when it is whole, so that a failure leaves nothing.
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with Scratch(output.parent) as folder:
+        temporary = folder / output.name
         with Progress() as progress, CaptureWriter(temporary) as writer:
             import_files(
                 files,
@@ -101,9 +100,6 @@ def command(
                 mapping=None if columns is None else mapped.parse(columns),
             )
         temporary.replace(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     _say(output, writer.info)
 
 

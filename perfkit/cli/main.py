@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from perfkit.cli.options import RULE_OPTIONS
+from perfkit.ending import end_on_signals
 from perfkit.errors import PerfkitError
 
 # Name -> one line of help, in the order of a user's needs. The module has the same name.
@@ -161,6 +162,7 @@ def _option_schema(option: click.Option) -> dict[str, Any]:
 def run() -> None:
     """Run the command line: the one place where errors become a line and an exit code."""
     code: object
+    end_on_signals()
     try:
         code = main.main(standalone_mode=False)
         sys.stdout.flush()

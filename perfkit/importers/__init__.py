@@ -6,7 +6,6 @@ theirs: the narrow ones first.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +48,7 @@ from perfkit.importers import (
     zipkin,
 )
 from perfkit.importers.base import Importer, Source
+from perfkit.scratch import Scratch
 
 IMPORTERS: tuple[Importer, ...] = (
     gateway_db,
@@ -137,8 +137,7 @@ def import_files(
     """
     importer = by_name(format) if format is not None else None
     _forget_this_machine(writer)
-    with tempfile.TemporaryDirectory(prefix="perfkit-import-") as folder:
-        temporary = Path(folder)
+    with Scratch() as temporary:
         files = inputs.expand(paths, temporary)
         run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping)
         for one in files:
