@@ -88,7 +88,7 @@ def test_spans_are_divided_into_buckets_that_shards_read_where_they_are(
     tables = open_tables(capture, Filters(), "shards")
     assert isinstance(tables, ShardedTables)
     assert tables.frame("facts")["spans"].item() == SPANS
-    assert not list(Path(tables._division.folder.name).glob("input/spans/**/*.parquet"))
+    assert not list(tables._division.folder.path.glob("input/spans/**/*.parquet"))
     tables.close()
 
 
