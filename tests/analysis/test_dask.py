@@ -74,7 +74,7 @@ def test_a_killed_worker_changes_nothing(
     written: list[int] = []
 
     def kill_one() -> None:
-        folder = Path(parts._division.folder.name)
+        folder = parts._division.folder.path
         while not any(folder.glob("derived-1/span_tree_sums/*.parquet")):
             time.sleep(0.005)
         os.kill(workers[0].pid, signal.SIGKILL)

@@ -242,7 +242,7 @@ def test_requests_that_are_reported_twice_are_not_divided() -> None:
 def test_a_closed_session_leaves_no_files() -> None:
     parts = ShardedTables(Division(_capture([[S(1, 0, 9, kind="server")]]), Here(), SHARDS))
     assert parts.has_rows("tree")
-    folder = Path(parts._division.folder.name)
+    folder = parts._division.folder.path
     assert any(folder.rglob("*.parquet"))
     parts.close()
     assert not folder.exists()
