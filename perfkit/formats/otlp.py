@@ -8,6 +8,8 @@ https://opentelemetry.io/docs/specs/otlp/
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import UNSET
@@ -20,6 +22,8 @@ from perfkit.formats.attributes import AttributeCache, DamagedAttribute
 from perfkit.formats.otlp_metrics import MetricRows
 from perfkit.formats.otlp_spans import Edge, SpanRows, decode_origin
 from perfkit.formats.spans import Origin
+
+_PIECE_SPANS = 20_000
 
 PROTOBUF = Edge(
     trace_id=ids.trace_id_from_bytes,
@@ -65,12 +69,49 @@ def from_json(body: bytes) -> list[Batch]:
     batches = []
     if document.resource_spans is not UNSET:
         batches.append(_traces(_JSON, document.resource_spans))
+    return [*batches, *_others(document)]
+
+
+def is_old_json(head: bytes) -> bool:
+    """Whether a document has the spelling of old, which is only read in one piece."""
+    return wire.OLD_SPELLING.search(head) is not None
+
+
+def from_large_json(body: bytes | mmap.mmap) -> Iterator[tuple[float, Batch]]:
+    """Read the same as `from_json`, some thousand spans after the other.
+
+    Yields (share of the document that was read, batch). What comes before a span that is not as it
+    must be is yielded before it raises; a document that is not JSON raises at once.
+    """
+    document = wire.split_json(body)
+    groups = document.resource_spans or ()
+    parts = [(group, part) for group in groups for part in group.scope_spans or ()]
+    total = max(1, sum(len(part.spans or ()) for _, part in parts))
+    rows, waiting, done = SpanRows(_JSON), 0, 0
+    for group, part in parts:
+        source = _origin(_JSON, group.resource, part.scope)
+        encoded = part.spans or []
+        for first in range(0, len(encoded), _PIECE_SPANS):
+            spans, problem = wire.spans_from_json(encoded[first : first + _PIECE_SPANS])
+            rows.add(spans, source)
+            waiting, done = waiting + len(spans), done + len(spans)
+            if waiting >= _PIECE_SPANS or problem is not None:
+                yield done / total, rows.finish()
+                rows, waiting = SpanRows(_JSON), 0
+            if problem is not None:
+                raise problem
+    yield 1.0, rows.finish()
+    for batch in _others(document):
+        yield 1.0, batch
+
+
+def _others(document: Any) -> Iterator[Batch]:
     if document.resource_metrics is not UNSET:
-        batches.append(_metrics(_JSON, document.resource_metrics))
+        yield _metrics(_JSON, document.resource_metrics)
     if document.resource_logs is not UNSET:
-        batches.append(Batch())
-        batches[-1].reject("logs, which perfkit does not read")
-    return batches
+        logs = Batch()
+        logs.reject("logs, which perfkit does not read")
+        yield logs
 
 
 def _member(document: Any, name: str) -> Any:

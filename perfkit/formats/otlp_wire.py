@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import mmap
 import re
 from functools import cache
 from typing import Any, cast
@@ -205,6 +206,16 @@ class _ResourceSpans(msgspec.Struct, rename="camel"):
     scope_spans: list[_ScopeSpans] | None = None
 
 
+class _SplitScopeSpans(msgspec.Struct, rename="camel"):
+    scope: msgspec.Raw = msgspec.Raw()
+    spans: list[msgspec.Raw] | None = None
+
+
+class _SplitResourceSpans(msgspec.Struct, rename="camel"):
+    resource: msgspec.Raw = msgspec.Raw()
+    scope_spans: list[_SplitScopeSpans] | None = None
+
+
 class _Point(msgspec.Struct, rename="camel"):
     time_unix_nano: Integer = None
     attributes: Encoded = None
@@ -246,9 +257,15 @@ class _Document(msgspec.Struct, rename="camel"):
     resource_logs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _SplitDocument(msgspec.Struct, rename="camel"):
+    resource_spans: list[_SplitResourceSpans] | msgspec.UnsetType | None = msgspec.UNSET
+    resource_metrics: list[_ResourceMetrics] | msgspec.UnsetType | None = msgspec.UNSET
+    resource_logs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 # Field names as in the .proto file are allowed, and before OTLP 0.15 scopes had another name. Both
 # are rare, so they are rewritten to the present spelling instead of being parsed by other structs.
-_OLD_SPELLING = re.compile(
+OLD_SPELLING = re.compile(
     rb'"(?:resource_spans|resource_metrics|scope_spans|scope_metrics|trace_id|start_time_unix_nano'
     rb'|time_unix_nano|string_value|int_value|instrumentationLibrary\w*)"\s*:'
 )
@@ -263,18 +280,43 @@ _RENAMED = {
 def load_json(body: bytes) -> Any:
     """Parse an OTLP/JSON document. Fields that it does not have are `msgspec.UNSET`."""
     try:
-        if _OLD_SPELLING.search(body):
+        if OLD_SPELLING.search(body):
             body = msgspec.json.encode(_present_spelling(msgspec.json.decode(body)))
         document = _document.decode(body)
-    except msgspec.ValidationError as error:
-        raise InputError(f"not OTLP JSON: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise InputError("not OTLP JSON: nested too deeply") from error
+    except _BAD_JSON as error:
+        raise _refusal(error) from error
     if document == _Document() and not _EMPTY.fullmatch(body):
         raise InputError("not OTLP JSON: it has no resourceSpans and no resourceMetrics")
     return document
+
+
+def split_json(body: bytes | mmap.mmap) -> Any:
+    """Parse the same and leave each span encoded; what has the spelling of old is empty."""
+    try:
+        return msgspec.json.decode(body, type=_SplitDocument)
+    except _BAD_JSON as error:
+        raise _refusal(error) from error
+
+
+def spans_from_json(encoded: list[msgspec.Raw]) -> tuple[list[Any], InputError | None]:
+    """Parse spans, up to the first that is none; also returns what is wrong with that one."""
+    spans: list[Any] = []
+    try:
+        spans.extend(map(_span.decode, encoded))
+    except _BAD_JSON as error:
+        return spans, _refusal(error)
+    return spans, None
+
+
+_BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _refusal(error: Exception) -> InputError:
+    if isinstance(error, msgspec.ValidationError):
+        return InputError(f"not OTLP JSON: {error}")
+    if isinstance(error, RecursionError):
+        return InputError("not OTLP JSON: nested too deeply")
+    return InputError(f"not valid JSON: {error}")
 
 
 def _present_spelling(value: Any) -> Any:
@@ -294,6 +336,7 @@ def _present_name(name: str) -> str:
 _key_value = msgspec.json.Decoder(_KeyValue)
 _header = msgspec.json.Decoder(_Header)
 _document = msgspec.json.Decoder(_Document)
+_span = msgspec.json.Decoder(_Span)
 
 
 def attribute_from_json(raw: bytes) -> tuple[str, Value]:

@@ -5,11 +5,14 @@ Each importer is one module of this package, listed in `IMPORTERS`.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
@@ -100,14 +103,35 @@ class Source:
         return out[:HEAD_BYTES]
 
     def contents(self) -> bytes | mmap.mmap:
-        """Return the whole content: mapped, so that a large file does not fill the memory."""
-        if self.compressed:
-            return b"".join(self._inflated())
-        if not self.path.stat().st_size:
-            return b""
-        with self.path.open("rb") as file:
+        """Return the whole content: mapped, so that a large file does not fill the memory.
+
+        What is compressed is mapped from a file without a name, in TMPDIR.
+        """
+        with self._plain() as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
             # Never closed here: parsers keep views of it. It goes away with the last of them.
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _plain(self) -> IO[bytes]:
+        if not self.compressed:
+            return self.path.open("rb")
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            file.writelines(self._inflated())
+            file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # it tries to write once more
+                file.close()
+            raise InputError(
+                f"no room to decompress it in {tempfile.gettempdir()}: {error.strerror}",
+                where=str(self),
+                hint="set TMPDIR to a folder with room for it",
+            ) from error
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def read(self) -> bytes:
         """Return the whole content."""
@@ -130,16 +154,18 @@ class Source:
         if line.strip():
             yield number + 1, line.rstrip(b"\r")
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the content in pieces."""
+    def chunks(self, *, quietly: bool = False) -> Iterator[bytes]:
+        """Yield the content in pieces; `quietly` is without saying how much has been read."""
+        report = None if quietly else self._report
         if self.compressed:
-            yield from self._inflated(self._report)
+            yield from self._inflated(report)
             return
         taken = 0
         with self.path.open("rb") as file:
             while chunk := file.read(compression.CHUNK_BYTES):
                 taken += len(chunk)
-                self._report(taken)
+                if report is not None:
+                    report(taken)
                 yield chunk
 
     def share(self, share: float) -> None:

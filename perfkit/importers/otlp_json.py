@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from pathlib import Path
 
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats import otlp
-from perfkit.importers.base import Format, Source
+from perfkit.importers.base import HEAD_BYTES, Format, Source
 
 NAME = "otlp-json"
 FORMAT = Format(
@@ -22,7 +23,8 @@ FORMAT = Format(
 _START = re.compile(
     rb'\s*\{\s*"(?:resource(?:Spans|Metrics|Logs)|resource_(?:spans|metrics|logs))"\s*:'
 )
-_END_OF_LINE = re.compile(rb"\}\s*$")
+_END_BYTES = 64
+_LARGE_BYTES = 16 << 20
 _PLACEHOLDER = re.compile(rb'"\w*(?:[Tt]ime|_time)\w*"\s*:\s*([A-Z_]{3,}|\{\{[^}]*\}\}|\$\{?\w+)')
 
 
@@ -42,20 +44,43 @@ def read(source: Source, writer: CaptureWriter) -> None:
     if _one_document_a_line(source):
         for number, line in source.lines():
             _add(source, writer, line, f", line {number}")
+        return
+    content = source.contents()
+    if len(content) > _LARGE_BYTES and not otlp.is_old_json(content[:HEAD_BYTES]):
+        _add_in_pieces(source, writer, content)
     else:
-        _add(source, writer, source.read(), "")
+        _add(source, writer, bytes(content), "")
 
 
 def _one_document_a_line(source: Source) -> bool:
-    """Whether the first line is a document of its own and another line follows."""
-    lines = source.lines()
-    first, second = next(lines, None), next(lines, None)
-    return (
-        first is not None
-        and second is not None
-        and _START.match(first[1]) is not None
-        and _END_OF_LINE.search(first[1]) is not None
-    )
+    """Whether the first line is a document of its own and another line follows.
+
+    A line may be as long as the file, so no more than its end is kept.
+    """
+    end = b""
+    ended = False
+    for chunk in source.chunks(quietly=True):
+        rest = chunk
+        if not ended:
+            rest = rest if end else rest.lstrip()
+            line, newline, rest = rest.partition(b"\n")
+            end = (end + line[-_END_BYTES:])[-_END_BYTES:]
+            ended = bool(newline)
+            if ended and not end.rstrip().endswith(b"}"):
+                return False
+        if ended and rest.strip():
+            return True
+    return False
+
+
+def _add_in_pieces(source: Source, writer: CaptureWriter, content: bytes | mmap.mmap) -> None:
+    """Read a large document so that only some thousand spans at a time become objects."""
+    try:
+        for share, batch in otlp.from_large_json(content):
+            writer.add(batch)
+            source.share(share)
+    except InputError as error:
+        raise InputError(error.message, where=str(source), hint=error.hint) from error
 
 
 def _add(source: Source, writer: CaptureWriter, document: bytes, place: str) -> None:

@@ -69,6 +69,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
     if found == "logs":
         raise InputError("OTLP logs, which perfkit does not read; give it traces or metrics")
     for start, end in _pieces(source, content):
+        source.share(start / len(content))
         try:
             if found == "metrics":
                 writer.add(otlp.metrics_from_protobuf(content[start:end]))

@@ -1,0 +1,156 @@
+"""Large documents: the same rows as in one piece, in bounded memory, compressed or not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import mmap
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfkit.errors import InputError
+from perfkit.formats import otlp
+from perfkit.importers import base, otlp_json
+from tests.importers.conftest import SAMPLES
+from tests.importers.memory import MemoryWriter, imported
+
+SPAN_TABLES = ("spans", "span_events", "span_links", "metrics")
+
+
+def document(spans: int) -> dict[str, Any]:
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": [text("service.name", f"service-{group}")]},
+                "scopeSpans": [{"scope": {"name": "s"}, "spans": [span(n, group)
+                                                                   for n in range(spans)]}],
+            }
+            for group in range(3)
+        ],
+        "resourceLogs": [],
+    }  # fmt: skip
+
+
+def text(key: str, value: str) -> dict[str, Any]:
+    return {"key": key, "value": {"stringValue": value}}
+
+
+def span(number: int, group: int) -> dict[str, Any]:
+    return {
+        "traceId": f"{number + 1:032x}",
+        "spanId": f"{group * 1000 + number + 1:016x}",
+        "name": f"work {number % 3}",
+        "startTimeUnixNano": str(1_700_000_000_000_000_000 + number),
+        "endTimeUnixNano": 1_700_000_000_000_001_000 + number,
+        "attributes": [text("http.route", "/a"), text("own", str(number))],
+        "events": [{"timeUnixNano": "1700000000000000001", "name": "e"}],
+    }
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp_json, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(otlp, "_PIECE_SPANS", 7)
+
+
+def assert_same(one: MemoryWriter, other: MemoryWriter) -> None:
+    for table in SPAN_TABLES:
+        assert one.table(table).equals(other.table(table)), table
+    assert one.lost() == other.lost()
+
+
+@pytest.mark.parametrize("sample", ["otlp.json", "spans"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_otlp_json_in_pieces_is_what_it_is_in_one(
+    tmp_path: Path, sample: str, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (
+        json.dumps(document(20)).encode() if sample == "spans" else (SAMPLES / sample).read_bytes()
+    )
+    path = tmp_path / ("x.json.gz" if packed else "x.json")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    whole = imported(path)
+    monkeypatch.setattr(otlp_json, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(otlp, "_PIECE_SPANS", 7)
+    assert_same(imported(path), whole)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_of_a_large_document_with_a_span_that_is_none_the_spans_before_are_kept(
+    tmp_path: Path,
+) -> None:
+    broken = document(20)
+    broken["resourceSpans"][1]["scopeSpans"][0]["spans"][3]["name"] = 7
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(broken))
+    with pytest.raises(InputError, match=r"x\.json: not OTLP JSON"):
+        imported(path)
+    assert imported(path, keep_going=True).table("spans").height == 23
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("cut", [1, 100, -2])
+def test_a_large_document_that_is_cut_off_says_so(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(json.dumps(document(3)).encode()[:cut])
+    with pytest.raises(InputError, match="not valid JSON"):
+        imported(path, format="otlp-json")
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b'{"resourceSpans":[]}\n{"resourceSpans":[]}', True),
+        (b'\n \r\n{"resourceSpans":[]} \r\n\n\n{"resourceSpans":[]}\n', True),
+        (b'{"resourceSpans":[]}\n', False),
+        (b'{"resourceSpans":[]}', False),
+        (b'{\n"resourceSpans":[]}\n', False),
+        (b'{"resourceSpans":[\n{}]}\n', False),
+        (b"", False),
+    ],
+)
+@pytest.mark.parametrize("chunk_bytes", [1, 5, 1 << 20])
+def test_documents_by_line_are_told_from_one_document(
+    tmp_path: Path, content: bytes, lines: bool, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base.compression, "CHUNK_BYTES", chunk_bytes)
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    assert otlp_json._one_document_a_line(base.Source(path)) == lines
+
+
+def test_a_compressed_document_is_not_inflated_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.gz"
+    with gzip.open(path, "wb") as file:
+        for number in range(1 << 20):
+            file.write(f"{number * 0x9E3779B97F4A7C15:032x} some text\n".encode())
+    tracemalloc.start()
+    try:
+        content = base.Source(path).contents()
+        lines = otlp_json._one_document_a_line(base.Source(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(content, mmap.mmap)
+    assert len(content) > 40 << 20
+    assert not lines
+    assert peak < 8 << 20
+    assert content[-10:] == b"some text\n"
+
+
+def test_no_room_to_decompress_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.json.gz"
+    path.write_bytes(gzip.compress((SAMPLES / "jaeger.json").read_bytes()))
+
+    def full() -> Any:
+        return open("/dev/full", "w+b")
+
+    monkeypatch.setattr(base.tempfile, "TemporaryFile", full)
+    with pytest.raises(InputError, match=r"x\.json\.gz: no room to decompress it") as caught:
+        imported(path)
+    assert "TMPDIR" in str(caught.value.hint)
