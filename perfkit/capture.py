@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -38,6 +39,7 @@ ROW_GROUP_ROWS = 128 * 1024
 FLUSH_ROWS = 1 << 20
 """Rows of a part that is large enough."""
 _BUFFERED_ROWS = 1 << 18  # of one table: 1 M wide spans take more than 1 GB before they are written
+_FEW_ROWS = 4096  # a frame for each batch of fewer costs more than its rows
 _ZSTD_LEVEL = 3
 _LIVE_TRIES = 3
 _VERSION_KEY = "perfkit.format_version"
@@ -58,6 +60,7 @@ class CaptureWriter:
         self.stacks = StackTable()
         self._buffers: dict[str, list[pl.DataFrame]] = {}
         self._buffered_rows: dict[str, int] = {}
+        self._gathered: dict[str, dict[str, list[Any]]] = {}
         self._part = 0
 
     def __enter__(self) -> CaptureWriter:
@@ -69,13 +72,35 @@ class CaptureWriter:
     def add(self, batch: Batch) -> None:
         """Take the rows of a batch and count what its parser rejected."""
         for table, columns in batch.tables.items():
-            self.append(table, columns)
+            if isinstance(columns, dict) and batch.rows(table) < _FEW_ROWS:
+                self._gather(table, columns)
+            else:
+                self.append(table, columns)
         for reason, count in batch.rejected.items():
             self.lose("rejected", count, reason)
 
     def append(self, table: str, columns: Columns | pl.DataFrame) -> None:
         """Take rows for `table`. Columns that are left out become null."""
-        frame = conform(model.BY_NAME[table], columns)
+        self._frame_gathered(table)
+        self._buffer(table, conform(model.BY_NAME[table], columns))
+
+    def _gather(self, table: str, columns: Mapping[str, list[Any]]) -> None:
+        """Put a few rows to those that came before, when both have the same columns."""
+        gathered = self._gathered.get(table)
+        if gathered is None or gathered.keys() != columns.keys():
+            self._frame_gathered(table)
+            gathered = self._gathered[table] = {name: [] for name in columns}
+        for name, values in columns.items():
+            gathered[name].extend(values)
+        if len(next(iter(gathered.values()), ())) >= _FEW_ROWS:
+            self._frame_gathered(table)
+
+    def _frame_gathered(self, table: str) -> None:
+        gathered = self._gathered.pop(table, None)
+        if gathered is not None:
+            self._buffer(table, conform(model.BY_NAME[table], gathered))
+
+    def _buffer(self, table: str, frame: pl.DataFrame) -> None:
         if not frame.height:
             return
         self._buffers.setdefault(table, []).append(frame)
@@ -96,6 +121,8 @@ class CaptureWriter:
         stacks, frames = self.stacks.take_new()
         self.append("stacks", stacks)
         self.append("frames", frames)
+        for table in list(self._gathered):
+            self._frame_gathered(table)
         for table in list(self._buffers):
             self._flush_table(table)
         self.save_info()

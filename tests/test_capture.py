@@ -54,6 +54,24 @@ def test_a_batch_brings_rows_and_what_was_rejected(path: Path) -> None:
     assert info.rows == {"metrics": 2}
 
 
+def test_small_batches_come_out_whole_and_in_order(path: Path) -> None:
+    with CaptureWriter(path) as writer:
+        for number in range(10_000):
+            names = {"ts_ns": [7], "name": [f"m{number}"]}
+            batch = Batch({"metrics": names | ({"unit": ["By"]} if number % 3 == 0 else {})})
+            writer.add(batch)
+            batch.tables["metrics"]["name"].append("not there any more")
+            if number % 1000 == 999:
+                writer.append("metrics", {"ts_ns": [7], "name": [f"after m{number}"]})
+    found = Capture.open(path).table("metrics").collect()
+    wanted = []
+    for number in range(10_000):
+        wanted.append((f"m{number}", "By" if number % 3 == 0 else None))
+        if number % 1000 == 999:
+            wanted.append((f"after m{number}", None))
+    assert list(found.select("name", "unit").iter_rows()) == wanted
+
+
 def test_stacks_are_written_once_and_read_once(path: Path) -> None:
     with CaptureWriter(path) as writer:
         first = writer.stacks.intern([Frame("main", "app.py", 1), Frame("work", "app.py", 2)])

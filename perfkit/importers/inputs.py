@@ -34,21 +34,27 @@ class Input:
 class Seen:
     """Which contents were already read, so that a copy changes nothing."""
 
-    _by_size: dict[int, list[Path | str]] = field(default_factory=dict)
+    _first: dict[int, Path] = field(default_factory=dict)
+    """The only file of a size so far, of which no digest was needed yet."""
+    _digests: dict[int, set[str]] = field(default_factory=dict)
 
     def is_copy(self, path: Path, *, lasting: bool) -> bool:
         """Whether an equal content came before. Contents are only looked at when sizes are equal.
 
         `lasting` says that the file will still be there when it is to be compared.
         """
-        others = self._by_size.setdefault(path.stat().st_size, [])
-        if not others and lasting:
-            others.append(path)
+        size = path.stat().st_size
+        digests = self._digests.setdefault(size, set())
+        first = self._first.pop(size, None)
+        if first is not None:
+            digests.add(_digest(first))
+        if not digests and lasting:
+            self._first[size] = path
             return False
-        digests = [_digest(other) if isinstance(other, Path) else other for other in others]
         own = _digest(path)
-        self._by_size[path.stat().st_size] = [*digests, own]
-        return own in digests
+        copy = own in digests
+        digests.add(own)
+        return copy
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import re
 from collections.abc import Iterator
@@ -47,11 +48,16 @@ def whole(content: bytes | mmap.mmap, *keys: str) -> list[msgspec.Raw] | None:
     try:
         if content[:64].lstrip()[:1] == b"[":
             return _array.decode(content)
-        members = [(key, list[msgspec.Raw] | None, None) for key in keys]
-        document = msgspec.json.decode(content, type=msgspec.defstruct("Document", members))
+        document = _document(keys).decode(content)
     except BAD_JSON:
         return None
     return next((found for key in keys if (found := getattr(document, key)) is not None), None)
+
+
+@functools.cache
+def _document(keys: tuple[str, ...]) -> msgspec.json.Decoder[msgspec.Struct]:
+    members = [(key, list[msgspec.Raw] | None, None) for key in keys]
+    return msgspec.json.Decoder(msgspec.defstruct("Document", members))
 
 
 def _salvaged(

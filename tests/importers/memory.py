@@ -26,6 +26,9 @@ class MemoryWriter(CaptureWriter):
         self.frames.setdefault(table, []).append(frame)
         self.info.rows[table] = self.info.rows.get(table, 0) + frame.height
 
+    def _gather(self, table: str, columns: Columns) -> None:
+        self.append(table, columns)  # every batch is checked at once
+
     def flush(self) -> None:
         stacks, frames = self.stacks.take_new()
         self.append("stacks", stacks)

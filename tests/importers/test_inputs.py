@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.errors import InputError
-from perfkit.importers import archives, compression
+from perfkit.importers import archives, compression, inputs
 from tests.importers.memory import imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -151,6 +151,30 @@ def test_zstd_without_its_library_says_what_to_install(
         imported(path)
     assert caught.value.hint is not None
     assert "perfkit[zstd]" in caught.value.hint
+
+
+def test_each_content_is_digested_once_however_many_files_are_of_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{number}" for number in range(200)]
+    for number, file in enumerate(files):
+        file.write_text(f"{number % 150:04d}")
+    read: list[Path] = []
+    digest = inputs._digest
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(inputs, "_digest", counted)
+    seen = inputs.Seen()
+    assert [seen.is_copy(file, lasting=True) for file in files] == [False] * 150 + [True] * 50
+    assert sorted(read) == sorted(files)
+    passing = inputs.Seen()
+    assert [passing.is_copy(file, lasting=False) for file in files[100:]] == [False] * 50 + (
+        [False] * 50
+    )
+    assert passing.is_copy(files[0], lasting=True)
 
 
 def test_patterns_and_copies(tmp_path: Path) -> None:
