@@ -31,6 +31,7 @@ PROMOTED: Final[Mapping[str, tuple[str, ...]]] = {
 
 ROUTE = ("http.route",)
 PATH = ("url.path", "http.target", "url.full", "http.url")
+URL = ("url.full", "http.url")
 PEER_NAME = ("peer.service", "service.peer.name")
 PEER_HOST = ("server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr")
 PEER_PORT = ("server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port")
@@ -128,12 +129,24 @@ def peer(attributes: Mapping[str, Value], kind: str) -> str | None:
     if host is not None:
         port = first(attributes, PEER_PORT)
         return f"{host}:{port}" if port is not None else str(host)
+    # Clients that write the older attributes, as those of Python do by default, say no host else.
+    address = _authority(first(attributes, URL))
+    if address:
+        return address
     system = first(attributes, PROMOTED["db_system"])
     if system is not None:
         namespace = first(attributes, DB_NAMESPACE)
         return f"{system}/{namespace}" if namespace is not None else str(system)
     destination = first(attributes, MESSAGING_DESTINATION)
     return str(destination) if destination is not None else None
+
+
+def _authority(url: Value | None) -> str:
+    """Return host and port of a URL, without a user's name and password; "" where there is none."""
+    if not isinstance(url, str) or "://" not in url:
+        return ""
+    authority = re.split(r"[/?#]", url.split("://", 1)[1], maxsplit=1)[0]
+    return authority.rpartition("@")[2]
 
 
 def status(recorded: str, attributes: Mapping[str, Value], kind: str) -> str:

@@ -66,7 +66,8 @@ PROBLEMS = (
     Problem(
         "hot_code",
         ("weather",),
-        "a TLS context, which parses the whole certificate bundle, is built for every request",
+        "a client is made for every request, and with it a TLS context, which parses the whole "
+        "certificate bundle",
         "one client, and its TLS context, is shared",
         ("py.hot-function", "net.tls-per-request"),
     ),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,18 @@ def test_code_tree_equals_a_walk_over_every_sample(samples: list[Sample]) -> Non
                 assert row[name] == (node[name] if timed else None), name
             elif name in ("count", "self_count"):
                 assert row[name] == node[name], name
+
+
+@given(sample_lists(), st.sets(st.sampled_from(FRAMES)))
+def test_what_an_import_calls_belongs_to_it(samples: list[Sample], importers: set[Frame]) -> None:
+    importer = Frame("_find_and_load", "<frozen importlib._bootstrap>", 1)
+    made = [
+        replace(one, frames=tuple(importer if each in importers else each for each in one.frames))
+        for one in samples
+    ]
+    tree = tables(made).frame("code_tree")
+    for node, importing in enumerate(tree["importing"]):
+        assert importing == (importer in path_of(tree, node))
 
 
 @given(sample_lists())

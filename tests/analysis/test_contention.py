@@ -183,12 +183,18 @@ def test_spans_that_take_a_connection() -> None:
             S(number, EPOCH + start * 10**6, EPOCH + end * 10**6, 1, name="connect", service="shop",
               db_system="postgresql", kind="client", pid=7, adjusted_count=2.0)
         )  # fmt: skip
+    # Others hold both connections until the first is taken.
+    for number in (8, 10):
+        held = {"service": "shop", "pid": 7, "trace": number}
+        spans.append(S(number, EPOCH - 9, EPOCH + 300 * 10**6, kind="server", **held))
+        spans.append(S(number + 1, EPOCH - 9, EPOCH - 8, number, name="connect",
+                       db_system="postgresql", kind="client", **held))  # fmt: skip
     row = only(analyse(spans))
     assert (row["kind"], row["resource"], row["evidence"]) == ("pool", "postgresql", "spans")
     assert (row["times"], row["peak_level"]) == (3, 2.0)
     assert row["contended_ns"] == 450 * 10**6
     assert row["wait_ns"] == 2 * 650 * 10**6
-    assert (row["service"], row["pid"], row["requests"]) == ("shop", 7, 1)
+    assert (row["service"], row["pid"], row["requests"]) == ("shop", 7, 3)
 
 
 @given(

@@ -51,6 +51,42 @@ def test_another_request_inside_a_request_is_one(change: dict[str, str]) -> None
     assert requests(spans) == [1, 2]
 
 
+def query(number: int, start: int, end: int, scope: str, statement: str = "SELECT 1") -> S:
+    return S(
+        *(number, start, end, 1), kind="client", scope=scope, db_system="postgresql",
+        db_statement=statement,
+    )  # fmt: skip
+
+
+def test_what_an_orm_and_its_driver_report_side_by_side_is_one_query() -> None:
+    spans = [S(1, 0, 100, scope="asgi", **HTTP)]
+    for number in range(3):
+        at = 30 * number
+        spans.append(query(10 + number, at, at + 20, "sqlalchemy"))
+        spans.append(query(20 + number, at + 1, at + 19, "psycopg"))
+    tables = analyse(spans)
+    rows = by_id(tables, "tree")
+    assert [rows[20 + number]["parent_row"] for number in range(3)] == [
+        rows[10 + number]["row"] for number in range(3)
+    ]
+    assert tables.frame("queries")["calls"].to_list() == [3]
+    assert tables.frame("queries")["max_repeats"].to_list() == [3]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        query(3, 1, 19, "sqlalchemy"),
+        query(3, 1, 19, "psycopg", "SELECT 2"),
+        query(3, 1, 21, "psycopg"),
+        query(3, 20, 30, "psycopg"),
+    ],
+)
+def test_other_queries_beside_a_query_stay_there(other: S) -> None:
+    tables = analyse([S(1, 0, 100, scope="asgi", **HTTP), query(2, 0, 20, "sqlalchemy"), other])
+    assert sum(tables.frame("queries")["calls"]) == 2
+
+
 def test_reports_side_by_side_in_two_traces_are_one_request() -> None:
     spans = [span for number in range(1, 6) for span in pair(number)]
     assert requests(spans) == [12, 22, 32, 42, 52]

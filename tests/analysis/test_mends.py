@@ -149,12 +149,13 @@ def test_times_in_which_a_function_ran(own: bool, expected: list[int]) -> None:
 
 def test_waits_for_a_pool_are_those_of_the_kinds_of_spans_that_wait() -> None:
     spans = []
-    for number, (tool, wait) in enumerate([("stock", 1), ("stock", 90_000_000), ("list", 1)]):
+    calls = [("stock", 1, 90_000_000), ("stock", 90_000_000, 10**9), ("list", 1, 10**9)]
+    for number, (tool, wait, end) in enumerate(calls):
         first = 3 * number + 1
         spans += [
-            S(first, 0, 10**9, None, number, kind="server", name="POST", tool=tool),
+            S(first, 0, end, None, number, kind="server", name="POST", tool=tool),
             S(first + 1, 0, wait, first, number, name="connect", db_system="sqlite"),
-            S(first + 2, wait, 10**9, first, number, name="SELECT", db_system="sqlite"),
+            S(first + 2, wait, end, first, number, name="SELECT", db_system="sqlite"),
         ]
     found = analyse(spans).frame("pool_waits")
     assert found.select("pool", "service", "wait_ns").rows() == [

@@ -139,13 +139,17 @@ def test_waiting_in_stacks_stands_alone_when_no_pool_or_several_were_full(full: 
     assert rows[0]["max_connections"] is None
 
 
+def connect(row: int, start_ms: int, end_ms: int, parent: int, **more: Any) -> Span:
+    return span(row, start_ms * MS, end_ms * MS, parent, name="connect", db_system="sqlite", **more)
+
+
 def test_spans_time_waits_better_than_stacks() -> None:
     spans = [
-        span(0, 0, 100 * MS),
-        span(1, 0, 40 * MS, 0, name="connect", db_system="sqlite"),
-        span(2, 20 * MS, 50 * MS, 0, name="connect", db_system="sqlite", adjusted_count=2.0),
-        span(3, 60 * MS, 60 * MS + 10, 0, name="connect", db_system="sqlite"),
-        span(4, 60 * MS, 90 * MS, 0, name="SELECT", db_system="sqlite"),
+        *(span(0, 0, 40 * MS), connect(1, 0, 0, 0)),
+        *(span(2, 0, 50 * MS), connect(3, 0, 40, 2)),
+        *(span(4, 20 * MS, 60 * MS), connect(5, 20, 50, 4, adjusted_count=2.0)),
+        *(span(6, 60 * MS, 100 * MS), connect(7, 60, 60, 6)),
+        span(8, 60 * MS, 90 * MS, 6, name="SELECT", db_system="sqlite"),
     ]
     metrics = [limit("inventory", 1), reading("inventory", "used", 1, 1)]
     inventory = pool_rows(metrics, CHECKOUTS, spans)
@@ -161,6 +165,27 @@ def test_spans_time_waits_better_than_stacks() -> None:
         ("sqlite", 100 * MS),
         ("inventory", None),
     ]
+
+
+moments = st.integers(1, 12).flatmap(lambda many: st.permutations(range(3 * many)))
+
+
+@given(moments)
+def test_who_opens_a_connection_does_not_wait_for_one(drawn: list[int]) -> None:
+    requests = sorted(sorted(drawn[at : at + 3]) for at in range(0, len(drawn), 3))
+    spans: list[Span] = []
+    for asks, gets, ends in requests:
+        row = len(spans)
+        spans += [span(row, asks * MS, ends * MS), connect(row + 1, asks, gets, row)]
+    waits = 0
+    for asks, gets, ends in requests:
+        others = [each for each in requests if each != [asks, gets, ends]]
+        held = {each[1]: sum(one[1] <= each[1] < one[2] for one in requests) for each in requests}
+        first = all(held[gets] > held[earlier] for _, earlier, _ in others if earlier < gets)
+        alone = not any(one[0] < asks < one[2] for one in others)
+        waits += not first and not alone
+    found = pool_rows([], [], spans)
+    assert sum(each["waits"] for each in found) == waits
 
 
 def test_a_pool_under_its_present_and_former_name_is_one_pool() -> None:

@@ -1,4 +1,7 @@
-"""One request reported by two instrumentations of one service: keep one report, flag the other.
+"""One request, or one query, reported by two instrumentations of one service.
+
+Of a request one report is kept and the other flagged. Of a query that an ORM and the driver below
+it report side by side, the driver's report moves into the ORM's, where it is part of it.
 
 Two shapes occur. Nested: a server span directly under a server span of the same service instance.
 Side by side: server spans of two instrumentation scopes that cover the same time, under one parent
@@ -23,6 +26,7 @@ busy event loop tens of milliseconds apart. What tells them from coincidence is 
 report of an endpoint by either scope has its twin."""
 
 _ROUNDS = 16
+_MAX_SCOPES = 20
 _MAX_ENDPOINTS = 300
 _PARAMETER = re.compile(r"\{[^}]*\}")
 
@@ -53,6 +57,43 @@ def find(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Reports:
         cut[doubled[~moves]] = True
         duplicate[doubled] = True
     return Reports(parent, cut, duplicate)
+
+
+def drivers(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Ints:
+    """Return the parents, with a driver's report of a query below the report of what calls it.
+
+    That is a query of another scope with the same statement under the same parent, which lasts from
+    before it to after it.
+    """
+    known = spans.select("db_statement", "scope", "service").with_columns(
+        index=pl.Series(np.arange(len(parent))), parent=pl.Series(parent)
+    )
+    queries = known.filter(
+        (spans["kind"] == "client").fill_null(False)
+        & pl.col("db_statement").is_not_null()
+        & pl.col("scope").is_not_null()
+        & (pl.col("parent") >= 0)
+    )
+    scopes = queries["scope"].unique().sort().to_list()
+    if not 1 < len(scopes) <= _MAX_SCOPES:
+        return parent
+    index = queries["index"].to_numpy()
+    queries = queries.with_columns(start=pl.Series(start[index]), end=pl.Series(end[index])).sort(
+        "parent", "service", "db_statement", "start", "end", "index",
+        descending=[False] * 4 + [True, False],
+    )  # fmt: skip
+    result = parent.copy()
+    for scope in scopes:
+        before = pl.when(pl.col("scope") == scope).then("index").forward_fill()
+        below = queries.with_columns(above=before.over("parent", "service", "db_statement")).filter(
+            (pl.col("scope") != scope) & pl.col("above").is_not_null()
+        )
+        inner, outer = below["index"].to_numpy(), below["above"].to_numpy()
+        # Only what comes before it in that order may be above: so no circle can arise.
+        inside = (start[outer] <= start[inner]) & (end[inner] <= end[outer])
+        free = result[inner] == parent[inner]
+        result[inner[inside & free]] = outer[inside & free]
+    return result
 
 
 def _nested(spans: pl.DataFrame, parent: Ints) -> Bools:

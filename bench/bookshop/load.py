@@ -1,0 +1,58 @@
+"""The bookshop's visitors: an open load, drawn before, dealt from a shuffled deck."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import httpx
+
+BURST = 12
+_VISITS: tuple[tuple[int, int, Callable[[random.Random], str]], ...] = (
+    (6, 1, lambda r: f"/authors?first={r.randint(1, 250)}"),
+    (1, BURST, lambda r: f"/orders?book={r.randint(1, 3000)}"),
+    (8, 1, lambda r: f"/reviews?book={r.randint(1, 3000)}"),
+    (8, 1, lambda r: "/quote"),
+    (4, 2, lambda r: f"/cover?book={r.randint(1, 3000)}"),
+    (8, 1, lambda r: f"/shipping?order={r.randrange(10**6)}"),
+    (8, 1, lambda r: f"/tax?order={r.randrange(10**6)}"),
+    (8, 1, lambda r: f"/stock?book={r.randint(1, 3000)}"),
+    (8, 1, lambda r: f"/search?word={r.choice(['tale', 'song', 'art'])}"),
+    (8, 1, lambda r: "/basket"),
+    (6, 1, lambda r: "/bestsellers"),
+    (8, 1, lambda r: "/price"),
+)
+"""How often a visit comes in a deck, how many requests it sends at once, and their address."""
+
+
+_BUSY = 3
+"""How much more often the endpoint with the problem is visited, so that it matters."""
+
+
+async def visit(url: str, busy: str, duration_s: float, visits_per_s: float, seed: int) -> int:
+    """Send the load, more of it to the path `busy`; return how many requests were answered well."""
+    chance = random.Random(seed)
+    deck = [
+        visit
+        for visit in _VISITS
+        for _ in range(visit[0] * (_BUSY if busy and visit[2](chance).startswith(busy) else 1))
+    ]
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=url, timeout=30, limits=limits, trust_env=False
+    ) as client:
+        sent: list[asyncio.Task[httpx.Response]] = []
+        loop = asyncio.get_running_loop()
+        started, at_s = loop.time(), 0.0
+        while at_s < duration_s:
+            chance.shuffle(deck)
+            for _, together, address in deck:
+                at_s += chance.expovariate(visits_per_s)
+                if at_s >= duration_s:
+                    break
+                await asyncio.sleep(started + at_s - loop.time())
+                calls = [client.get(address(chance)) for _ in range(together)]
+                sent += [asyncio.create_task(call) for call in calls]
+        answers = await asyncio.gather(*sent)
+    return sum(one.is_success for one in answers)
