@@ -120,6 +120,21 @@ def test_what_was_wrong_from_the_beginning_changes_at_its_end() -> None:
     assert abs(row["changed_ns"] - EPOCH - 300 * SECOND) <= 2 * row["bucket_width_ns"]
 
 
+@pytest.mark.parametrize(("at", "factor"), [(40, 6.0), (40, 2.5), (10, 6.0), (30, 6.0)])
+def test_a_step_within_a_minute_is_found_and_only_in_its_endpoint(at: int, factor: float) -> None:
+    steady = [load(60, 20, f"GET /{number}", seed=20 + number) for number in range(3)]
+    tables = capture(load(60, 30, "GET /a", slow=(at, 60, factor), seed=9), *steady)
+    shifts = tables.frame("shifts").filter(pl.col("endpoint").is_not_null())
+    assert set(shifts["endpoint"]) == {"GET /a"}
+    row = shifts.row(by_predicate=pl.col("measure") == "p50_ns", named=True)
+    assert row["shape"] == "change"
+    assert abs(row["changed_ns"] - EPOCH - at * SECOND) <= row["bucket_width_ns"]
+    # From the beginning the rest is the longer part, so what was before is what stands out.
+    wanted = factor - 1 if row["direction"] == "up" else 1 / factor - 1
+    assert row["change_ratio"] == pytest.approx(wanted, rel=0.2)
+    assert (row["direction"] == "up") == (at >= 30)
+
+
 def gauge(name: str, unit: str, values: np.ndarray[Any, Any], step_s: int) -> dict[str, Any]:
     return {
         "ts_ns": EPOCH + np.arange(len(values)) * step_s * SECOND,

@@ -8,6 +8,12 @@ windows of many lengths is that of Arias-Castro, Donoho and Huo (2005, IEEE Tran
 2402); the chance of a false alarm is divided by the number of windows looked at (Bonferroni).
 
 A bucket counts for at most so much in a window that no single one can make a run.
+
+In a short series a shift that stays is in most of those differences, and passes for noise with a
+memory. Where the scan finds nothing, the window that explains most is put to the test once more,
+against the noise of the series with that window's level mended (noise that is estimated as
+if there were no shift costs the power to find one: Crainiceanu and Vogelsang 2001, CAE Working
+Paper 01-14).
 """
 
 from __future__ import annotations
@@ -38,6 +44,12 @@ _LAGS = 8
 _ROUNDS = 3
 _STANDS_OUT = 2.0
 """A run's mean is at least so many deviations of single buckets away (our own choice)."""
+_REACH = 12
+"""What sums over windows vary by is measured up to this part of a series whose level was mended."""
+_SHARES = 2.7
+"""No bucket counts for more than this part of what makes a run: it takes three."""
+_ENDS = (0.02, 0.98)
+"""Beyond these quantiles a bucket does not help to tell where a run is."""
 _LEVELS = (0.5, 0.75, 0.9)
 _NORMAL = tuple(NormalDist().inv_cdf((1 + level) / 2) for level in _LEVELS)
 _SMALLEST = 1e-12
@@ -92,6 +104,8 @@ def find_runs(values: Floats, floor: float, series: int) -> tuple[list[Run], Noi
     noise = measure(values, flagged, floor, lengths)
     for _ in range(_MAX_RUNS):
         run = _clearest(values, flagged, noise, lengths, limit)
+        if run is None:
+            run = _likeliest(values, flagged, floor, lengths, limit)
         if run is None:
             break
         flagged[run.first : run.last + 1] = True
@@ -192,6 +206,58 @@ def _clearest(
     mean = float(residual[at : at + length].mean())
     first, last = _edges(residual, flagged, at, length, mean)
     return Run(first, last, mean > 0, best * limit)
+
+
+def _likeliest(
+    values: Floats, flagged: Bools, floor: float, lengths: list[int], limit: float
+) -> Run | None:
+    """Return the run that explains most, if it stands out from what is left without it.
+
+    A shift that lasts for much of a short series is in most differences of its windows, and passes
+    for noise with a memory. So the noise is measured again with the run taken back to the level.
+    """
+    free = np.flatnonzero(~flagged)
+    if len(free) < MIN_POINTS:
+        return None
+    rest = values[free]
+    first, last = best_split(rest)
+    if first < 0:
+        return None
+    inside = np.zeros(len(rest), dtype=np.bool_)
+    inside[first : last + 1] = True
+    base, level = float(np.median(rest[~inside])), float(np.median(rest[inside]))
+    even = np.where(inside, rest - level + base, rest)
+    noise = measure(even, np.zeros(len(rest), dtype=np.bool_), floor, lengths)
+    length = last - first + 1
+    growth = float(np.interp(length, lengths, noise.growth))
+    # Beyond this length the noise of windows is reckoned from that of shorter ones.
+    measured = min(length, max(len(rest) // _REACH, MIN_RUN))
+    certain = _limit(limit, len(rest) / (measured + growth * growth - 1))
+    residual = (rest[inside] - base) / noise.single
+    # No two buckets make a run, nor does less than half of it.
+    most = certain * growth * math.sqrt(length) / _SHARES
+    away = min(abs(float(np.clip(residual, -most, most).mean())), abs(level - base) / noise.single)
+    # The mean of the rest is not certain either.
+    score = away * math.sqrt(length * (1 - length / len(rest))) / growth / certain
+    if score < 1.0 or away < _STANDS_OUT:
+        return None
+    return Run(int(free[first]), int(free[last]), level > base, score * limit)
+
+
+def best_split(values: Floats) -> tuple[int, int]:
+    """Return the window whose mean and that of the rest explain most of the variance."""
+    count = len(values)
+    low, high = np.quantile(values, _ENDS)
+    clipped = np.clip(values, low, high)
+    total = _running(clipped - clipped.mean())
+    best, where = 0.0, (-1, -1)
+    for length in range(MIN_RUN, count // 2 + 1):
+        sums = total[length:] - total[:-length]
+        gain = sums * sums / (length * (1 - length / count))
+        at = int(np.argmax(gain))
+        if gain[at] > best:
+            best, where = float(gain[at]), (at, at + length - 1)
+    return where
 
 
 def _limit(limit: float, windows: float) -> float:
