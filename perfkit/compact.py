@@ -51,6 +51,8 @@ class Part:
     rows: int
     size_bytes: int
     written_ns: int
+    generation: int
+    """That of the stacks: samples name stacks and frames of parts of their own generation."""
 
 
 class SegmentCompactor:
@@ -60,6 +62,7 @@ class SegmentCompactor:
         self._capture = capture
         self._writer_id = info.id
         self._stacks = StackTable()
+        self.generation = 0
         sampling = info.sampling
         self._head_ratio: float | None = sampling.get("head_ratio")
         self._tail: TailSampler | None = None
@@ -70,6 +73,11 @@ class SegmentCompactor:
         self._part_numbers: Counter[str] = Counter()
         self.parts: list[Part] = []
         """What was written, oldest first."""
+
+    def renew_stacks(self) -> None:
+        """Begin a new generation: what is written from now on names no stack of an earlier part."""
+        self._stacks = StackTable()
+        self.generation += 1
 
     def compact(self, segment: Path) -> Compacted:
         """Write a segment's rows as parts, then remove it. Raises OSError on a full disk."""
@@ -122,7 +130,7 @@ class SegmentCompactor:
         except BaseException:
             # The next segment must not count on stacks that were not written; and what sampling
             # held stays in segments that are not removed.
-            self._stacks = StackTable()
+            self.renew_stacks()
             self._open.clear()
             if self._tail is not None:
                 self._tail = self._tail.renewed()
@@ -140,7 +148,7 @@ class SegmentCompactor:
         rows = write_part(self._capture, table, name, frame)
         path = self._capture / table / f"{name}.parquet"
         size_bytes = path.stat().st_size
-        self.parts.append(Part(path, table, rows, size_bytes, time.time_ns()))
+        self.parts.append(Part(path, table, rows, size_bytes, time.time_ns(), self.generation))
         done.rows[table] = done.rows.get(table, 0) + rows
         done.size_bytes += size_bytes
 

@@ -158,7 +158,7 @@ def main(argv: list[str]) -> int:
             return asdict(segments.finish())
         if isinstance(message, str):
             return asdict(segments.compact(Path(message)))
-        return forget(segments.parts, Bounds(**message))
+        return forget(segments, Bounds(**message))
 
     for message in itertools.chain(map(json.loads, sys.stdin), [None]):
         answer = {"segment": message} if isinstance(message, str) else {}

@@ -1,8 +1,8 @@
 """A capture that keeps only its newest part: the oldest parts are removed as new ones come.
 
 A part goes when its newest row is older than the bound, so at least that much is always there.
-Stacks and frames stay, without a bound: samples that are kept name them, and they grow with the
-code that is seen, not with time (docs/performance.md says how fast).
+Samples name stacks and frames, which are written once. So that these go too, they are written anew
+from time to time: a generation of them goes with the last part of samples that may name them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perfkit.compact import Part
+    from perfkit.compact import Part, SegmentCompactor
 
-_KEPT = frozenset({"stacks", "frames"})
+_NAMED_BY_SAMPLES = frozenset({"stacks", "frames"})
+_GENERATIONS = 8
+"""How many of them a full ring holds. Our own number: the more there are, the less outlives its
+samples, and the more often the same stacks are written."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,70 @@ class Bounds:
     spans: int | None = None
 
 
-def forget(parts: list[Part], bounds: Bounds) -> dict[str, Any]:
-    """Remove the oldest of `parts`, which are in the order in which they were written.
+def forget(segments: SegmentCompactor, bounds: Bounds) -> dict[str, Any]:
+    """Remove the oldest parts that were written until the rest is within the bounds.
 
     Returns how that changes what a compaction reports. Raises OSError.
     """
+    now_ns = time.time_ns()
+    if _is_full(segments, bounds, now_ns):
+        segments.renew_stacks()
     rows: dict[str, int] = {}
+    removed_bytes = 0
+    for part in _to_remove(segments.parts, segments.generation, bounds, now_ns):
+        part.path.unlink(missing_ok=True)
+        segments.parts.remove(part)
+        rows[part.table] = rows.get(part.table, 0) + part.rows
+        removed_bytes += part.size_bytes
+    return {
+        "rows": {table: -count for table, count in rows.items()},
+        "forgotten": rows,
+        "size_bytes": -removed_bytes,
+    }
+
+
+def _is_full(segments: SegmentCompactor, bounds: Bounds, now_ns: int) -> bool:
+    """Say whether the stacks that come next belong to a new generation."""
+    newest = [
+        part
+        for part in segments.parts
+        if part.generation == segments.generation and part.table in _NAMED_BY_SAMPLES
+    ]
+    if not newest:
+        return False
+    age_ns, size_bytes = now_ns - newest[0].written_ns, sum(part.size_bytes for part in newest)
+    return (bounds.age_ns is not None and age_ns * _GENERATIONS >= bounds.age_ns) or (
+        bounds.size_bytes is not None and size_bytes * _GENERATIONS >= bounds.size_bytes
+    )
+
+
+def _to_remove(parts: list[Part], generation: int, bounds: Bounds, now_ns: int) -> list[Part]:
+    """Choose parts, in the order in which they are to go: stacks after the samples that name them.
+
+    `parts` are in the order in which they were written; `generation` is the one that still grows.
+    """
+    oldest_ns = now_ns - bounds.age_ns if bounds.age_ns is not None else 0
     size_bytes = sum(part.size_bytes for part in parts)
     spans = sum(part.rows for part in parts if part.table == "spans")
-    oldest_ns = time.time_ns() - bounds.age_ns if bounds.age_ns is not None else 0
-    removed_bytes = 0
-    for part in [part for part in parts if part.table not in _KEPT]:
+    samples = [part.generation for part in parts if part.table == "samples"]
+    named = [part for part in parts if part.table in _NAMED_BY_SAMPLES]
+    removed: list[Part] = []
+
+    def remove(part: Part) -> None:
+        nonlocal size_bytes, spans
+        removed.append(part)
+        size_bytes -= part.size_bytes
+        spans -= part.rows if part.table == "spans" else 0
+
+    def remove_unnamed() -> None:
+        oldest = min([generation, *samples])
+        while named and named[0].generation < oldest:
+            remove(named.pop(0))
+
+    remove_unnamed()
+    for part in parts:
+        if part.table in _NAMED_BY_SAMPLES:
+            continue
         if not (
             # Nothing in a part is newer than the part.
             part.written_ns < oldest_ns
@@ -44,14 +100,8 @@ def forget(parts: list[Part], bounds: Bounds) -> dict[str, Any]:
             or (bounds.spans is not None and spans > bounds.spans)
         ):
             break
-        part.path.unlink(missing_ok=True)
-        parts.remove(part)
-        rows[part.table] = rows.get(part.table, 0) + part.rows
-        size_bytes -= part.size_bytes
-        removed_bytes += part.size_bytes
-        spans -= part.rows if part.table == "spans" else 0
-    return {
-        "rows": {table: -count for table, count in rows.items()},
-        "forgotten": rows,
-        "size_bytes": -removed_bytes,
-    }
+        remove(part)
+        if part.table == "samples":
+            samples.remove(part.generation)
+            remove_unnamed()
+    return removed

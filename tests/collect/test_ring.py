@@ -25,15 +25,31 @@ from tests.collect.test_cli_record import start, wait_for
 S = 10**9
 
 
-def parts(directory: Path) -> list[Part]:
+class Written:
+    """Stands for a SegmentCompactor: what it wrote, and which generation of stacks it is in."""
+
+    def __init__(self, parts: list[Part], generation: int) -> None:
+        self.parts = parts
+        self.generation = generation
+
+    def renew_stacks(self) -> None:
+        self.generation += 1
+
+
+def written(directory: Path) -> Written:
     now = time.time_ns()
     made = []
-    for age_s, table, rows in ((90, "spans", 10), (90, "stacks", 5), (60, "metrics", 7),
-                               (30, "spans", 20), (5, "spans", 30)):  # fmt: skip
+    for age_s, table, rows, generation in (
+        (90, "spans", 10, 0), (90, "stacks", 5, 0), (90, "samples", 9, 0), (60, "metrics", 7, 0),
+        (30, "spans", 20, 0), (29, "stacks", 6, 1), (29, "samples", 8, 1), (5, "spans", 30, 1),
+    ):  # fmt: skip
         path = directory / f"{table}-{age_s}"
         path.write_bytes(b"x" * 100)
-        made.append(Part(path, table, rows, 100, now - age_s * S))
-    return made
+        made.append(Part(path, table, rows, 100, now - age_s * S, generation))
+    return Written(made, 1)
+
+
+OLDEST = ["spans-90", "samples-90", "stacks-90"]
 
 
 @pytest.mark.parametrize(
@@ -41,25 +57,36 @@ def parts(directory: Path) -> list[Part]:
     [
         (Bounds(), []),
         (Bounds(age_ns=100 * S), []),
-        (Bounds(age_ns=50 * S), ["spans-90", "metrics-60"]),
-        (Bounds(age_ns=1), ["spans-90", "metrics-60", "spans-30", "spans-5"]),
-        (Bounds(size_bytes=350), ["spans-90", "metrics-60"]),
-        (Bounds(size_bytes=500), []),
+        (Bounds(age_ns=50 * S), [*OLDEST, "metrics-60"]),
+        (Bounds(age_ns=1), [*OLDEST, "metrics-60", "spans-30", "samples-29", "stacks-29",
+                            "spans-5"]),
+        (Bounds(size_bytes=700), ["spans-90"]),
+        (Bounds(size_bytes=600), OLDEST),
+        (Bounds(size_bytes=500), OLDEST),
+        (Bounds(size_bytes=800), []),
         (Bounds(spans=50), ["spans-90"]),
-        (Bounds(spans=49), ["spans-90", "metrics-60", "spans-30"]),
+        (Bounds(spans=49), [*OLDEST, "metrics-60", "spans-30"]),
     ],
-)
-def test_the_oldest_goes_and_stacks_stay(tmp_path: Path, bounds: Bounds, gone: list[str]) -> None:
-    known = parts(tmp_path)
-    answer = forget(known, bounds)
+)  # fmt: skip
+def test_the_oldest_goes_and_stacks_with_their_samples(
+    tmp_path: Path, bounds: Bounds, gone: list[str]
+) -> None:
+    known = written(tmp_path)
+    rows = {part.path.name: part.rows for part in known.parts}
+    answer = forget(known, bounds)  # type: ignore[arg-type]
     left = {path.name for path in tmp_path.iterdir()}
-    assert {"stacks-90", *left} == left
-    everything = {"spans-90", "stacks-90", "metrics-60", "spans-30", "spans-5"}
-    assert left == everything - set(gone)
-    assert {part.path.name for part in known} == left
+    assert rows.keys() - left == set(gone)
+    assert {part.path.name for part in known.parts} == left
     assert answer["size_bytes"] == -100 * len(gone)
-    expected = {"spans-90": 10, "metrics-60": 7, "spans-30": 20, "spans-5": 30}
-    assert -sum(answer["rows"].values()) == sum(expected[name] for name in gone)
+    assert -sum(answer["rows"].values()) == sum(rows[name] for name in gone)
+
+
+def test_the_generation_that_still_grows_stays(tmp_path: Path) -> None:
+    """Samples that come next may name what is in it."""
+    known = written(tmp_path)
+    forget(known, Bounds(spans=0))  # type: ignore[arg-type]
+    assert known.generation == 1
+    assert [part.path.name for part in known.parts] == ["stacks-29"]
 
 
 def send(recording: Recording, times: int = 1, *, slow_ns: int = 1000) -> None:
