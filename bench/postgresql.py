@@ -21,8 +21,8 @@ def installed() -> Path | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[int]:
-    """Run a server with its data in a folder that exists, and give its port on 127.0.0.1.
+def running(folder: Path, *options: str) -> Iterator[int]:
+    """Run a server with its data in a folder that exists, with further options, and give its port on 127.0.0.1.
 
     The superuser is `postgres`, without a password. Raises RuntimeError when it does not start.
     """
@@ -40,7 +40,7 @@ def running(folder: Path) -> Iterator[int]:
     server = subprocess.Popen(
         [
             *(*as_user, programs / "postgres", "-D", data, "-p", str(port)),
-            *("-k", str(folder), "-h", "127.0.0.1", "-c", "fsync=off"),
+            *("-k", str(folder), "-h", "127.0.0.1", "-c", "fsync=off", *options),
         ],
         cwd=folder,
         stderr=subprocess.DEVNULL,

@@ -242,13 +242,15 @@ def create(path: Path, command: list[str] | None = None) -> tuple[CaptureInfo, W
 
 
 def _without_secrets(arguments: Sequence[str]) -> list[str]:
-    """Return a command line whose tokens are blotted out: captures are passed on."""
+    """Return a command line whose secrets are blotted out: captures are passed on."""
     shown = list(arguments)
     for position, argument in enumerate(shown):
         if argument == "--":
             break
         name, equals, _ = argument.partition("=")
-        if name.endswith("-token"):
+        if scheme := re.match("[a-z]+://", argument):
+            shown[position] = f"{scheme[0]}***" if "@" in argument or "?" in argument else argument
+        elif name.endswith("-token"):
             if equals:
                 shown[position] = f"{name}=***"
             elif position + 1 < len(shown):

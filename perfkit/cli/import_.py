@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from perfkit.capture import CaptureInfo
 
 _FIRST_ESTIMATE_S = 2.0
+_DATABASE = re.compile("postgres(ql)?://")
 # A test compares this with the importers, which are not loaded for the help.
 _FORMATS = (
     "otlp-json, otlp-protobuf, otlp-frames, jaeger-json, zipkin-json, xray-json, datadog-json, "
@@ -30,7 +32,7 @@ _FORMATS = (
 
 
 @click.command(epilog="Example: perfkit import traces.json profile.json gateway.db -o slow.perfkit")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option(
     "-o",
     "--output",
@@ -63,7 +65,7 @@ _FORMATS = (
     "ms, us, ns. In perfkit.yaml it is remembered.",
 )
 def command(
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
     output: Path,
     format_name: str | None,
     started_at_ns: int | None,
@@ -73,6 +75,8 @@ def command(
     """Make one capture from FILES that other tools wrote.
 
     FILES are files, directories, patterns in quotes, zip and tar archives, or - for standard input.
+    A URL postgresql://USER@HOST/DATABASE reads pg_stat_statements and the MCP gateway's tables live
+    (needs perfkit[postgresql]; the password is taken from PGPASSWORD or ~/.pgpass).
 
     The format is recognised by the content, compressed (gzip, zstd, bzip2, xz) or not;
     docs/import.md lists the formats and how to make such files.
@@ -91,13 +95,14 @@ def command(
         temporary = folder / output.name
         with Progress() as progress, CaptureWriter(temporary) as writer:
             import_files(
-                files,
+                [Path(file) for file in files if not _DATABASE.match(file)],
                 writer,
                 format=format_name,
                 started_at_ns=started_at_ns,
                 progress=lambda name, share: progress.show(_estimate(name, share, began)),
                 keep_going=keep_going,
                 mapping=None if columns is None else mapped.parse(columns),
+                databases=[file for file in files if _DATABASE.match(file)],
             )
         temporary.replace(output)
     _say(output, writer.info)

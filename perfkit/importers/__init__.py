@@ -6,7 +6,7 @@ theirs: the narrow ones first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from perfkit.importers import (
     otlp_protobuf,
     perf_script,
     pg_stat_statements,
+    postgresql,
     postgresql_log,
     pprof,
     prometheus_json,
@@ -126,6 +127,7 @@ def import_files(
     progress: Progress | None = None,
     keep_going: bool = False,
     mapping: mapped.Mapping | None = None,
+    databases: Sequence[str] = (),
 ) -> None:
     """Read files, and all files inside directories, patterns and archives, into one capture.
 
@@ -133,7 +135,8 @@ def import_files(
     a directory are left out and counted as lost; elsewhere they raise UnknownFormat. Raises
     InputError, naming the file, when one cannot be read or when all of them together hold nothing.
     `mapping` reads the files that have its columns, whatever else they could be. With `keep_going`
-    what was read of a damaged file is kept, and the next one is read.
+    what was read of a damaged file is kept, and the next one is read. `databases` are the URLs of
+    live ones.
     """
     importer = by_name(format) if format is not None else None
     _forget_this_machine(writer)
@@ -142,10 +145,12 @@ def import_files(
         run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping)
         for one in files:
             run.read_all(one, temporary)
+    for url in databases:
+        postgresql.read(url, writer)
     _note_double_records(writer)
     writer.flush()
     if not any(writer.info.rows.values()):
-        raise _nothing(writer, files)
+        raise _nothing(writer, files, len(databases))
 
 
 def _total(files: list[inputs.Input]) -> int:
@@ -258,8 +263,10 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
     writer.info.sources.append({"name": "import", "format": name, "file": source.name})
 
 
-def _nothing(writer: CaptureWriter, files: list[inputs.Input]) -> InputError:
+def _nothing(writer: CaptureWriter, files: list[inputs.Input], databases: int) -> InputError:
     where = files[0].label if len(files) == 1 else f"{len(files)} files"
+    if databases:
+        where = "the database" if not files else f"{where} and the database"
     reasons = "; ".join(f"{loss.count} {loss.what}: {loss.why}" for loss in writer.info.lost[:3])
     return InputError(
         f"nothing in it that perfkit can use{f' ({reasons})' if reasons else ''}",

@@ -17,7 +17,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 
 NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
-    *("mapped", "tables"),
+    *("gateway_tables", "mapped", "postgresql", "tables"),
 }
 
 
