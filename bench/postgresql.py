@@ -22,7 +22,7 @@ def installed() -> Path | None:
 
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[int]:
-    """Run a server with its data in a folder that exists, with further options, and give its port on 127.0.0.1.
+    """Run a server with its data in a folder that exists, and give its port on 127.0.0.1.
 
     The superuser is `postgres`, without a password. Raises RuntimeError when it does not start.
     """
