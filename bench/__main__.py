@@ -14,7 +14,17 @@ from pathlib import Path
 from bench.measure import Row, leave_on_sigterm
 
 BENCHMARKS = (
-    *("startup", "ingest", "spans", "analysis", "jaeger", "samples", "recording", "page"),
+    *(
+        "startup",
+        "ingest",
+        "spans",
+        "json_import",
+        "analysis",
+        "jaeger",
+        "samples",
+        "recording",
+        "page",
+    ),
     *("compare", "gate", "rca", "resources"),
 )
 DETAILS = ("tables",)

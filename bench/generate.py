@@ -6,10 +6,13 @@ which NumPy replaces every id and time, so a million spans take seconds to write
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
@@ -141,3 +144,14 @@ def write_otlp(directory: Path, spans: int, *, spans_per_file: int = 50 * SPANS_
         data = b"".join(bodies.body(number) for number in range(first, last))
         (directory / f"{first:06d}.pb").write_bytes(data)
     return total * SPANS_PER_BODY
+
+
+def json_of(body: bytes) -> bytes:
+    """Return a body in the JSON of OTLP, whose ids are hexadecimal."""
+    document = MessageToDict(ExportTraceServiceRequest.FromString(body))
+    for group in document["resourceSpans"]:
+        for part in group["scopeSpans"]:
+            for span in part["spans"]:
+                for name in {"traceId", "spanId", "parentSpanId"} & span.keys():
+                    span[name] = base64.b64decode(span[name]).hex()
+    return json.dumps(document).encode()

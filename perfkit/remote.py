@@ -20,6 +20,12 @@ from perfkit.manifest import INFO_NAME, CaptureInfo
 _SCHEMES = "s3|s3a|gs|gcs|az|azure|abfs|abfss|adl"
 # A path folds the two slashes into one.
 _URL = re.compile(rf"({_SCHEMES}):/+(.+)")
+_AWS = "AWS_ACCESS_KEY_ID, AWS_REGION"
+_VARIABLES = {
+    "g": "GOOGLE_APPLICATION_CREDENTIALS",
+    "a": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""How a URL of a provider begins -> where Polars looks for credentials."""
 _UNFINISHED = (
     "This capture was not finished when it was read: what was received last may be missing."
 )
@@ -78,8 +84,11 @@ class RemoteCapture(Capture):
 
 
 def _unreadable(place: str, error: Exception) -> CaptureError:
+    variables = next(
+        (known for start, known in _VARIABLES.items() if place.startswith(start)), _AWS
+    )
     reason = re.sub(r"\s+", " ", str(error))[:200]
     return CaptureError(
         f"{place}: cannot be read ({reason})",
-        hint="are the credentials and the region set, as AWS_ACCESS_KEY_ID, AWS_REGION …?",
+        hint=f"are the credentials set, as {variables} …?",
     )

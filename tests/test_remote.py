@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from bench.generate import SPANS_PER_BODY, Bodies, json_of
 from bench.shapes import requests
 from perfkit import layout, merge_parts
 from perfkit.analysis.filters import Filters
@@ -19,7 +22,7 @@ from perfkit.capture import Capture, CaptureWriter
 from perfkit.cli.main import main
 from perfkit.errors import CaptureError
 from perfkit.merge_parts import compact
-from perfkit.remote import url_of
+from perfkit.remote import _unreadable, url_of
 from tests.analysis.test_sharded import assert_equal
 
 SPANS = 40_000
@@ -50,8 +53,8 @@ class Store:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    boto3 = pytest.importorskip("boto3", reason="pip install --group object-storage")
-    server = pytest.importorskip("moto.server", reason="pip install --group object-storage")
+    boto3 = pytest.importorskip("boto3", reason="make test")
+    server = pytest.importorskip("moto.server", reason="make test")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
@@ -125,9 +128,77 @@ def test_commands_take_the_url(store: Store, path: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.real
+def test_a_dask_cluster_reports_on_a_capture_in_object_storage(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("distributed")
+    url, output = store.upload(path), tmp_path / "x.html"
+    done = CliRunner().invoke(main, ["report", url, "--engine", "dask", "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    assert "on a local Dask cluster" in done.stderr
+    assert output.stat().st_size > 100_000
+    query = "SELECT endpoint, requests, p99_ns FROM endpoints ORDER BY endpoint"
+    asked = CliRunner().invoke(main, ["query", url, query, "--engine", "dask", "--format", "json"])
+    same = CliRunner().invoke(
+        main, ["query", str(path), query, "--engine", "whole", "--format", "json"]
+    )
+    assert json.loads(asked.stdout) == json.loads(same.stdout)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("marshaler", ["otlp_proto", "otlp_json"])
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_what_a_fleet_sends_to_object_storage_is_imported(
+    store: Store, tmp_path: Path, marshaler: str, compression: str
+) -> None:
+    """The keys are those of the collector's awss3 exporter, written down from its README."""
+    ending = {"otlp_proto": "binpb", "otlp_json": "json"}[marshaler]
+    prefix = f"checkout-{marshaler}-{compression}"  # servers of one process share what they hold
+    ending += ".gz" if compression == "gzip" else ""
+    bodies = Bodies()
+    for number in range(6):
+        body = bodies.body(number)
+        if marshaler == "otlp_json":
+            body = json_of(body)
+        if compression == "gzip":
+            body = gzip.compress(body)
+        key = f"{prefix}/year=2026/month=11/day=28/hour=13/minute={number:02d}"
+        store.client.put_object(
+            Bucket="traces", Key=f"{key}/traces_{608123000 + number}.{ending}", Body=body
+        )
+    copied = tmp_path / "day"
+    for found in store.client.list_objects_v2(Bucket="traces", Prefix=f"{prefix}/")["Contents"]:
+        place = copied / found["Key"]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        store.client.download_file("traces", found["Key"], str(place))
+    capture = tmp_path / "checkout.perfkit"
+    done = CliRunner().invoke(main, ["import", str(copied), "-o", str(capture)])
+    assert done.exit_code == 0, done.output
+    assert Capture.open(capture).info.rows["spans"] == 6 * SPANS_PER_BODY
+    assert Capture.open(capture).info.lost == []
+    assert CliRunner().invoke(main, ["compact", str(capture)]).exit_code == 0
+    shown = CliRunner().invoke(main, ["show", store.upload(capture)])
+    assert shown.exit_code == 0, shown.output
+    assert "requests" in shown.stdout
+
+
+@pytest.mark.real
 def test_what_is_not_there_or_cannot_be_changed_is_one_clear_line(store: Store, path: Path) -> None:
     url = store.upload(path)
     with pytest.raises(CaptureError, match="no such capture"):
         Capture.open(Path("s3://traces/other.perfkit"))
     with pytest.raises(CaptureError, match="is only read"):
         compact(Path(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [
+        ("s3://x/y", "AWS_"),
+        ("gs://x/y", "GOOGLE_"),
+        ("az://x/y", "AZURE_"),
+        ("abfss://x", "AZURE_"),
+    ],
+)
+def test_the_hint_names_the_variables_of_the_provider(url: str, variable: str) -> None:
+    assert variable in str(_unreadable(url, OSError("no")).hint)
