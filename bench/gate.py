@@ -12,14 +12,19 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.compare import pooled
 from bench.measure import Row
 from perfkit.gate.regression import Figure, decide
 
-TRIALS = 1000
-MANY = 10_000
-"""Of one endpoint, which cost little: 1,000 leave a 2 % uncertain by 0.9."""
+Bools = NDArray[np.bool_]
+
+TRIALS = 10_000
+_OF_MANY = 2_000
+"""So many where there are twenty endpoints, each of which takes as long."""
+_BATCH = 1000
+"""The goal is of a thousand comparisons: how many thousands reach it is said too."""
 REQUESTS = 400
 _NOISE = 0.05
 _SPREAD = 0.3
@@ -46,14 +51,20 @@ def trial(change: float, endpoints: int, runs: int, random: np.random.Generator)
     ]
 
 
+def alarm_list(endpoints: int, runs: int, trials: int, seed: int = 1) -> Bools:
+    """Return for each comparison without change whether any endpoint fails."""
+    random = np.random.default_rng(seed)
+    return np.array(
+        [
+            any(one.says == "worse" for one in decide(trial(0.0, endpoints, runs, random)))
+            for _ in range(trials)
+        ]
+    )
+
+
 def alarms(endpoints: int, runs: int, trials: int = TRIALS, seed: int = 1) -> float:
     """Return the share of comparisons without change in which any endpoint fails."""
-    random = np.random.default_rng(seed)
-    failed = 0
-    for _ in range(trials):
-        decisions = decide(trial(0.0, endpoints, runs, random))
-        failed += any(decision.says == "worse" for decision in decisions)
-    return failed / trials
+    return float(alarm_list(endpoints, runs, trials, seed).mean())
 
 
 def found(change: float, endpoints: int, runs: int, trials: int = TRIALS, seed: int = 2) -> float:
@@ -80,30 +91,38 @@ def confirmed(change: float, runs: int, trials: int = TRIALS, seed: int = 4) -> 
     return failed / trials
 
 
+def _trials(endpoints: int) -> int:
+    return TRIALS if endpoints == 1 else _OF_MANY
+
+
+def _share(share: float, trials: int = TRIALS) -> str:
+    """Return a share with the error that so many trials leave (one standard deviation)."""
+    return f"{share:.2%} ± {math.sqrt(share * (1 - share) / trials):.2%}"
+
+
 def rows() -> list[Row]:
     """Measure false alarms and what is found."""
     naive = pooled(0, 5, 400, 3)
     result = []
     for endpoints, runs in ((1, 5), (1, 10), (20, 5), (20, 10)):
-        trials = MANY if endpoints == 1 else TRIALS
-        share = alarms(endpoints, runs, trials)
+        failed = alarm_list(endpoints, runs, _trials(endpoints))
+        share, most = float(failed.mean()), float(failed.reshape(-1, _BATCH).mean(axis=1).max())
         result.append(
             Row(
                 f"gate: no change, {endpoints} endpoints, {runs} runs a side: fails",
-                f"{share:.1%} of {trials:,}",
+                f"{_share(share, _trials(endpoints))}; of any 1,000 at most {most:.1%}",
                 f"Mann–Whitney over pooled requests {naive:.0%}",
-                f"{naive / max(share, 1 / trials):.0f}× fewer",
+                f"{naive / max(share, 1 / TRIALS):.0f}× fewer",
                 "≤ 2 %",
                 share <= 0.02,
             )
         )
     for change, endpoints, runs in ((0.16, 1, 5), (0.10, 1, 10), (0.16, 20, 5), (0.10, 20, 10)):
-        trials = MANY if endpoints == 1 else TRIALS
-        share = found(change, endpoints, runs, trials)
+        share = found(change, endpoints, runs, _trials(endpoints))
         result.append(
             Row(
                 f"gate: +{change:.0%} in one of {endpoints} endpoints, {runs} runs a side: fails",
-                f"{share:.1%} of {trials:,}",
+                _share(share, _trials(endpoints)),
                 "the limit of the design",
                 f"{share / 0.95:.2f}×",
                 "≥ 95 %" if endpoints == 1 else "as many as the correction leaves",
@@ -115,7 +134,7 @@ def rows() -> list[Row]:
         result.append(
             Row(
                 f"gate: +{change:.0%}, 5 runs a side, --confirm: fails",
-                f"{share:.1%}",
+                _share(share),
                 "without --confirm " + (f"{found(change, 1, runs):.1%}"),
                 "–",
                 goal if not change else "as without it",

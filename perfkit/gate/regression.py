@@ -1,15 +1,17 @@
 """Is a set of runs slower than a baseline? The run is the unit, never the pooled requests.
 
 Each figure of each endpoint is one number a run. Welch's test on their logarithms says whether the
-two sides differ by more than their own noise; the difference must also be larger than a minimum
-effect. All figures that are tested are one family: Holm's correction bounds the chance that any of
-them raises a false alarm. What the runs cannot settle is unstable, never failed.
+two sides differ by more than their own noise, which the noise of the same figure of other endpoints
+helps to know; the difference must also be larger than a minimum effect. All figures that are tested
+are one family: Holm's correction bounds the chance that any of them raises a false alarm. What the
+runs cannot settle is unstable, never failed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +24,10 @@ from perfkit.analysis.statistics.significance import (
     LEVEL,
     MINIMUM_EFFECT,
     MINIMUM_RUNS,
+    NORMAL_MARGIN,
     Change,
     adjusted,
+    compare_family,
     compare_runs,
     verdict,
 )
@@ -39,9 +43,9 @@ COARSE = 0.25
 """Runs that would miss a change of a quarter are too few, or too noisy, to say "no change" of a
 figure that did change by the minimum effect (our own choice)."""
 
-_POWER = 1.78
-"""1 + 1.645 / 2.108: from the half-width of the interval (at `LEVEL`, normal) to the change that is
-found in 95 of 100 cases."""
+_POWER = 1 + NormalDist().inv_cdf(0.95) / NORMAL_MARGIN
+"""From the half-width of the interval (at `LEVEL`, normal) to the change that is found in 95 of 100
+cases."""
 
 _KEYS = ("kind", "service", "name", "measure")
 
@@ -73,7 +77,7 @@ def decide(figures: Sequence[Figure], minimum_effect: float = MINIMUM_EFFECT) ->
     A figure that is one and the same number in every run of both sides is not tested: nothing could
     be found there, and the others need not pay for it.
     """
-    changes = [_change(figure) for figure in figures]
+    changes = _changes(figures)
     p = np.array([change.p for change in changes])
     corrected = adjusted(p, "holm")
     return [
@@ -87,8 +91,20 @@ def decide(figures: Sequence[Figure], minimum_effect: float = MINIMUM_EFFECT) ->
     ]
 
 
-def _change(figure: Figure) -> Change:
-    change = compare_runs(figure.before, figure.after, relative=not MEASURES[figure.measure].share)
+def _changes(figures: Sequence[Figure]) -> list[Change]:
+    found: dict[int, Change] = {}
+    for measure in dict.fromkeys(figure.measure for figure in figures):
+        places = [place for place, figure in enumerate(figures) if figure.measure == measure]
+        pairs = [(figures[place].before, figures[place].after) for place in places]
+        if MEASURES[measure].share:
+            changes = [compare_runs(*pair, relative=False) for pair in pairs]
+        else:
+            changes = compare_family(pairs)
+        found |= zip(places, changes, strict=True)
+    return [_tested(found[place]) for place in range(len(figures))]
+
+
+def _tested(change: Change) -> Change:
     if change.p == 1.0 and change.change == 0.0 and change.low == change.high == 0.0:
         return change._replace(p=math.nan)
     return change
