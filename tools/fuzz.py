@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["perfkit.importers", "perfkit.formats"]):
         from perfkit.errors import PerfkitError
         from perfkit.importers import IMPORTERS, by_name, import_files
+        from perfkit.importers.base import Source
         from tests.importers.memory import MemoryWriter
     if not arguments:
         sys.exit(f"usage: python -m tools.fuzz IMPORTER [SECONDS]; {[i.NAME for i in IMPORTERS]}")
@@ -42,9 +43,12 @@ def main(arguments: list[str]) -> None:
 
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
-        for sample in SAMPLES.iterdir():
-            if importer.sniff(sample.read_bytes()[:_MAX_INPUT_BYTES], sample):
-                shutil.copy(sample, corpus)
+        for sample in map(Source, SAMPLES.iterdir()):
+            if importer.sniff(sample.head(), sample.path):
+                (corpus / sample.name).write_bytes(sample.read())  # decompressed
+        known = SAMPLES.parent / "crashes" / importer.NAME
+        for crash in known.iterdir() if known.exists() else ():
+            shutil.copy(crash, corpus)
         options = [f"-max_total_time={seconds}", f"-max_len={_MAX_INPUT_BYTES}", "-timeout=20"]
         atheris.Setup([sys.argv[0], str(corpus), *options], one)
         atheris.Fuzz()

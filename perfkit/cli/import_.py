@@ -54,7 +54,7 @@ _FORMATS = (
 @click.option(
     "--keep-going",
     is_flag=True,
-    help="Keep what was read of a damaged file and go on with the next one.",
+    help="Pass over damaged records, keep what was read of a damaged file, and go on.",
 )
 @click.option(
     "--map",

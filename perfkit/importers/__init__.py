@@ -6,7 +6,9 @@ theirs: the narrow ones first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,6 +88,8 @@ IMPORTERS: tuple[Importer, ...] = (
 )
 
 MAX_NOTES = 50
+_NAMED_PLACES = 5
+_MAX_REASON = 100
 
 Progress = Callable[[str, float], None]
 """Hears the name of the file at hand, and which share of all bytes has been read, 0 to 1."""
@@ -135,8 +139,9 @@ def import_files(
     a directory are left out and counted as lost; elsewhere they raise UnknownFormat. Raises
     InputError, naming the file, when one cannot be read or when all of them together hold nothing.
     `mapping` reads the files that have its columns, whatever else they could be. With `keep_going`
-    what was read of a damaged file is kept, and the next one is read. `databases` are the URLs of
-    live ones.
+    damaged records are passed over, where the format has records, and counted by reason; of a file
+    that is damaged otherwise what was read is kept, and the next one is read. `databases` are URLs
+    of live ones.
     """
     importer = by_name(format) if format is not None else None
     _forget_this_machine(writer)
@@ -173,14 +178,20 @@ class _Run:
 
     def read_all(self, one: inputs.Input, temporary: Path) -> None:
         """Read a file, or the files in it when it is an archive."""
-        try:
+        with self._damage_of("file that is damaged"):
             for member in inputs.unpacked(one, temporary):
-                self._read_one(member, one, lasting=member is one)
+                with self._damage_of("file that is damaged"):
+                    self._read_one(member, one, lasting=member is one)
+        self.done_bytes += one.bytes
+
+    @contextlib.contextmanager
+    def _damage_of(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except InputError as error:
             if not self.keep_going:
                 raise
-            self._leave_out("file that is damaged", "what was read before is kept", error.message)
-        self.done_bytes += one.bytes
+            self._leave_out(what, "what was read before is kept", error.message)
 
     def _read_one(self, member: inputs.Input, whole: inputs.Input, *, lasting: bool) -> None:
         def on_share(share: float) -> None:
@@ -191,7 +202,11 @@ class _Run:
         if lasting:
             on_share(0)
         source = Source(
-            member.path, self.started_at_ns, member.label, on_share if lasting else None
+            member.path,
+            self.started_at_ns,
+            member.label,
+            on_share if lasting else None,
+            _PassedOver(self.writer) if self.keep_going else None,
         )
         try:
             mapping = self.mapping
@@ -219,6 +234,22 @@ class _Run:
         self.writer.lose(what, 1, reason)
         if len(self.writer.info.notes) < MAX_NOTES:
             self.writer.note(note)
+
+
+@dataclass
+class _PassedOver:
+    """Counts the damaged records of a file by reason, and names the first places."""
+
+    writer: CaptureWriter
+    named: int = 0
+
+    def __call__(self, error: InputError) -> None:
+        message = error.message.removeprefix(f"{error.where}: ")
+        reason = re.sub(r"\d+", "N", message.partition(":")[0])[:_MAX_REASON]
+        self.writer.lose("damaged record", 1, reason)
+        self.named += 1
+        if self.named <= _NAMED_PLACES and len(self.writer.info.notes) < MAX_NOTES:
+            self.writer.note(f"passed over: {error.message}")
 
 
 # Formats of spans -> who recorded them.

@@ -78,7 +78,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
     with SpanRows(source, writer) as rows:
         for number, (place, line) in enumerate(json_stream.lines(source)):
             text = line.decode("utf-8", "replace").strip()
-            request = _json(line, place) if text.startswith("{") else _parse(text, place)
+            try:
+                request = _json(line, place) if text.startswith("{") else _parse(text, place)
+            except InputError as error:
+                source.pass_over(error)
+                continue
             if request.duration_ns is None:
                 rows.reject("request without its time; add $request_time or %D to the log format")
                 continue

@@ -83,7 +83,10 @@ def _read_text(source: Source, writer: CaptureWriter, rows: SampleRows) -> None:
             continue
         match = _LINE.fullmatch(text.strip())
         if match is None or len(match[5]) > 18:
-            raise InputError("no sample of Austin (`P1;T2;file:function:line 1234`)", where=place)
+            source.pass_over(
+                InputError("no sample of Austin (`P1;T2;file:function:line 1234`)", where=place)
+            )
+            continue
         frames = known.get(match[4])
         if frames is None:
             # Markers such as `:GC:` stand between colons.

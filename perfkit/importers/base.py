@@ -66,6 +66,8 @@ class Source:
     """How messages call it, where that is not its path: `logs.zip!a.json`, `standard input`."""
     on_share: Callable[[float], None] | None = None
     """Hears which share of the file, 0 to 1, has been read."""
+    on_damage: Callable[[InputError], None] | None = None
+    """Hears of a damaged record that is passed over; without it, such a record ends the file."""
 
     def __str__(self) -> str:
         return self.label or str(self.path)
@@ -167,6 +169,20 @@ class Source:
                 if report is not None:
                     report(taken)
                 yield chunk
+
+    def pass_over(self, error: InputError) -> None:
+        """Go on after a record that is damaged, or raise the error where that is not wanted."""
+        if self.on_damage is None:
+            raise error
+        self.on_damage(error)
+
+    @contextlib.contextmanager
+    def record(self) -> Iterator[None]:
+        """Read one record: what is raised of it does not end the file with `--keep-going`."""
+        try:
+            yield
+        except InputError as error:
+            self.pass_over(error)
 
     def share(self, share: float) -> None:
         """Say which share of the content has been read, 0 to 1; for those that map it."""

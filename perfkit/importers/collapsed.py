@@ -44,9 +44,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
         except UnicodeDecodeError:
             good = False
         if not good:
-            raise InputError(
-                "not a stack and its count (`frame;frame;frame 12`)",
-                where=f"{source}, line {number}",
+            source.pass_over(
+                InputError(
+                    "not a stack and its count (`frame;frame;frame 12`)",
+                    where=f"{source}, line {number}",
+                )
             )
         if number % _BATCH_LINES == 0:
             writer.add(stacks.finish())

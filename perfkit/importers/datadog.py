@@ -120,7 +120,11 @@ def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
         return
     logged = head[:1] == b"{"  # by a Lambda function
     for place, raw in json_stream.elements(source, source.contents(), "traces"):
-        yield list(_nested(bytes(raw), place, 0)), logged
+        chunk = None
+        with source.record():
+            chunk = list(_nested(bytes(raw), place, 0))
+        if chunk is not None:
+            yield chunk, logged
 
 
 def _nested(raw: bytes, place: str, depth: int) -> Iterator[_Span]:

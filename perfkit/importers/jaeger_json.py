@@ -112,7 +112,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
             try:
                 reader.add(rows, _trace.decode(raw))
             except json_stream.BAD_JSON as error:
-                raise json_stream.refuse("Jaeger JSON", place, error) from error
+                source.pass_over(json_stream.refuse("Jaeger JSON", place, error))
             if len(rows.spans) >= _BATCH_SPANS:
                 writer.add(rows.finish())
                 rows = SpanBatch()

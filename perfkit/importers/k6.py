@@ -67,7 +67,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
             try:
                 line = _line.decode(raw)
             except json_stream.BAD_JSON as error:
-                raise json_stream.refuse("a line of k6", place, error) from error
+                source.pass_over(json_stream.refuse("a line of k6", place, error))
+                continue
             data = line.data or _Data()
             if line.type == "Metric":
                 described[line.metric] = data

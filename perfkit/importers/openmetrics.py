@@ -79,7 +79,10 @@ def read(source: Source, writer: CaptureWriter) -> None:
             # An exemplar may follow.
             match = _SAMPLE.fullmatch(text.split(" # ", 1)[0]) if len(text) < _MAX_LINE else None
             if match is None:
-                raise InputError("no sample of OpenMetrics (`name{label=…} value`)", where=place)
+                source.pass_over(
+                    InputError("no sample of OpenMetrics (`name{label=…} value`)", where=place)
+                )
+                continue
             ts_ns = scaled(match[4], factor) if match[4] else now_ns
             timeless += match[4] is None
             value = number(match[3])

@@ -43,7 +43,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
     """Read all spans and metrics; logs are counted as rejected."""
     if _one_document_a_line(source):
         for number, line in source.lines():
-            _add(source, writer, line, f", line {number}")
+            with source.record():
+                _add(source, writer, line, f", line {number}")
         return
     content = source.contents()
     if len(content) > _LARGE_BYTES and not otlp.is_old_json(content[:HEAD_BYTES]):

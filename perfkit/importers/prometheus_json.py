@@ -75,7 +75,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 series = _series.decode(raw)
             except json_stream.BAD_JSON as error:
                 place = f"{source}, series {position}"
-                raise json_stream.refuse("a series of Prometheus", place, error) from error
+                source.pass_over(json_stream.refuse("a series of Prometheus", place, error))
+                continue
             _add(rows, series)
 
 

@@ -83,7 +83,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
     batch = Batch()
     try:
         for number, line in source.lines():
-            _add(batch, rows, line, f"{source}, line {number}")
+            with source.record():
+                _add(batch, rows, line, f"{source}, line {number}")
     finally:
         batch.add_rows("metrics", COLUMNS, rows)
         writer.add(batch)

@@ -120,7 +120,7 @@ def _load(source: Source) -> Iterator[_Record]:
             yield _record.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             where = f"{source}, line {number}"
-            raise InputError(f"not a record of a request: {error}", where=where) from error
+            source.pass_over(InputError(f"not a record of a request: {error}", where=where))
 
 
 def _plausible(record: _Record) -> bool:

@@ -103,7 +103,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
             try:
                 event = _event.decode(raw)
             except json_stream.BAD_JSON as error:
-                raise json_stream.refuse("a Sentry event", place, error) from error
+                source.pass_over(json_stream.refuse("a Sentry event", place, error))
+                continue
             _add(rows, event)
 
 

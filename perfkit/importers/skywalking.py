@@ -149,7 +149,8 @@ def _segments(source: Source) -> Iterator[_Segment]:
         try:
             found = _segment.decode(raw)
         except json_stream.BAD_JSON as error:
-            raise json_stream.refuse("a SkyWalking segment", place, error) from error
+            source.pass_over(json_stream.refuse("a SkyWalking segment", place, error))
+            continue
         yield from found if isinstance(found, list) else [found]
 
 

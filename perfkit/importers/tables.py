@@ -33,8 +33,8 @@ def rows(source: Source, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:
             numbers[0] = number
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8") + "\n"
-            except UnicodeDecodeError as error:
-                raise InputError("not UTF-8", where=f"{source}, line {number}") from error
+            except UnicodeDecodeError:
+                source.pass_over(InputError("not UTF-8", where=f"{source}, line {number}"))
 
     reader = csv.reader(texts())
     names: list[str] | None = None
@@ -48,7 +48,10 @@ def rows(source: Source, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:
                     raise InputError(f"no column {missing[0]}", where=place)
                 continue
             if len(values) != len(names):
-                raise InputError(f"{len(values)} values under {len(names)} columns", where=place)
+                source.pass_over(
+                    InputError(f"{len(values)} values under {len(names)} columns", where=place)
+                )
+                continue
             yield place, dict(zip(names, values, strict=True))
     except csv.Error as error:
         raise InputError(f"not CSV: {error}", where=f"{source}, line {numbers[0]}") from error

@@ -97,21 +97,37 @@ def _segments(source: Source) -> Iterator[tuple[str, _Segment]]:
     start = source.head().lstrip()
     if b'"Segments"' in start:
         for place, raw in json_stream.elements(source, source.contents(), "Traces"):
-            for wrapped in _decode(_trace, raw, place).Segments or ():
+            found: Any = None
+            with source.record():
+                found = _decode(_trace, raw, place)
+            for wrapped in (found.Segments if found else None) or ():
                 if isinstance(wrapped.Document, str):
-                    yield place, _decode(_segment, wrapped.Document, place)
+                    if (segment := _passable(source, wrapped.Document, place)) is not None:
+                        yield place, segment
                 elif wrapped.Document is not None:
                     yield place, wrapped.Document
     elif start[:1] == b"[":
         for place, raw in json_stream.elements(source, source.contents()):
-            yield place, _decode(_segment, raw, place)
+            if (segment := _passable(source, raw, place)) is not None:
+                yield place, segment
     else:
         first = start.split(b"\n", 1)[0].rstrip()
         if first.endswith(b"}"):
             for place, line in json_stream.lines(source):
-                yield place, _decode(_segment, line, place)
+                if (segment := _passable(source, line, place)) is not None:
+                    yield place, segment
         else:
             yield str(source), _decode(_segment, source.read(), str(source))
+
+
+def _passable(source: Source, raw: Any, place: str) -> _Segment | None:
+    """Decode a segment; null for one that is passed over."""
+    try:
+        found: _Segment = _decode(_segment, raw, place)
+    except InputError as error:
+        source.pass_over(error)
+        return None
+    return found
 
 
 def _decode(decoder: Any, raw: Any, place: str) -> Any:

@@ -6,6 +6,7 @@ own under the client's, and the spans below go with the half of their own servic
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,8 +98,13 @@ def _all(source: Source) -> Iterator[_Span]:
         try:
             found = _spans.decode(raw)
         except json_stream.BAD_JSON as error:
-            raise json_stream.refuse("Zipkin JSON", place, error) from error
+            source.pass_over(json_stream.refuse("Zipkin JSON", place, error))
+            continue
         yield from found if isinstance(found, list) else [found]
+
+
+def _ignore(_: InputError) -> None:
+    """Pass over what is damaged: it is counted when the spans are read."""
 
 
 def _shared_ids(source: Source) -> _Halves:
@@ -106,7 +112,7 @@ def _shared_ids(source: Source) -> _Halves:
     clients: set[tuple[Id, int | None]] = set()
     servers: _Halves = {}
     try:
-        for span in _all(source):
+        for span in _all(dataclasses.replace(source, on_damage=_ignore)):
             key = (_trace(span), ids.span_id_from_text(span.id))
             if span.shared:
                 servers[key] = _service(span)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import io
+import json
 import lzma
 import os
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from perfkit.errors import InputError
-from perfkit.importers import archives, compression, inputs
+from perfkit.importers import archives, compression, detect, inputs
+from perfkit.importers.base import Source
 from tests.importers.memory import imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -200,8 +202,62 @@ def test_keep_going_keeps_what_was_read_and_names_the_place(tmp_path: Path) -> N
     writer = imported(tmp_path, keep_going=True)
     assert writer.info.rows["spans"] == 3
     assert writer.info.rows["metrics"] == 2
-    assert writer.lost() == {"what was read before is kept": 1}
+    assert writer.lost() == {"not a JSON object": 1}
     assert any("a.jsonl, line 3: not a JSON object" in note for note in writer.info.notes)
+
+
+LINES = ("otlp-lines.jsonl", "xray.jsonl", "psutil.jsonl", "k6.json", "request-records.jsonl")
+OTHER_LINES = ("nginx.log", "nginx-json.log", "pyspy-raw.txt", "openmetrics.txt", "austin.txt")
+ROWS = ("psutil.csv", "jmeter.jtl", "locust_stats_history.csv", "pg_stat_statements.csv")
+
+
+@pytest.mark.parametrize("name", [*LINES, *OTHER_LINES, *ROWS])
+def test_keep_going_reads_on_after_a_damaged_line(name: str, tmp_path: Path) -> None:
+    lines = (SAMPLES / name).read_bytes().splitlines(keepends=True)
+    at = max(2, len(lines) // 2) if len(lines) > 2 else 1
+    path = tmp_path / name
+    path.write_bytes(b"".join([*lines[:at], b'{"cut": [\n', *lines[at:]]))
+    format = detect(Source(SAMPLES / name)).NAME
+    with pytest.raises(InputError, match=rf"line {at + 1}"):
+        imported(path, format=format)
+    writer = imported(path, format=format, keep_going=True)
+    assert writer.info.rows == imported(SAMPLES / name).info.rows
+    assert [(loss.what, loss.count) for loss in writer.info.lost if loss.what != "rejected"] == [
+        ("damaged record", 1)
+    ]
+    assert any(f"{name}, line {at + 1}: " in note for note in writer.info.notes)
+
+
+@pytest.mark.parametrize("name", ["zipkin.json", "datadog.json", "skywalking.json", "jaeger.json"])
+def test_keep_going_reads_on_after_a_damaged_element(name: str, tmp_path: Path) -> None:
+    whole = (SAMPLES / name).read_bytes()
+    document = json.loads(whole)
+    elements = document["data"] if isinstance(document, dict) else document
+    elements.insert(1, "@")
+    path = tmp_path / name
+    path.write_bytes(json.dumps(document).encode().replace(b'"@"', b'{"spans": 1, "id": [}'))
+    with pytest.raises(InputError):
+        imported(path)
+    path.write_bytes(json.dumps(document).encode().replace(b'"@"', b'{"spans" 1, "id": []}'))
+    writer = imported(path, keep_going=True)
+    assert writer.info.rows == imported(SAMPLES / name).info.rows
+    assert [loss.count for loss in writer.info.lost if loss.what == "damaged record"] == [1]
+
+
+def test_many_damaged_records_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"t": 1, "cpu": 1}\n' + "{bad\n" * 900 + '{"t": 2, "cpu": 1}\n')
+    writer = imported(path, keep_going=True)
+    assert writer.info.rows["metrics"] == 2
+    assert writer.lost() == {"not a JSON object": 900}
+    assert [note.split(":")[1].rpartition(" ")[2] for note in writer.info.notes] == list("23456")
+
+
+def test_keep_going_reads_on_after_a_damaged_member(tmp_path: Path) -> None:
+    files = {"a.json": JAEGER[:400], "b.pb": OTLP}
+    writer = imported(zip_of(tmp_path / "x.zip", files), keep_going=True)
+    assert writer.info.rows["spans"] == imported(SAMPLES / "otlp.pb").info.rows["spans"]
+    assert writer.lost() == {"what was read before is kept": 1}
 
 
 def test_keep_going_with_a_damaged_archive(tmp_path: Path) -> None:
