@@ -87,6 +87,8 @@ IMPORTERS: tuple[Importer, ...] = (
     otlp_protobuf,
 )
 
+# As lib/profiling/sampling/cli.py of CPython has it, in either byte order.
+_SAMPLING_BINARY = (b"HCAT", b"TACH")
 MAX_NOTES = 50
 _NAMED_PLACES = 5
 _MAX_REASON = 100
@@ -114,6 +116,13 @@ def detect(source: Source) -> Importer:
     for importer in IMPORTERS:
         if importer.sniff(head, source.path):
             return importer
+    if head.startswith(_SAMPLING_BINARY):
+        raise UnknownFormat(
+            "the binary format of CPython's profiling.sampling, which only that Python reads",
+            where=str(source),
+            hint="python -m profiling.sampling replay --collapsed -o FILE.txt FILE.bin, "
+            "and import FILE.txt",
+        )
     raise UnknownFormat(
         "empty file" if not head else "its format is not recognised",
         where=str(source),

@@ -55,6 +55,15 @@ def test_gzip_is_opened_transparently(
                 assert plain.table(table).equals(unpacked.table(table))
 
 
+@pytest.mark.parametrize("magic", [b"HCAT", b"TACH"])
+def test_cpythons_binary_profile_says_how_to_convert_it(magic: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "profile.bin"
+    path.write_bytes(magic + bytes(100))
+    with pytest.raises(UnknownFormat, match=r"profiling\.sampling") as caught:
+        imported(path)
+    assert "replay --collapsed" in str(caught.value.hint)
+
+
 def test_a_compressed_database_says_what_to_do(gateway: Path, tmp_path: Path) -> None:
     packed = tmp_path / "gateway.db.gz"
     packed.write_bytes(gzip.compress(gateway.read_bytes()))
