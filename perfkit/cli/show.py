@@ -237,7 +237,7 @@ _TABLES: list[tuple[str, str, list[Column]]] = [
         "functions",
         [
             ("function", "function", "text"),
-            ("self", "hot_self_ns", "duration"),
+            ("self", "running_self_ns", "duration"),
             ("wall", "self_ns", "duration"),
             ("total", "total_ns", "duration"),
             ("where", "module", "text"),
@@ -249,7 +249,7 @@ _ORDER = {
     "tools": "total_ns",
     "operations": "critical_ns",
     "queries": "total_ns",
-    "functions": "hot_self_ns",
+    "functions": "running_self_ns",
 }
 
 
@@ -271,7 +271,7 @@ def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) ->
 def _say_woken(functions: pl.DataFrame) -> None:
     """Say how much of the running time was threads waking up at a wait."""
     woken = int(functions["woken_self_ns"].sum())
-    running = int(functions["running_self_ns"].sum())
+    running = int(functions["running_self_ns"].sum()) + woken
     if woken:
         most = functions.sort("woken_self_ns", descending=True)["function"][0]
         text.paragraph(
@@ -284,9 +284,6 @@ def _largest_first(tables: Tables, name: str) -> pl.DataFrame:
     """Return a table, the largest share first."""
     frame = tables.frame(name)
     column = _ORDER[name]
-    if name == "functions":
-        hot = frame["running_self_ns"] - frame["woken_self_ns"]
-        frame = frame.with_columns(hot_self_ns=hot)
     if name == "functions" and not frame[column].sum():
         # Nobody recorded whether threads ran: what is left is wall time, or plain counts.
         column = "self_ns" if frame["self_ns"].sum() else "samples"

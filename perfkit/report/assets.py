@@ -38,6 +38,7 @@ ORDER = (
     "flame_view",
     "populations",
     "population_sums",
+    "node_sums",
     "time_axis",
     "waterfall",
     "timeline",

@@ -16,7 +16,7 @@ from perfkit.report.baseline import Baseline
 from perfkit.report.context import Context
 from perfkit.report.marks import marks
 from perfkit.report.pack import pack
-from perfkit.report.sections import SECTIONS, Section, capture_health
+from perfkit.report.sections import SECTIONS, SHORT, Section, capture_health
 from perfkit.report.templates import environment
 from perfkit.report.text import clean, clean_all
 from perfkit.rules.model import Followed, Outcome
@@ -83,6 +83,7 @@ def build(
             meta=_meta(context),
             filtered="; ".join(capture_health.describe_filters(context)),
             sections=built,
+            short=SHORT,
             policy=inlined.policy,
             styles=Markup(inlined.styles),  # noqa: S704 - shipped with perfkit
             theme=Markup(inlined.theme),  # noqa: S704

@@ -30,10 +30,7 @@
       (entries) => {
         for (const { target, isIntersecting } of entries) {
           if (!isIntersecting) continue;
-          for (const link of links) {
-            if (link.hash === `#${target.id}`) link.setAttribute("aria-current", "true");
-            else link.removeAttribute("aria-current");
-          }
+          only(links, target.id);
         }
       },
       { rootMargin: "-20% 0px -70% 0px" },
@@ -42,6 +39,27 @@
       const target = document.getElementById(link.hash.slice(1));
       if (target) observer.observe(target);
     }
+    // What is short and last never comes to where the others are read.
+    addEventListener("scroll", () => {
+      const { scrollHeight } = document.documentElement;
+      if (scrollY + innerHeight >= scrollHeight - 2) only(links, links.at(-1)?.hash.slice(1));
+    });
+  }
+
+  /** Marks the link of the section with this id as where the reader is. */
+  function only(links, id) {
+    for (const link of links) {
+      if (link.hash === `#${id}`) mark(link);
+      else link.removeAttribute("aria-current");
+    }
+  }
+
+  /** Brings the link into sight, too, where the navigation scrolls sideways. */
+  function mark(link) {
+    link.setAttribute("aria-current", "true");
+    const nav = link.parentElement;
+    const centred = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2;
+    nav.scrollTo({ left: centred });
   }
 
   function scrollToLinked() {

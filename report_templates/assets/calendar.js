@@ -71,12 +71,24 @@
     const panel = { ...shape, start_ns: -0.5, bucket_ns: 1, unit: "count" };
     const scale = el("span", { class: "scale" });
     const plot = el("div", { role: "img", "aria-label": `${shape.title}: requests, their p95, and failed ones` });
-    const area = el("div", { class: "timechart-area is-calendar" });
+    const cursor = el("div", { class: "flame-box is-selected", hidden: true });
+    const spoken = el("span", { class: "visually-hidden", "aria-live": "polite" });
+    const area = el(
+      "div",
+      {
+        class: "timechart-area is-calendar",
+        tabindex: 0,
+        role: "application",
+        "aria-roledescription": "heatmap",
+        "aria-label": `${shape.title}. Arrow keys move between cells, Enter chooses a cell's time.`,
+      },
+      cursor,
+    );
     const box = el("div", { class: "timechart" }, plot, area);
     const choice = pk.dom.choice("What the cells show", MEASURES, measure, (chosen) => ((measure = chosen), update()));
     const title = el("div", { class: "chart-title" }, el("h3", { text: `${shape.title} (UTC)` }), choice, scale);
-    const note = el("p", { class: "note", text: "Click a cell to look at its time alone." });
-    parent.append(el("figure", {}, title, box, note));
+    const note = el("p", { class: "note", text: "Click a cell, or move to it with the arrow keys and press Enter, to look at its time alone." });
+    parent.append(el("figure", {}, title, box, note, spoken));
     const rowHeight = shape.rows.length > 24 ? 12 : 20;
     let values = [];
     let width = 0;
@@ -114,18 +126,58 @@
     }
 
     const start = (cell) => cell * shape.cell - shape.offset;
+    const within = (cell) => start(cell) + shape.cell > 0 && start(cell) < pk.data.page.duration_ns;
+    const facts = (cell) => [
+      pk.timeline.heading(Math.max(start(cell), 0)),
+      [[MEASURES.find(([key]) => key === measure)[1], pk.format.value(values[cell], panel.unit)]],
+    ];
     area.addEventListener("pointermove", (event) => {
       const cell = cellAt(event);
-      if (cell === null || !(start(cell) + shape.cell > 0)) return pk.dom.hideTip();
-      const said = pk.format.value(values[cell], panel.unit);
-      const name = MEASURES.find(([key]) => key === measure)[1];
-      pk.dom.showTip(pk.dom.facts(pk.timeline.heading(Math.max(start(cell), 0)), [[name, said]]), event.clientX, event.clientY);
+      if (cell === null || !within(cell)) return pk.dom.hideTip();
+      pk.dom.showTip(pk.dom.facts(...facts(cell)), event.clientX, event.clientY);
     });
     area.addEventListener("pointerleave", () => pk.dom.hideTip());
     area.addEventListener("click", (event) => {
-      const cell = cellAt(event);
+      choose(cellAt(event));
+    });
+
+    function choose(cell) {
       if (cell === null || !Number.isFinite(values[cell])) return;
       pk.filter.set({ from_ns: Math.max(start(cell), 0), to_ns: start(cell) + shape.cell });
+    }
+
+    // The keyboard's cell: the first of the capture, until arrows move it.
+    let at = Math.floor(shape.offset / shape.cell);
+    function point(cell) {
+      at = cell;
+      const [row, column] = [Math.floor(cell / shape.columns), cell % shape.columns];
+      const share = (part, whole) => `${(100 * part) / whole}%`;
+      Object.assign(cursor.style, {
+        left: share(column, shape.columns),
+        top: share(row, shape.rows.length),
+        width: share(1, shape.columns),
+        height: share(1, shape.rows.length),
+      });
+      cursor.hidden = false;
+      const [heading, [[name, said]]] = facts(cell);
+      spoken.textContent = `${heading}: ${name} ${said}`;
+      const box = area.getBoundingClientRect();
+      pk.dom.showTip(
+        pk.dom.facts(...facts(cell)),
+        box.left + ((column + 1) / shape.columns) * box.width,
+        box.top + ((row + 1) / shape.rows.length) * box.height,
+      );
+    }
+
+    const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -shape.columns, ArrowDown: shape.columns };
+    area.addEventListener("focus", () => area.matches(":focus-visible") && point(at));
+    area.addEventListener("blur", () => ((cursor.hidden = true), pk.dom.hideTip()));
+    area.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "Enter") choose(at);
+      else if (!Object.hasOwn(STEPS, event.key)) return;
+      else if (within(at + STEPS[event.key])) point(at + STEPS[event.key]);
+      event.preventDefault();
     });
     update();
     pk.timeAxis.keepDrawn(box, draw);

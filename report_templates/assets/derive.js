@@ -5,8 +5,9 @@
 
   /** Collects nodes, merging those with the same label under the same parent. */
   class Builder {
-    constructor(tree) {
+    constructor(tree, { ordered = false } = {}) {
       this.source = tree;
+      this.ordered = ordered;
       this.known = new Map();
       this.parent = [];
       this.from = [];
@@ -16,10 +17,13 @@
     node(parent, node) {
       // A number as key: parent and label are below 2**26 each, and their product is exact.
       const key = (parent + 1) * this.source.strings.length + this.source.label[node];
-      let found = this.known.get(key);
+      let found = this.known.get(this.ordered ? parent : key);
+      // In the order of time only what follows one another is one.
+      if (this.ordered && found !== undefined && this.source.label[this.from[found]] !== this.source.label[node])
+        found = undefined;
       if (found === undefined) {
         found = this.parent.length;
-        this.known.set(key, found);
+        this.known.set(this.ordered ? parent : key, found);
         this.parent.push(parent);
         this.from.push(node);
       }
@@ -47,7 +51,7 @@
     const hidden = Uint8Array.from(tree.categories, (name) =>
       hiddenCategories.includes(name) ? 1 : 0,
     );
-    const builder = new Builder(tree);
+    const builder = new Builder(tree, { ordered: tree.ordered });
     const map = new Int32Array(tree.n);
     for (let i = 0; i < tree.n; i++) {
       const above = tree.parent[i] < 0 ? -1 : map[tree.parent[i]];

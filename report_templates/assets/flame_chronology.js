@@ -65,6 +65,7 @@
       strings,
       categories,
       unit: tree.unit,
+      ordered: true,
       parent: Int32Array.from(parent),
       label: taken(tree.label, (thread) => tree.strings.length + thread),
       category: taken(tree.category, () => (threadKind < 0 ? categories.length - 1 : threadKind)),

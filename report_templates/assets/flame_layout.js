@@ -10,6 +10,8 @@
   const MORE = 1;
   const ABOVE = 2;
   const MAX_ABOVE = 3;
+  const PAPER_ROWS = 36;
+  const PAPER_SHARE = 0.03;
 
   class Bars {
     constructor() {
@@ -67,6 +69,26 @@
       for (let i = first; i < last; i++) if (bars.kind[i] === NODE) below(pen, i);
     }
     return bars;
+  }
+
+  /**
+   * Leaves out the lowest rows of which little is wider than a hair, and what one sheet has no room
+   * for. Returns how many rows that were.
+   */
+  function cutForPaper(bars, width) {
+    let rows = Math.min(bars.rows, PAPER_ROWS);
+    const filled = (row) => {
+      let sum = 0;
+      for (let i = bars.rowStart[row]; i < bars.rowStart[row + 1]; i++)
+        sum += bars.x1[i] - bars.x0[i];
+      return sum;
+    };
+    while (rows > 1 && filled(rows - 1) < PAPER_SHARE * width) rows--;
+    const cut = bars.rows - rows;
+    bars.rowStart.length = rows + 1;
+    for (const column of ["node", "x0", "x1", "kind", "skip", "count"])
+      bars[column].length = bars.rowStart[rows];
+    return cut;
   }
 
   /** The nearest nodes above, down from `base`; the breadcrumbs have all of them. */
@@ -174,5 +196,5 @@
   }
 
   pk.flame ??= {};
-  Object.assign(pk.flame, { NODE, MORE, ABOVE, layout, total, at, rowOf });
+  Object.assign(pk.flame, { NODE, MORE, ABOVE, layout, cutForPaper, total, at, rowOf });
 }

@@ -34,6 +34,7 @@
         this.selectedBox,
       );
       this.status = el("div", { class: "flame-status", "aria-live": "polite" });
+      this.uncut = el("p", { class: "note print-only" });
       this.element = el(
         "div",
         {
@@ -45,7 +46,7 @@
         },
         this.canvas,
       );
-      element.append(this.element, this.status);
+      element.append(this.element, this.uncut, this.status);
       this.listen();
     }
 
@@ -76,6 +77,10 @@
         order: this.options.order,
         base: this.options.base,
       });
+      const cut = pk.theme.printing() ? pk.flame.cutForPaper(this.bars, this.width) : 0;
+      this.uncut.textContent = cut
+        ? `${pk.format.plural(cut, "deeper row")}, narrow or beyond this sheet: only in the file.`
+        : "";
       const look = {
         name: (i) => this.name(i),
         paint: pk.flame.painter(this.tree, this.options.colour, this.difference),

@@ -3,46 +3,8 @@
 // those of endpoints and tools from the requests, both of what passes the filter.
 {
   const pk = (window.perfkit ??= {});
-  const PER_NODE = ["critical_ns", "self_ns", "total_ns", "gap_ns", "count", "errors"];
   const BUCKETS = 80;
   const RATIOS = [0.5, 0.95, 0.99];
-
-  /**
-   * Marks nodes with no node of their row above them. As in perfkit/analysis/components.py, the total
-   * of a row is that of its outermost calls: time inside is not counted again.
-   */
-  function outermost({ parent }, rowOf) {
-    const marks = new Uint8Array(parent.length);
-    for (let i = 0; i < parent.length; i++) {
-      let above = parent[i];
-      while (above >= 0 && rowOf[above] !== rowOf[i]) above = parent[above];
-      marks[i] = above < 0 ? 1 : 0;
-    }
-    return marks;
-  }
-
-  /** Sums over the cells whose group passes, by the table row of their node. */
-  function byNode(flame, rowOf, outer, rows) {
-    const passed = pk.filter.mask(flame.groups);
-    const { cells, groups } = flame;
-    const sums = Object.fromEntries(PER_NODE.map((key) => [key, new Float64Array(rows)]));
-    let requestTime = 0;
-    for (let i = 0; i < passed.length; i++) {
-      if (passed[i]) requestTime += groups.duration_ns[i] * (groups.weight ? groups.weight[i] : 1);
-    }
-    for (let i = 0; i < cells.node.length; i++) {
-      const row = rowOf[cells.node[i]];
-      if (row < 0 || !passed[cells.group[i]]) continue;
-      for (const key of PER_NODE) {
-        if (key !== "total_ns" || outer[cells.node[i]]) sums[key][row] += cells[key][i];
-      }
-    }
-    return {
-      ...sums,
-      critical_ratio: sums.critical_ns.map((value) => (requestTime > 0 ? value / requestTime : NaN)),
-      error_ratio: sums.errors.map((value, row) => (sums.count[row] > 0 ? value / sums.count[row] : NaN)),
-    };
-  }
 
   /** Figures of the requests that pass, by the row that `rowOf(request)` names. */
   function byRequest(requests, rowOf, rows) {
@@ -175,8 +137,8 @@
     };
     for (const name of ["operations", "components"]) {
       if (!flame || !data[name]) continue;
-      const outer = outermost(flame.tree, data[name]);
-      add(name, (rows) => byNode(flame, data[name], outer, rows));
+      const outer = pk.nodeSums.outermost(flame.tree, data[name]);
+      add(name, (rows) => pk.nodeSums.sum(flame, data[name], outer, rows));
     }
     for (const [name, columns] of [["endpoints", ["service", "endpoint"]], ["tools", ["tool"]]]) {
       if (!requests || !data[name]) continue;

@@ -171,6 +171,10 @@
       if (!view.difference.known) {
         lacks.push("One side has too little to say what is chance: colours show every difference above 0.1 % of all.");
       }
+      const binned = kind === "code" ? pk.data.slow_requests?.coarse : pk.data.flame_requests?.coarse;
+      if (binned && keys.some((key) => key === "slow" || key === "typical")) {
+        lacks.push("This capture is large: slow and typical are told by bins of requests of about the same time and duration.");
+      }
       if (rows.some((count) => count === 0)) lacks.push("One side is empty.");
       if (keys.includes("baseline") && !data[kind]) lacks.push(`The baseline has no ${kind === "code" ? "samples" : "requests"}.`);
       remark.textContent = `${parts.join("; ")}. ${lacks.join(" ")}`;

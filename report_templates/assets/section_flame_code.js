@@ -27,6 +27,9 @@
       (!passed || (samples.entry[i] >= 0 && passed[samples.entry[i]] === 1));
   }
 
+  const libraryOf = ({ categories }) =>
+    ["library", "stdlib", "native"].filter((kind) => categories.includes(kind));
+
   /** Time of each state over all samples, to offer only the states that occur. */
   function byState(samples) {
     const sums = [0, 0, 0, 0];
@@ -64,6 +67,7 @@
         name: "code-time",
         whole: "all threads",
         order: "time",
+        library: libraryOf(data.tree),
         note: parts.join(" "),
       });
       view.update({ self: made.self, total: pk.tree.propagate(view.source, made.self) });
@@ -84,7 +88,7 @@
     const view = pk.flame.create(slot, tree, {
       name: "code",
       whole: "all code",
-      library: ["library", "stdlib", "native"].filter((kind) => tree.categories.includes(kind)),
+      library: libraryOf(tree),
     });
     slot.after(remark);
     const timed = samples.start_ns.some((start) => !Number.isNaN(start));

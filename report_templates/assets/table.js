@@ -6,6 +6,7 @@
   const { el } = pk.dom;
   const ROW = 29;
   const SPARE = 12;
+  const ON_PAPER = 20;
   const DEFAULT_WIDTH = "10ch";
 
   /**
@@ -102,6 +103,10 @@
 
     function render() {
       const { rows } = state;
+      if (pk.theme.printing()) {
+        onPaper(rows);
+        return;
+      }
       const visible = Math.ceil((wrap.clientHeight || 480) / ROW);
       const first = Math.max(0, Math.floor(wrap.scrollTop / ROW) - SPARE);
       const last = Math.min(rows.length, first + visible + 2 * SPARE);
@@ -112,6 +117,16 @@
       if (!rows.length) body.append(emptyRow());
       if (focused !== undefined)
         body.querySelector(`[data-row="${focused}"]`)?.focus({ preventScroll: true });
+    }
+
+    /** Paper does not scroll: the first rows, and how many more there are. */
+    function onPaper(rows) {
+      const elements = rows.slice(0, ON_PAPER).map(row);
+      body.replaceChildren(...elements);
+      if (!rows.length) body.append(emptyRow());
+      if (rows.length <= ON_PAPER) return;
+      const more = `and ${pk.format.plural(rows.length - ON_PAPER, "row")} more in the file`;
+      body.append(el("tr", {}, el("td", { colspan: columns.length, class: "muted", text: more })));
     }
 
     const spacer = (n) =>
@@ -187,6 +202,7 @@
       render();
     }
 
+    pk.theme.on(render);
     let waiting = false;
     wrap.addEventListener("scroll", () => {
       if (waiting) return;

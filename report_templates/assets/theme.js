@@ -45,8 +45,10 @@
     apply();
   }
 
+  /** Everything that is drawn is drawn again, light and as wide as paper is. */
   function print(on) {
     printing = on;
+    document.documentElement.classList.toggle("is-paper", on);
     apply();
   }
 
@@ -64,6 +66,8 @@
   pk.theme = {
     current,
     toggle,
+    /** Whether what is drawn now is for paper. */
+    printing: () => printing,
     on: (listener) => listeners.push(listener),
     /** The value of a CSS custom property in the present theme. */
     colour: (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim(),

@@ -20,6 +20,7 @@ from tests.analysis import shop
 from tests.analysis.build import Memory, S, span_columns, traces
 from tests.analysis.sampled import Sample, sample_lists
 from tests.analysis.sampled import tables as sampled_tables
+from tests.analysis.test_code_tree import slow_wakeups
 
 Row = dict[str, Any]
 SECOND = 1_000_000_000
@@ -144,8 +145,9 @@ def test_paths_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) -> No
 
 def weights(samples: list[Sample]) -> dict[tuple[str, ...], float]:
     """Return the share of each path of functions, of running time where there is any."""
+    woken = slow_wakeups(samples)
     for of in (
-        lambda one: (one.duration_ns or 0) * (one.state == "running"),
+        lambda one: (one.duration_ns or 0) * (one.state == "running" and one.frames not in woken),
         lambda one: one.duration_ns or 0,
         lambda one: 1 if one.count is None else one.count,
     ):

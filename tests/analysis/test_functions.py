@@ -20,7 +20,9 @@ def test_functions_equal_a_walk_over_every_sample(samples: list[Sample]) -> None
     woken = slow_wakeups(samples)
     for sample in samples:
         duration = sample.duration_ns or 0
-        running = duration if sample.state == "running" else 0
+        ran = duration if sample.state == "running" else 0
+        woke = ran if sample.frames in woken else 0
+        running = ran - woke
         for key in {(frame.function, frame.file) for frame in sample.frames}:
             expected[key]["total_ns"] += duration
             expected[key]["running_total_ns"] += running
@@ -28,14 +30,14 @@ def test_functions_equal_a_walk_over_every_sample(samples: list[Sample]) -> None
         leaf = expected[sample.frames[-1].function, sample.frames[-1].file]
         leaf["self_ns"] += duration
         leaf["running_self_ns"] += running
-        leaf["woken_self_ns"] += running if sample.frames in woken else 0
+        leaf["woken_self_ns"] += woke
         leaf["samples"] += weight(sample)
     table = tables(samples).frame("functions")
     assert table.columns == list(functions.COLUMNS)
     assert table.height == len(expected)
     timed = any(sample.duration_ns is not None for sample in samples)
     sampled = sum((s.duration_ns or 0) if timed else weight(s) for s in samples)
-    running = sum(s.duration_ns or 0 for s in samples if s.state == "running")
+    running = sum(values["running_self_ns"] for values in expected.values())
     for row in table.iter_rows(named=True):
         values = expected[row["function"], row["file"]]
         for name in functions.COLUMNS:

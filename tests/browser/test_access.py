@@ -182,3 +182,27 @@ def test_paper_is_light_and_nothing_runs_out_of_it(html: str, open_page: OpenPag
     assert found["ground"] == "rgb(255, 255, 255)"
     assert found["bar"] == "none"
     assert found["wide"] == []
+
+
+NAVIGATION = """() => {
+  const nav = document.querySelector(".nav");
+  const box = nav.getBoundingClientRect();
+  const inside = (link) => {
+    const { left, right } = link.getBoundingClientRect();
+    return left >= box.left - 10 && right <= box.right + 1;
+  };
+  const links = [...nav.querySelectorAll("a")];
+  const current = nav.querySelector("[aria-current]");
+  return { out: links.filter((one) => !inside(one)).length, current: current && inside(current) };
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 600, 760, 1024, 1280, 1366, 1600])
+def test_the_navigation_is_whole_or_follows(html: str, width: int, open_page: OpenPage) -> None:
+    page = ready(open_page(html, width=width))
+    if width > 720:
+        assert page.evaluate(NAVIGATION)["out"] == 0
+    # Where it scrolls sideways, it has what the reader looks at.
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    page.wait_for_selector(".nav a:last-child[aria-current]")
+    assert page.evaluate(NAVIGATION)["current"] is True

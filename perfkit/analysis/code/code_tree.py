@@ -22,7 +22,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         pl.col(*_WEIGHTS).fill_null(0)
     )
     woken = pl.when(wakeups.wakes()).then("running_ns").otherwise(0)
-    nodes = nodes.with_columns(woken_ns=woken)
+    nodes = nodes.with_columns(woken_ns=woken, running_ns=pl.col("running_ns") - woken)
     # Where no state was recorded, an innermost frame that cannot but wait was not working.
     nodes = nodes.with_columns(
         unknown_ns=pl.when(pl.col("role").is_in(frame_roles.IDLE_LEAVES))
@@ -102,11 +102,11 @@ COLUMNS = {
     "category": "`app`, `library`, `stdlib`, `native` or `thread`",
     "total_ns": "time in the node and below, working or waiting; null when samples are only counts",
     "self_ns": "time in the node itself, working or waiting",
-    "running_ns": "the part of `self_ns` in which the thread ran",
-    "running_total_ns": "the part of `total_ns` in which the thread ran",
-    "woken_ns": "the part of `running_ns` in which a thread that mostly waits here woke up or fell "
-    "asleep: not hot code",
-    "woken_total_ns": "the part of `running_total_ns` that is `woken_ns` here or below",
+    "running_ns": "the part of `self_ns` in which the thread ran, without `woken_ns`",
+    "running_total_ns": "the part of `total_ns` that is `running_ns` here or below",
+    "woken_ns": "the part of `self_ns` in which a thread that mostly waits here was seen running: "
+    "it woke up or fell asleep, which is no hot code",
+    "woken_total_ns": "the part of `total_ns` that is `woken_ns` here or below",
     "unknown_ns": "the part of `self_ns` of which nobody knows whether the thread ran",
     "unknown_total_ns": "the part of `total_ns` of which nobody knows whether the thread ran",
     "count": "observations in the node and below",

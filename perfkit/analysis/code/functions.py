@@ -80,13 +80,13 @@ COLUMNS = {
     "self_ns": "time in the function itself on all threads, working or waiting; null when samples "
     "are only counts",
     "total_ns": "time in it and what it calls; a recursive call is not counted twice",
-    "running_self_ns": "the part of `self_ns` in which the thread ran",
-    "running_total_ns": "the part of `total_ns` in which the thread ran",
-    "woken_self_ns": "the part of `running_self_ns` in which a thread that mostly waits here woke "
-    "up or fell asleep: not hot code",
+    "running_self_ns": "the part of `self_ns` in which the thread ran, without `woken_self_ns`",
+    "running_total_ns": "the part of `total_ns` in which the thread ran, likewise",
+    "woken_self_ns": "the part of `self_ns` in which a thread that mostly waits here was seen "
+    "running: it woke up or fell asleep, which is no hot code",
     "self_ratio": "own share of all sampled time (of all samples, when they are only counts)",
     "total_ratio": "share of all sampled time in it and what it calls",
-    "running_ratio": "own share of the time in which threads ran; null when no state was recorded",
+    "running_ratio": "own share of the sum of all `running_self_ns`; null when that is nothing",
     "samples": "observations in the function itself",
     "total_samples": "observations in it and what it calls",
 }

@@ -128,7 +128,10 @@ def _code_rows(part: Part) -> _Rows:
 
 
 def _samples(part: Part, tables: Tables) -> pl.DataFrame:
-    """Return `stack_id`, `run`, `own`, `running`, `count` of the samples of either side."""
+    """Return `stack_id`, `run`, `own`, `running`, `count` of the samples of either side.
+
+    A thread that only woke up at its wait ran no code: see `wakeups`.
+    """
     samples = tables.frame("ordered_samples")
     if part.times:
         rows = samples.with_columns(run=part.run_of_time(samples["ts_ns"]))
@@ -146,11 +149,14 @@ def _samples(part: Part, tables: Tables) -> pl.DataFrame:
             .otherwise(0),
             run=pl.Series(run),
         )
+    tree = tables.frame("code_tree")
+    woken = tree.filter(pl.col("woken_ns") > 0)["stack_id"]
+    ran = (pl.col("state") == "running") & ~pl.col("stack_id").is_in(woken.implode())
     return rows.filter(pl.col("run") >= 0).select(
         "stack_id",
         "run",
         own=pl.col("duration_ns").fill_null(0),
-        running=pl.when(pl.col("state") == "running").then("duration_ns").fill_null(0),
+        running=pl.when(ran).then("duration_ns").fill_null(0),
         count=pl.col("count").fill_null(1).cast(pl.Float64),
     )
 

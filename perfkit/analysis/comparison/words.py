@@ -160,8 +160,10 @@ def amount(value: float | None, row: Row) -> str:
         return units.duration(value)
     if measure == "rate_per_s":
         return units.rate(value)
-    if measure == "error_ratio" or str(row["name"]).endswith(".utilization"):
+    if measure.endswith("_ratio") or str(row["name"]).endswith(".utilization"):
         return units.percent(value)
+    if measure.endswith("_bytes"):
+        return units.size(value)
     return units.quantity(value, row["unit"])
 
 

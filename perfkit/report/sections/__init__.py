@@ -24,6 +24,15 @@ from perfkit.report.sections import (
     trends,
 )
 
+SHORT = {
+    "recommendations": "To do",
+    "flame_requests": "Requests",
+    "flame_code": "Code",
+    "trends": "Trends",
+    "capture_health": "Health",
+}
+"""What the navigation calls a section whose title is too long for it: all must fit side by side."""
+
 
 class Section(Protocol):
     """What a section's module has."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from perfkit.report import bottleneck_cards
 from perfkit.report.columns import Column
 from perfkit.report.context import Context
+from perfkit.report.node_rows import COMPONENT, rows_of_nodes
 
 TITLE = "Bottlenecks"
 NEEDS = ("components",)
@@ -123,40 +122,12 @@ def _live(context: Context, shown: dict[str, list[dict[str, Any]]]) -> dict[str,
     none. For endpoints and tools: the names that tell the rows apart.
     """
     keys = {
-        "operations": ("service", "category", "component", "name"),
-        "components": ("service", "category", "component"),
+        "operations": (*COMPONENT, "name"),
+        "components": COMPONENT,
     }
-    nodes = {name: _rows_of_nodes(context, shown.get(name, []), key) for name, key in keys.items()}
+    nodes = {name: rows_of_nodes(context, shown.get(name, []), key) for name, key in keys.items()}
     return {
         **{name: rows for name, rows in nodes.items() if rows is not None},
         "endpoints": [[row["service"], row["endpoint"]] for row in shown.get("endpoints", [])],
         "tools": [[row["tool"]] for row in shown.get("tools", [])],
     }
-
-
-def _rows_of_nodes(
-    context: Context, rows: list[dict[str, Any]], key: tuple[str, ...]
-) -> npt.NDArray[np.int32] | None:
-    """Return the row of each node; null when spans of one node belong to different rows."""
-    if not rows:
-        return None
-    numbered = pl.LazyFrame(
-        {name: [row[name] for row in rows] for name in key},
-        schema=dict.fromkeys(key, pl.String),
-    ).with_row_index("shown")
-    nodes = (
-        context.tables["span_tree_rows"]
-        .join(context.tables["tree"].select("row", *key, hash=pl.struct(key).hash()), on="row")
-        .group_by("node_id")
-        .agg(pl.col(key).first(), one=pl.col("hash").min() == pl.col("hash").max())
-    )
-    found = (
-        nodes.join(numbered, on=key, how="left", nulls_equal=True)
-        .select("node_id", "one", pl.col("shown").cast(pl.Int32).fill_null(-1))
-        .collect()
-    )
-    if not found["one"].all():
-        return None
-    of_node = np.full(context.tables.frame("span_tree").height, -1, dtype=np.int32)
-    of_node[found["node_id"].to_numpy()] = found["shown"].to_numpy()
-    return of_node

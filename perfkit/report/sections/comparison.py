@@ -101,6 +101,8 @@ def _row(row: dict[str, Any], there: list[set[str] | None]) -> dict[str, Any] | 
     if before is None and after is None:
         return None
     measure = row["measure"]
+    if before == after == 0:
+        return None  # no errors on either side are no news
     verdict = _VERDICTS.get(row["verdict"], row["verdict"])
     if before is None or after is None:
         lacking = there[0] if before is None else there[1]
@@ -108,6 +110,8 @@ def _row(row: dict[str, Any], there: list[set[str] | None]) -> dict[str, Any] | 
         verdict = "too few requests" if too_few else "new" if before is None else "went"
     elif measure in _AMOUNTS and (before == 0) != (after == 0):
         verdict = _came("new" if before == 0 else "went", row["verdict"])
+    if verdict == _VERDICTS["no evidence"] and _nothing(row):
+        verdict = "no change"
     return {
         "name": row["name"] if row["kind"] != "component" else words.label(row),
         "detail": row["detail"] if row["kind"] == "resource" else None,
@@ -119,6 +123,13 @@ def _row(row: dict[str, Any], there: list[set[str] | None]) -> dict[str, Any] | 
         "p": _probability(row["p_adjusted"]),
         "verdict": verdict,
     }
+
+
+def _nothing(row: dict[str, Any]) -> bool:
+    """Return whether a change and both ends of its interval are nothing as they are written."""
+    ends = [row[name] for name in ("change", "low", "high")]
+    nothing = {words.relative(sign * 0.0, row).lstrip("+−") for sign in (1, -1)}
+    return all(end is not None and words.relative(end, row).lstrip("+−") in nothing for end in ends)
 
 
 def _came(verdict: str, tested: str) -> str:

@@ -11,6 +11,7 @@ from perfkit.report import graph
 from perfkit.report.columns import Column
 from perfkit.report.context import Context
 from perfkit.report.graph import Edge, Layout, Node
+from perfkit.report.node_rows import COMPONENT, rows_of_nodes
 
 TITLE = "Dependencies"
 NEEDS = ("components",)
@@ -21,6 +22,8 @@ EMPTY = {
 }
 
 CALLERS = "requests"
+OWN_WORK = ("server", "internal", "consumer")
+"""Categories of spans in which a service works itself."""
 _EDGES = 30
 """Edges that are drawn, those with most time; the table has more."""
 _ROWS = 100
@@ -66,7 +69,32 @@ def build(context: Context) -> dict[str, Any]:
         "height": round(layout.height),
         "nodes": [_node(node, services, edges) for node in layout.nodes.values()],
         "edges": _drawn(layout, edges, entries),
-        "data": {"rows": [[row["caller"], row["component"]] for row in edges[:_ROWS]]},
+        "data": {
+            "rows": [[row["caller"], row["component"]] for row in edges[:_ROWS]],
+            **_live(context, ranked.head(_ROWS).to_dicts()),
+        },
+    }
+
+
+def _live(context: Context, edges: list[Row]) -> dict[str, Any]:
+    """Return what lets graph and table follow the filter: the row, and the service, of each node.
+
+    Nothing where a node of the request flame graph is of several rows: the whole is shown then.
+    """
+    own = (
+        context.tables.frame("components")
+        .filter(pl.col("category").is_in(OWN_WORK))
+        .select(COMPONENT)
+        .to_dicts()
+    )
+    row_of_node = rows_of_nodes(context, edges, COMPONENT)
+    own_of_node = rows_of_nodes(context, own, COMPONENT)
+    if row_of_node is None or own_of_node is None:
+        return {}
+    return {
+        "row_of_node": row_of_node,
+        "own_of_node": own_of_node,
+        "own": [row["service"] or "?" for row in own],
     }
 
 
@@ -93,9 +121,7 @@ def _entries(context: Context) -> list[Row]:
 
 def _services(context: Context) -> dict[str, float]:
     """Return the time on the critical path that services spend themselves."""
-    own = context.tables.frame("components").filter(
-        pl.col("category").is_in(["server", "internal", "consumer"])
-    )
+    own = context.tables.frame("components").filter(pl.col("category").is_in(OWN_WORK))
     sums = own.group_by(pl.col("service").fill_null("?")).agg(pl.col("critical_ns").sum())
     return dict(sums.sort("service").iter_rows())
 

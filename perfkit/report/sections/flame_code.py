@@ -36,7 +36,7 @@ _KEYS = ("stack", "thread", "state", "entry")
 _FUNCTION_COLUMNS = (
     Column("function", "Function", "text", "code"),
     Column("module", "Module", "text", "muted"),
-    Column("hot_self_ns", "Running self", hint="Time in the function itself, on the CPU"),
+    Column("running_self_ns", "Running self", hint="Time in the function itself, on the CPU"),
     Column("woken_self_ns", "Woke up", hint="Seen running at a wait: threads that woke up"),
     Column("self_ns", "Self", hint="Time in the function itself, running or waiting"),
     Column("self_ratio", "Share of samples", "share"),
@@ -57,10 +57,8 @@ def build(context: Context) -> dict[str, Any]:
     coarse = samples.height > EXACT_SAMPLES
     if coarse:
         samples = _merged(samples, context.population.duration_ns // _COARSE_BUCKETS + 1)
-    functions = context.tables.frame("functions").with_columns(
-        hot_self_ns=pl.col("running_self_ns") - pl.col("woken_self_ns")
-    )
-    order = ["hot_self_ns", "self_ns"] if timed else ["samples"]
+    functions = context.tables.frame("functions")
+    order = ["running_self_ns", "self_ns"] if timed else ["samples"]
     top = functions.sort(order, descending=True, nulls_last=True).head(_TOP_FUNCTIONS)
     return {
         "timed": timed,

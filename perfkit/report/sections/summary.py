@@ -32,7 +32,7 @@ def build(context: Context) -> dict[str, Any]:
         "verdict": _verdict(context),
         "since": _since(context),
         "story": _story(context),
-        "tiles": [tile | {"delta": _delta(context, tile["stat"])} for tile in tiles],
+        "tiles": [tile | {"delta": _delta(context, tile["measure"])} for tile in tiles],
         "first": [_step(step) for step in context.plan.steps],
         "together": context.plan.words() if len(context.plan.steps) > 1 else "",
         "missing": _missing(context),
@@ -121,10 +121,8 @@ def _story(context: Context) -> list[str]:
         share = units.percent(top["critical_ratio"])
         sentences.append(f"The largest part of that time, {share}, is {_spent_in(top)}.")
     elif context.tables.has_rows("functions"):
-        functions = context.tables.frame("functions").with_columns(
-            hot_self_ns=pl.col("running_self_ns") - pl.col("woken_self_ns")
-        )
-        order = [name for name in ("hot_self_ns", "samples") if functions[name].count()]
+        functions = context.tables.frame("functions")
+        order = [name for name in ("running_self_ns", "samples") if functions[name].count()]
         busiest = functions.sort(order, descending=True, nulls_last=True).row(0, named=True)
         sentences.append(
             f"The busiest function is {busiest['function']} in {busiest['module']}: "
@@ -150,8 +148,24 @@ def _step(step: Step) -> dict[str, Any]:
     return {"finding": step.finding, "gain": gain, "risk": step.finding.risk}
 
 
-def _tile(label: str, value: str, note: str = "", *, stat: str = "", tone: str = "") -> Any:
-    return {"label": label, "value": value, "note": note, "stat": stat, "tone": tone}
+def _tile(
+    label: str,
+    value: str,
+    note: str = "",
+    *,
+    stat: str = "",
+    measure: str = "",
+    tone: str = "",
+) -> dict[str, str]:
+    """Make a tile: `stat` follows the filter, `measure` is what the baseline has of it."""
+    return {
+        "label": label,
+        "value": value,
+        "note": note,
+        "stat": stat,
+        "measure": stat or measure,
+        "tone": tone,
+    }
 
 
 def _delta(context: Context, measure: str) -> dict[str, str] | None:
@@ -161,8 +175,13 @@ def _delta(context: Context, measure: str) -> dict[str, str] | None:
         return None
     changed = row["verdict"] in words.CHANGED
     before = words.amount(row["before"], row)
+    text = words.relative(row["change"], row) if changed else "no evidence of change"
+    if not row["relative"]:
+        text = text.replace(" %", " points")
+    if row["low"] is None:
+        text = f"{words.relative(row['change'], row)}, not tested"
     return {
-        "text": words.relative(row["change"], row) if changed else "no evidence of change",
+        "text": text,
         "before": f"baseline {before}",
         "hint": f"Baseline {before}; change {words.interval(row)}",
         # More requests are neither better nor worse.
@@ -227,18 +246,24 @@ def _resources(context: Context, timeline: pl.DataFrame) -> list[Any]:
     known = _amounts(timeline)
     if (cpu := known["cpu_ratio"]) is not None:
         tile = _tile(
-            "CPU, process", units.percent(cpu["mean"]), f"peak {units.percent(cpu['max'])}{of}"
+            "CPU, process",
+            units.percent(cpu["mean"]),
+            f"peak {units.percent(cpu['max'])}{of}",
+            measure="cpu_ratio",
         )
     elif (cpu := known["host_cpu_ratio"]) is not None:
         tile = _tile(
-            "CPU, host", units.percent(cpu["mean"]), f"peak {units.percent(cpu['max'])}{of}"
+            "CPU, host",
+            units.percent(cpu["mean"]),
+            f"peak {units.percent(cpu['max'])}{of}",
+            measure="host_cpu_ratio",
         )
     else:
         tile = _tile("CPU", units.MISSING, _NOT_RECORDED)
     if (rss := known["rss_bytes"]) is None:
         return [tile, _tile("Memory", units.MISSING, _NOT_RECORDED)]
     note = f"from {units.size(rss['first'])} to {units.size(rss['last'])}"
-    return [tile, _tile("Memory, peak", units.size(rss["max"]), note)]
+    return [tile, _tile("Memory, peak", units.size(rss["max"]), note, measure="rss_bytes")]
 
 
 def _amounts(timeline: pl.DataFrame) -> dict[str, dict[str, float] | None]:

@@ -29,6 +29,9 @@ _SURE = 0.001
 """Mann and Kendall's p is too small where buckets depend on each other, so it must be far below
 the usual."""
 
+_WAITED_FOR = ("kind", "resource", "service", "instance")
+"""What tells the resources that somebody waited for apart."""
+
 _CLOCKS = ("process.uptime", "system.uptime")
 """What grows because time goes by."""
 
@@ -56,8 +59,16 @@ def build(context: Context) -> dict[str, Any]:
     """Return the episodes, who waited for what, slow drifts, and a chart of each series."""
     charts = _charts(context)
     contention = _contention(context)
+    told = context.episodes[:_EPISODES]
+    drawn = {"charts": charts, "first": _FIRST} if charts else {}
+    waits = _stretches(context, contention[:_CONTENDED]) if contention else {}
+    data = {
+        **drawn,
+        **waits,
+        **({"episodes": [_scope(one, context) for one in told]} if told else {}),
+    }
     return {
-        "episodes": [_episode(one, context) for one in context.episodes[:_EPISODES]],
+        "episodes": [_episode(one, context) for one in told],
         "more_episodes": max(len(context.episodes) - _EPISODES, 0),
         "long_enough": context.tables.has_rows("trends"),
         "contention": contention[:_CONTENDED],
@@ -66,7 +77,7 @@ def build(context: Context) -> dict[str, Any]:
         "drifts": _drifts(context),
         "drift_columns": _DRIFTS,
         "charts": bool(charts),
-        **({"data": {"charts": charts, "first": _FIRST}} if charts else {}),
+        **({"data": data} if data else {}),
     }
 
 
@@ -120,9 +131,8 @@ def _contention(context: Context) -> list[dict[str, Any]]:
     contention = context.tables.frame("contention")
     if contention.is_empty():
         return []
-    key = ("kind", "resource", "service", "instance")
     worst = pl.col("worst_endpoint").sort_by("worst_extra_ns", descending=True, nulls_last=True)
-    found = contention.group_by(key, maintain_order=True).agg(
+    found = contention.group_by(_WAITED_FOR, maintain_order=True).agg(
         at_ns=pl.col("start_ns").min() - context.population.origin_ns,
         episodes=pl.len(),
         contended_ns=pl.col("contended_ns").sum(),
@@ -134,6 +144,50 @@ def _contention(context: Context) -> list[dict[str, Any]]:
         worst_endpoint=worst.first(),
     )
     return [row | {"level": _level(row["peak_level"], row["unit"])} for row in found.to_dicts()]
+
+
+def _stretches(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return each stretch of waiting with the table's row of its resource, for any time range."""
+    place = pl.DataFrame(
+        {name: [row[name] for row in rows] for name in _WAITED_FOR},
+        schema=dict.fromkeys(_WAITED_FOR, pl.String),
+    ).with_row_index("row")
+    found = (
+        context.tables.frame("contention")
+        .with_columns(pl.col(_WAITED_FOR).cast(pl.String))
+        .join(place, on=_WAITED_FOR, nulls_equal=True, maintain_order="left")
+        .with_columns(pl.col("start_ns", "end_ns") - context.population.origin_ns)
+    )
+    names = ("start_ns", "end_ns", "contended_ns", "peak_level", "wait_ns", "began", "extra_ns")
+    endpoints = found["worst_endpoint"].fill_null("")
+    strings = endpoints.unique(maintain_order=True)
+    numbers = {
+        name: found[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names
+    }
+    numbers["worst_extra_ns"] = (
+        found["worst_extra_ns"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    )
+    return {
+        "waits": {
+            "strings": strings.to_list(),
+            "row": found["row"].to_numpy(),
+            "units": [row["unit"] for row in rows],
+            "endpoint": endpoints.replace_strict(
+                strings, pl.int_range(len(strings), eager=True)
+            ).to_numpy(),
+            **numbers,
+        }
+    }
+
+
+def _scope(episode: Episode, context: Context) -> dict[str, Any]:
+    """Return when an episode was, and of which endpoints alone; none where it is of all."""
+    endpoints = {shift["endpoint"] for shift in episode.shifts}
+    return {
+        "from_ns": episode.start_ns - context.population.origin_ns,
+        "to_ns": episode.end_ns - context.population.origin_ns,
+        "endpoints": sorted(endpoints) if None not in endpoints else [],
+    }
 
 
 def _known_sum(name: str) -> pl.Expr:
