@@ -119,12 +119,14 @@
     return valid(next);
   }
 
-  /** Keeps one request; of columns that have groups of requests, nothing: none of them is it. */
-  function keepOnly(passed, { start_ns: start }, request) {
+  /** Keeps one request; of columns that have bins of requests, the bin that it is in. */
+  function keepOnly(passed, { start_ns: start, of_request: binOf }, request) {
     const all = pk.data?.slow_requests?.requests;
-    const kept = !all || all.start_ns.length === start.length ? passed[request] : 0;
+    const same = !all || all.start_ns.length === start.length;
+    const row = binOf ? binOf[request] : same ? request : -1;
+    const kept = passed[row] ?? 0;
     passed.fill(0);
-    if (request < passed.length) passed[request] = kept;
+    if (kept) passed[row] = kept;
   }
 
   function keepNamed(passed, column, strings, names) {

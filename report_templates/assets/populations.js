@@ -114,7 +114,8 @@
     if (!requests || !byRequest) return population;
     if (kind === "request") {
       population.passed = new Uint8Array(requests.start_ns.length);
-      population.passed[Number(name)] = 1;
+      // In bins of requests, the bin that it is in.
+      population.passed[requests.of_request ? requests.of_request[Number(name)] : Number(name)] = 1;
       population.single = true;
       return population;
     }

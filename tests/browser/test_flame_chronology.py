@@ -91,3 +91,43 @@ def test_other_threads_and_times_are_left_out(open_page: Any, data: Any) -> None
         }""",
         arg=name,
     )
+
+
+def test_library_frames_are_hidden_and_the_order_stays(open_page: Any, data: Any) -> None:
+    page = open_page(data)
+    page.locator("#flame_code").scroll_into_view_if_needed()
+    page.get_by_role("button", name="In time order").click()
+    page.wait_for_function("() => perfkit.flame.views['code-time']?.stage.bars?.rows > 2")
+    before = page.evaluate(_TIME)
+    kinds = """() => {
+      const { tree } = perfkit.flame.views['code-time'];
+      return Array.from(tree.category, (one) => tree.categories[one]);
+    }"""
+    hidden = {"library", "stdlib", "native"}
+    was = page.evaluate(kinds)
+    assert set(was) & hidden
+    page.evaluate("perfkit.flame.views['code-time'].hideLibrary(true)")
+    got = page.evaluate(_TIME)
+    # By hand: what is shown hangs below the nearest that is shown; neighbours of one name are one.
+    parents: list[int] = []
+    labels: list[str] = []
+    own: list[float] = []
+    last: dict[int, int] = {}
+    place: list[int] = []
+    for node, above in enumerate(before["parent"]):
+        under = -1 if above < 0 else place[above]
+        label = before["label"][node]
+        if was[node] in hidden:
+            place.append(under)
+        elif under in last and labels[last[under]] == label:
+            place.append(last[under])
+        else:
+            last[under] = len(labels)
+            place.append(len(labels))
+            parents.append(under)
+            labels.append(label)
+            own.append(0.0)
+        own[place[node]] += before["self"][node]
+    assert got["parent"] == parents
+    assert got["label"] == labels
+    assert got["self"] == pytest.approx(own)

@@ -114,6 +114,28 @@ def test_a_second_is_chosen_by_a_click_on_its_cell(incident: Path, open_page: Op
     assert state["to_ns"] - state["from_ns"] == S
 
 
+def test_a_second_is_reached_and_chosen_by_keyboard(incident: Path, open_page: OpenPage) -> None:
+    page = ready(open_page(report(incident, "incident")))
+    area = page.locator("#heatmaps .is-calendar")
+    area.focus()
+    # From the capture's first second, 40, down a minute and ten seconds to the left.
+    page.keyboard.press("ArrowDown")
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    said = page.locator("#heatmaps figure [aria-live]").last.inner_text()
+    assert "Requests" in said
+    page.keyboard.press("Enter")
+    state = page.evaluate("() => window.perfkit.filter.state")
+    begin = open_tables(incident).frame("facts")["start_ns"][0]
+    assert state["from_ns"] == pytest.approx(START + 50 * S - begin, abs=2000)
+    assert state["to_ns"] - state["from_ns"] == S
+    # Nothing is before the first second.
+    page.evaluate("window.perfkit.filter.clear()")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => window.perfkit.filter.state")["from_ns"] == state["from_ns"]
+
+
 def test_the_clock_counts_every_request_once(open_page: OpenPage) -> None:
     data = synthetic.build(requests=300)
     data.page["duration_ns"] = 3 * DAY

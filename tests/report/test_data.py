@@ -63,6 +63,11 @@ def test_coarse_cells_keep_every_sum(capture: Path, monkeypatch: pytest.MonkeyPa
     assert coarse["coarse"]
     assert len(coarse["cells"]["node"]) <= 60
     assert coarse["groups"]["weight"].sum() == len(exact["groups"]["start_ns"])
+    # Every request finds its bin: one of its own endpoint and status, and each bin its requests.
+    of_request = coarse["groups"]["of_request"]
+    assert np.bincount(of_request).tolist() == coarse["groups"]["weight"].tolist()
+    for name in ("endpoint", "tool", "status"):
+        assert coarse["groups"][name][of_request].tolist() == exact["groups"][name].tolist()
     for name in ("total_ns", "self_ns", "critical_ns", "count", "errors"):
         sums = [
             np.bincount(

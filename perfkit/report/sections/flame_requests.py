@@ -31,8 +31,11 @@ def build(context: Context) -> dict[str, Any]:
     population = context.population
     cells = cells_of(context, population)
     coarse = cells.height > EXACT_CELLS or population.coarse
+    bin_of_request: dict[str, Any] = {}
     if coarse:
-        groups, cells = _binned(population, cells)
+        groups, cells, of_entry = _binned(population, cells)
+        if not population.coarse:  # the page knows single requests: each finds its bin
+            bin_of_request = {"of_request": of_entry.sort("index")["bin"].to_numpy()}
     else:
         groups = population.entries.with_columns(weight="adjusted_count")
     return {
@@ -40,7 +43,7 @@ def build(context: Context) -> dict[str, Any]:
         "groups": groups.height,
         "data": {
             "tree": tree_columns(context.tables.frame("span_tree")),
-            "groups": population.group_columns(groups),
+            "groups": population.group_columns(groups) | bin_of_request,
             "cells": {name: cells[name].to_numpy() for name in (*CELL, *SUMS)},
             "coarse": coarse,
         },
@@ -89,8 +92,13 @@ def cells_of(context: Context, population: Population) -> pl.DataFrame:
     )
 
 
-def _binned(population: Population, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Merge requests of one endpoint, tool, status, time and duration until the cells fit."""
+def _binned(
+    population: Population, cells: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Merge requests of one endpoint, tool, status, time and duration until the cells fit.
+
+    Returns the bins, their cells, and the `bin` of each entry's `index`.
+    """
     buckets = _MAX_BUCKETS
     while True:
         groups, of_entry = population.bins(buckets)
@@ -101,5 +109,5 @@ def _binned(population: Population, cells: pl.DataFrame) -> tuple[pl.DataFrame, 
             .sort(*CELL)
         )
         if merged.height <= EXACT_CELLS or buckets == 1:
-            return groups, merged
+            return groups, merged, of_entry
         buckets //= 2
