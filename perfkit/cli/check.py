@@ -21,6 +21,7 @@ from perfkit.cli.options import (
     ledger_option,
     make_choice,
     make_filters,
+    open_tables,
     rule_options,
 )
 from perfkit.cli.progress import Progress
@@ -321,11 +322,9 @@ def _gate(captures: Sequence[Path], options: dict[str, Any]) -> _Gate:
 
 
 def _open(paths: Sequence[Path], filters: Filters) -> list[Run]:
-    from perfkit.analysis.session import Tables
-    from perfkit.capture import Capture
     from perfkit.gate.runs import Run
 
-    return [Run.of(Tables(Capture.open(path), filters), str(path)) for path in paths]
+    return [Run.of(open_tables(path, filters), str(path)) for path in paths]
 
 
 def _tables(run: Run) -> Any:

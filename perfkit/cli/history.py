@@ -14,7 +14,7 @@ from perfkit import units
 from perfkit.cli import text
 from perfkit.cli.data import jsonable
 from perfkit.cli.files import check_writable, write_whole
-from perfkit.cli.options import Percentage
+from perfkit.cli.options import Percentage, open_tables
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,15 +53,14 @@ def add(
     labels: tuple[str, ...],
 ) -> None:
     """Keep the figures of each CAPTURE in FOLDER."""
-    from perfkit.analysis.session import Tables
-    from perfkit.capture import Capture
+    from perfkit.analysis.filters import Filters
     from perfkit.gate import history
 
     for label in labels:
         if not re.match(r"[^=\s]+=", label):
             raise UsageError(f"--label {label!r}: write NAME=VALUE")
     for path in captures:
-        tables = Tables(Capture.open(Path(path)))
+        tables = open_tables(Path(path), Filters())
         own_commit, own_branch = history.origin(tables)
         added = history.add(
             folder, tables, _plain(commit or own_commit), _plain(branch or own_branch), labels

@@ -53,6 +53,20 @@ def test_a_regression_fails_and_names_its_cause(made: dict[str, list[str]]) -> N
     assert any("GET /a" in line for line in data["cause"])
 
 
+@pytest.mark.parametrize("filters", [(), ("--endpoint", "/a")])
+def test_large_runs_are_checked_shard_by_shard_with_the_same_result(
+    made: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, filters: tuple[str, ...]
+) -> None:
+    sides = [*made["slower"], "--baseline", *made["before"], "--json", *filters]
+    whole = run(*sides)
+    monkeypatch.setattr("perfkit.analysis.sharded.WHOLE_SPANS", 1)
+    divided = run(*sides)
+    assert "shards by trace" in divided.stderr
+    assert "shards by trace" not in whole.stderr
+    assert divided.exit_code == whole.exit_code == 3
+    assert json.loads(divided.stdout) == json.loads(whole.stdout)
+
+
 def test_one_run_a_side_is_unstable(made: dict[str, list[str]]) -> None:
     done = run(made["slower"][0], "--baseline", made["before"][0])
     assert done.exit_code == 0

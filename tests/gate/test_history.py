@@ -69,6 +69,19 @@ def test_a_run_is_kept_whole_and_read_back(tmp_path: Path) -> None:
     assert json.loads(run("history", "list", str(folder), "--json").stdout)[0]["branch"] == "main"
 
 
+def test_a_large_run_is_added_shard_by_shard_with_the_same_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = record(tmp_path / "a.perfkit", {"GET /a": 100.0, "GET /b": 30.0}, errors=0.1)
+    run("history", "add", str(capture), str(tmp_path / "whole"))
+    monkeypatch.setattr("perfkit.analysis.sharded.WHOLE_SPANS", 1)
+    done = run("history", "add", str(capture), str(tmp_path / "divided"))
+    assert "shards by trace" in done.stderr
+    (whole,), (divided,) = (history.load(tmp_path / name) for name in ("whole", "divided"))
+    keys = ["kind", "service", "name", "measure"]
+    assert divided.figures.sort(keys).equals(whole.figures.sort(keys))
+
+
 def test_adding_again_changes_nothing_and_other_labels_are_refused(tmp_path: Path) -> None:
     capture = record(tmp_path / "a.perfkit", {"GET /a": 100.0})
     add = ["history", "add", str(capture), str(tmp_path / "h"), "--commit", "abc", "--branch", "m"]
