@@ -135,6 +135,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_two_that_write_one_file_at_once_do_not_take_each_other_s_temporary_file(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "file"
+    with atomic_write(target) as first, atomic_write(target) as second:
+        first.write(b"same")
+        second.write(b"same")
+    assert target.read_text() == "same"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_full_disk_loses_nothing_that_is_buffered(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

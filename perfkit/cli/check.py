@@ -236,16 +236,14 @@ class _Gate:
 
     def _cause(self) -> list[str]:
         """Return what made it, in words; only captures tell, a history holds figures alone."""
-        captures = [run.tables.capture for run in self.baseline if run.tables is not None]
-        if not captures:
+        before = [run.tables for run in self.baseline if run.tables is not None]
+        if not before:
             return []
         from perfkit.analysis.comparison import compare, contrast, words
         from perfkit.cli import text
 
         self.say("looking for the cause")
-        sides = contrast.of_captures(
-            captures, [_tables(run).capture for run in self.runs], self.filters
-        )
+        sides = contrast.of_tables(before, [_tables(run) for run in self.runs])
         return [text.plain(line) for line in words.answer(compare.compare(sides))]
 
     def wants_confirmation(self, result: Result) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli.data import jsonable
-from perfkit.cli.options import CapturePath, Moment, filter_options, make_filters
+from perfkit.cli.options import CapturePath, Moment, filter_options, make_filters, open_tables
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,10 +80,12 @@ def _contrast(captures: tuple[str, ...], choices: Row, filters: Filters) -> Cont
         raise UsageError(
             f"{chosen[0]} compares requests of one capture", hint="give only one capture"
         )
-    opened = [Capture.open(path) for path in before]
     if after:
-        return contrast.of_captures(opened, [Capture.open(path) for path in after], filters)
-    (capture,) = opened
+        return contrast.of_tables(
+            [open_tables(path, filters) for path in before],
+            [open_tables(path, filters) for path in after],
+        )
+    (capture,) = (Capture.open(path) for path in before)
     if choices["--at"] is not None:
         return contrast.of_moment(capture, choices["--at"], filters)
     if choices["--endpoints"]:

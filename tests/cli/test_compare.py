@@ -4,8 +4,10 @@ import json
 import random
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from polars.testing import assert_frame_equal
 
 from perfkit.cli.main import main
 from perfkit.errors import CaptureError, UsageError
@@ -51,6 +53,22 @@ def test_one_capture_a_side_says_that_its_claim_is_weaker(captures: list[str]) -
     output = " ".join(run(captures[0], captures[2]).stdout.split())
     assert "A weaker claim: blocks of time (10 against 10)" in output
     assert "Most likely cause: stock" in output
+
+
+@pytest.mark.parametrize("filters", [(), ("--endpoint", "GET /cart")])
+def test_large_captures_are_compared_shard_by_shard_with_the_same_result(
+    captures: list[str], monkeypatch: pytest.MonkeyPatch, filters: tuple[str, ...]
+) -> None:
+    sides = [*captures[:2], "vs", *captures[2:], "--json", *filters]
+    whole = json.loads(run(*sides).stdout)
+    monkeypatch.setattr("perfkit.analysis.sharded.WHOLE_SPANS", 1)
+    result = run(*sides)
+    assert "shards by trace" in result.stderr
+    divided = json.loads(result.stdout)
+    # Votes are added up in the order of the entries, which come shard by shard.
+    causes = [pl.DataFrame(data.pop("causes")) for data in (divided, whole)]
+    assert_frame_equal(*causes)
+    assert divided == whole
 
 
 def test_nothing_changed(captures: list[str]) -> None:
