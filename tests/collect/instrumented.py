@@ -160,6 +160,34 @@ def stock(name):
 app.run(port=port, threaded=True)
 """
 
+REQUESTS_AND_PSYCOPG2 = """
+import sys
+import psycopg2, requests
+from flask import Flask
+from psycopg2.pool import ThreadedConnectionPool
+
+app = Flask(__name__)
+port = int(sys.argv[1])
+where = {"host": "127.0.0.1", "port": int(sys.argv[2]), "user": "postgres", "dbname": "postgres"}
+pool = ThreadedConnectionPool(1, 4, **where)
+session = requests.Session()
+
+@app.get("/item/<int:number>")
+def item(number):
+    connection = pool.getconn()
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT %s::int + 1", (number,))
+        found = cursor.fetchone()[0]
+    pool.putconn(connection)
+    return session.get(f"http://127.0.0.1:{port}/stock/{found}").text
+
+@app.get("/stock/<name>")
+def stock(name):
+    return name
+
+app.run(port=port, threaded=True)
+"""
+
 AIOHTTP_AND_ASYNCPG = """
 import sys
 import aiohttp, asyncpg

@@ -44,6 +44,31 @@ def test_redis_and_httpx(tmp_path: Path, redis_port: int) -> None:
     assert set(answered["parent_id"]) == set(asked["span_id"])
 
 
+def test_requests_and_psycopg2(tmp_path: Path, postgresql: int) -> None:
+    skip_without_own_ptrace()
+    pytest.importorskip("psycopg2", reason="no psycopg2: pip install psycopg2-binary")
+    (tmp_path / "shop.py").write_text(instrumented.REQUESTS_AND_PSYCOPG2)
+    port = free_port()
+    with recorded(tmp_path, port, PYTHON, "shop.py", str(port), str(postgresql)) as capture:
+        get_all(port, [f"/item/{n}" for n in range(10)])
+    requests, spans = served(capture), spans_of(capture)
+    assert dict(requests.group_by("endpoint").len().iter_rows()) == {
+        "GET /item/<int:number>": 10,
+        "GET /stock/<name>": 10,
+    }
+    items = requests.filter(pl.col("endpoint") == "GET /item/<int:number>")
+    queries = spans.filter(pl.col("db_system") == "postgresql")
+    # The statement as it was written: no value of a request is in it.
+    assert set(queries["db_statement"]) == {"SELECT %s::int + 1"}
+    assert sorted(queries["parent_id"]) == sorted(items["span_id"])
+    assert set(queries["peer"]) == {f"127.0.0.1:{postgresql}"}
+    asked = spans.filter((pl.col("kind") == "client") & (pl.col("http_method") == "GET"))
+    assert asked.height == 10
+    assert set(asked["peer"]) == {f"127.0.0.1:{port}"}
+    answered = requests.filter(pl.col("endpoint") == "GET /stock/<name>")
+    assert set(answered["parent_id"]) == set(asked["span_id"])
+
+
 def test_aiohttp_and_asyncpg(tmp_path: Path, postgresql: int) -> None:
     skip_without_own_ptrace()
     (tmp_path / "shop.py").write_text(instrumented.AIOHTTP_AND_ASYNCPG)
