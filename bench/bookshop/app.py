@@ -121,15 +121,14 @@ DIGITS = re.compile(r"\d+")
 
 
 @app.get("/search")
-def search(word: str = "tale") -> Answer:
+def search(word: str = "tale", visit: int = 0) -> Answer:
     """Find the titles with a word."""
     if PROBLEM == "regex":
-        # More patterns than the module keeps compiled.
+        # More patterns than the module keeps compiled: no two visits have the same.
         matches = [
             title
             for title in TITLES
-            if re.search(rf"^(?:{re.escape(title)}|\b{word}(?:s|es)?\b.*\d{{1,4}})$", title)
-            or re.search(rf"{word}.{{0,20}}{re.escape(title[-6:])}|{word}[a-z]*{title}", title)
+            if re.search(rf"(?i)\b{word}(?:s|es)?\b.*(?:{title[-3:]}|{visit})$", title)
         ]
     else:
         matches = [title for title in TITLES if word in title.lower() and DIGITS.search(title)]
@@ -137,7 +136,7 @@ def search(word: str = "tale") -> Answer:
 
 
 @app.get("/basket")
-def basket(lines: int = 600) -> Answer:
+def basket(lines: int = 3000) -> Answer:
     """Add up a basket."""
     total = 0
     for number in range(lines):

@@ -24,7 +24,13 @@ class Problem:
 
 PROBLEMS = (
     Problem("lazy_books", "/authors", "the ORM loads each author's books lazily", ("db.n-plus",)),
-    Problem("small_pool", "/orders", "two connections for bursts of twelve requests", ("pool.",)),
+    Problem(
+        "small_pool",
+        "/orders",
+        "two connections for bursts of twelve requests",
+        ("pool.",),
+        "postgresql",
+    ),
     Problem(
         "no_index",
         "/reviews",
@@ -44,8 +50,8 @@ PROBLEMS = (
         "retries",
         "/shipping",
         "up to five attempts at once at an upstream that fails half of the time",
-        ("errors.retry",),
-        "shipping",
+        ("errors.retry", "errors.hidden"),
+        "Retry calls",
     ),
     Problem(
         "client_per_call",
@@ -60,13 +66,14 @@ PROBLEMS = (
         "a database connection is opened for every request",
         ("pool.", "db.connection", "net.connection-per"),
     ),
-    Problem("regex", "/search", "patterns are compiled for every book", ("py.regex",), "compil"),
-    Problem("logging", "/basket", "every line of a basket is logged", ("py.logging",), "log"),
+    Problem("regex", "/search", "patterns are compiled for every book", ("py.regex",), "search"),
+    Problem("logging", "/basket", "every line of a basket is logged", ("py.logging",), "basket"),
     Problem(
         "all_rows",
         "/bestsellers",
         "all sales are fetched, and ten of them shown",
         ("db.too-many", "py.orm-hydration"),
+        "sqlalchemy.orm",
     ),
     Problem(
         "repeated", "/price", "the same exchange rate is fetched every time", ("cache.",), "rates"

@@ -155,7 +155,8 @@ class _Impact:
             lifetime = self._values(change.lifetime)[number] or 0.0
             lifetime_ns = int(lifetime * (1.0 if at_best else _SHORT_LIVED))
             return mends.cached(tables, self._subjects[number], lifetime_ns, stays)
-        edits = scaled(mends.below(tables, rows) if change.subtree else rows, stays)
+        whole = mends.below if change.subtree else mends.with_drivers
+        edits = scaled(whole(tables, rows), stays)
         if change.between:
             # What a loop does with each row may go with the row, or half of it.
             edits += mends.between(tables, rows, stays if at_best else (1.0 + stays) / 2)

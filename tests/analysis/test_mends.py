@@ -147,6 +147,19 @@ def test_times_in_which_a_function_ran(own: bool, expected: list[int]) -> None:
     assert found["start_ns"].to_list() == expected
 
 
+def test_a_query_goes_with_what_its_driver_reports_of_it() -> None:
+    query = {"kind": "client", "db_system": "postgresql", "db_statement": "SELECT 1"}
+    spans = [
+        S(1, 0, 100, kind="server", name="GET"),
+        S(2, 10, 50, 1, name="SELECT", scope="sqlalchemy", **query),
+        S(3, 12, 48, 1, name="SELECT", scope="psycopg", **query),
+        S(4, 20, 30, 3, name="work"),
+        S(5, 50, 90, 1, name="SELECT", scope="sqlalchemy", **query),
+    ]
+    rows = np.array([1])
+    assert mends.with_drivers(analyse(spans), rows).tolist() == [1, 2]
+
+
 def test_waits_for_a_pool_are_those_of_the_kinds_of_spans_that_wait() -> None:
     spans = []
     calls = [("stock", 1, 90_000_000), ("stock", 90_000_000, 10**9), ("list", 1, 10**9)]

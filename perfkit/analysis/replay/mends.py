@@ -29,6 +29,23 @@ def below(tables: Tables, rows: Ints) -> Ints:
     return np.flatnonzero(np.cumsum(opened[:-1]) > 0)
 
 
+def with_drivers(tables: Tables, rows: Ints) -> Ints:
+    """Return the rows, and below database calls those of the drivers that carry them out."""
+    tree = tables.frame("tree")
+    called = tree["db_system"].is_not_null().to_numpy()
+    parent = indices(tree["parent_row"])
+    chosen = np.zeros(tree.height, dtype=np.bool_)
+    chosen[rows] = True
+    reached = rows[called[rows]]
+    while reached.size:
+        fresh = np.zeros(tree.height, dtype=np.bool_)
+        fresh[reached] = True
+        found = called & (parent >= 0) & fresh[parent] & ~chosen
+        chosen |= found
+        reached = np.flatnonzero(found)
+    return np.flatnonzero(chosen)
+
+
 def between(tables: Tables, rows: Ints, stays: float) -> Edits:
     """Scale the parents' own time between the first and the last of their rows."""
     groups = (
@@ -105,7 +122,10 @@ def places(
     if places_now is None:
         nobody = np.zeros(len(rows), dtype=np.int64)
         places_now = max(1, int(most_at_once(nobody, end[rows], end[holders], 1)[0]))
-    quickest = int(np.quantile(tables.frame("span_times")["self_ns"].to_numpy()[rows], 0.05))
+    # At best, taking a free place lasts as long as it did for the quickest: where nearly all wait,
+    # hardly anybody shows it.
+    own_ns = tables.frame("span_times")["self_ns"].to_numpy()[rows]
+    quickest = int(np.quantile(own_ns, 0.05 if relative else 0.0))
     queue = Queue(rows, holders, places_now, max(places_now, places_then), quickest, relative)
     return Edits(queues=(queue,))
 
