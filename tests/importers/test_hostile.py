@@ -16,11 +16,13 @@ from tests.importers.memory import MemoryWriter, imported
 FORMATS = [importer.NAME for importer in IMPORTERS]
 
 
-def survives(path: Path, data: bytes, name: str | None) -> MemoryWriter | None:
+def survives(
+    path: Path, data: bytes, name: str | None, *, keep_going: bool = False
+) -> MemoryWriter | None:
     """Import bytes; null when they were refused. Anything but a PerfkitError fails the test."""
     path.write_bytes(data)
     try:
-        return imported(path, format=name, started_at_ns=10**18)
+        return imported(path, format=name, started_at_ns=10**18, keep_going=keep_going)
     except PerfkitError as error:
         refusal = error.message
     assert "\n" not in refusal
@@ -55,7 +57,8 @@ def test_files_with_damage(
         else:
             content[at:at] = content[at : at + 200]
         content = content or bytearray(b"x")
-    survives(tmp_path / "damaged", bytes(content), data.draw(st.sampled_from([name, None])))
+    format, keep_going = data.draw(st.sampled_from([name, None])), data.draw(st.booleans())
+    survives(tmp_path / "damaged", bytes(content), format, keep_going=keep_going)
 
 
 NUMBERS = st.one_of(
@@ -105,7 +108,8 @@ def test_json_of_wrong_types_and_huge_numbers(
     if isinstance(documents[0], list):
         documents = [documents[0][:12]]
     lines = [json.dumps(data.draw(changed(document))) for document in documents]
-    survives(tmp_path / "changed", "\n".join(lines).encode(), name)
+    keep_going = data.draw(st.booleans())
+    survives(tmp_path / "changed", "\n".join(lines).encode(), name, keep_going=keep_going)
 
 
 @pytest.mark.parametrize("name", FORMATS)
