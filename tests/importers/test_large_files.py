@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import mmap
@@ -154,3 +155,15 @@ def test_no_room_to_decompress_says_what_to_do(
     with pytest.raises(InputError, match=r"x\.json\.gz: no room to decompress it") as caught:
         imported(path)
     assert "TMPDIR" in str(caught.value.hint)
+
+
+def test_an_import_leaves_the_collection_of_garbage_as_it_was(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    imported(SAMPLES / "jaeger.json")
+    assert gc.get_threshold() == before
+    broken = tmp_path / "x.json"
+    broken.write_text('{"data": [')
+    with pytest.raises(InputError):
+        imported(broken, format="jaeger-json")
+    assert gc.get_threshold() == before
+    assert gc.isenabled()
