@@ -1,7 +1,7 @@
 """Captures in object storage (S3, Google Cloud Storage, Azure), read where they are by Polars.
 
 Credentials and endpoint are found as Polars finds them: AWS_ACCESS_KEY_ID, AWS_REGION,
-AWS_ENDPOINT_URL and so on, or the machine's role. Nothing is ever written there.
+AWS_ENDPOINT_URL and so on, or the machine's role. No capture is ever written there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RemoteCapture(Capture):
                 hint="copy the whole folder there, NAME.perfkit with all that is in it",
             ) from error
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _unreadable(place, error) from error
+            raise unreadable(place, error) from error
         capture = cls(path, CaptureInfo.from_text(text, place), url)
         if not capture.finished:
             capture.info.note(_UNFINISHED)
@@ -80,10 +80,11 @@ class RemoteCapture(Capture):
         try:
             return sorted(files.select(pl.col("part_url").unique()).collect()["part_url"])
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _unreadable(everything, error) from error
+            raise unreadable(everything, error) from error
 
 
-def _unreadable(place: str, error: Exception) -> CaptureError:
+def unreadable(place: str, error: Exception) -> CaptureError:
+    """Return what to raise for a place that Polars cannot read."""
     variables = next(
         (known for start, known in _VARIABLES.items() if place.startswith(start)), _AWS
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from polars.testing import assert_frame_equal
 
 from bench.generate import SPANS_PER_BODY, Bodies, json_of
 from bench.shapes import requests
@@ -20,10 +22,12 @@ from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import open_tables
 from perfkit.capture import Capture, CaptureWriter
 from perfkit.cli.main import main
-from perfkit.errors import CaptureError
+from perfkit.errors import CaptureError, UsageError
+from perfkit.gate import history, shelf
 from perfkit.merge_parts import compact
-from perfkit.remote import _unreadable, url_of
+from perfkit.remote import unreadable, url_of
 from tests.analysis.test_sharded import assert_equal
+from tests.gate.build import runs
 
 SPANS = 40_000
 
@@ -201,4 +205,41 @@ def test_what_is_not_there_or_cannot_be_changed_is_one_clear_line(store: Store, 
     ],
 )
 def test_the_hint_names_the_variables_of_the_provider(url: str, variable: str) -> None:
-    assert variable in str(_unreadable(url, OSError("no")).hint)
+    assert variable in str(unreadable(url, OSError("no")).hint)
+
+
+@pytest.mark.real
+def test_a_history_lies_in_the_store_and_two_jobs_add_at_once(store: Store, tmp_path: Path) -> None:
+    folder = Path("s3://traces/ci/history")
+    captures = [Path(one) for one in runs(tmp_path, "r", 4, {"GET /a": 50.0})]
+
+    def add(path: Path) -> None:
+        history.add(folder, Tables(Capture.open(path)), "abc", "main")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, [*captures, *captures]))
+    there = history.load(folder)
+    for path in captures:
+        history.add(tmp_path / "local", Tables(Capture.open(path)), "abc", "main")
+    local = history.load(tmp_path / "local")
+    assert [run.source for run in there] == [run.source for run in local]
+    for one, other in zip(there, local, strict=True):
+        assert_frame_equal(one.figures, other.figures)
+    again = history.add(folder, Tables(Capture.open(captures[0])), "abc", "main")
+    assert again.known
+    assert again.place.startswith("s3://traces/ci/history/")
+    with pytest.raises(UsageError, match="in the history already"):
+        history.add(folder, Tables(Capture.open(captures[0])), "abc", "main", ["x=y"])
+
+
+@pytest.mark.real
+def test_a_history_that_is_not_there(store: Store, tmp_path: Path) -> None:
+    (path,) = runs(tmp_path, "r", 1, {"GET /a": 50.0})
+    assert history.load(Path("s3://traces/none")) == []
+    nowhere = Path("s3://no-such-bucket/history")
+    with pytest.raises(CaptureError, match="cannot be read"):
+        history.load(nowhere)
+    with pytest.raises(CaptureError, match="cannot be written"):
+        shelf.put(nowhere, "x.parquet", pl.DataFrame({"a": [1]}), {})
+    with pytest.raises(CaptureError, match="s3://no-such-bucket/history"):
+        history.add(nowhere, Tables(Capture.open(Path(path))), "abc", "main")

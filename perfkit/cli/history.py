@@ -35,7 +35,8 @@ def command() -> None:
     """Keep the figures of runs in a folder, and find the commit that made them worse.
 
     The folder holds one small Parquet file a run, never written again: keep it in a branch or an
-    artifact store; copies merge by putting their files together.
+    artifact store; copies merge by putting their files together. It may be a URL too, as
+    s3://bucket/history; credentials are found as the cloud's own tools find them.
     """
 
 
@@ -65,7 +66,7 @@ def add(
         added = history.add(
             folder, tables, _plain(commit or own_commit), _plain(branch or own_branch), labels
         )
-        click.echo(f"{added.path}{' (was there already)' if added.known else ''}")
+        click.echo(f"{added.place}{' (was there already)' if added.known else ''}")
 
 
 def _plain(name: str | None) -> str | None:
@@ -122,6 +123,7 @@ def trend(
     as_json: bool,
 ) -> None:
     """Say where figures changed for good, and between which commits. Needs perfkit[history]."""
+    from perfkit.gate import shelf
     from perfkit.gate import trend as trends
     from perfkit.gate.figures import BY_LABEL
 
@@ -131,7 +133,8 @@ def trend(
     series = trends.series(runs, [BY_LABEL[label] for label in measure or ("p95", "error_ratio")])
     if not series:
         raise UsageError(
-            f"{folder}: {len(runs)} runs; a trend needs {trends.FEWEST_RUNS} with enough requests",
+            f"{shelf.shown(folder)}: {len(runs)} runs; a trend needs {trends.FEWEST_RUNS} "
+            "with enough requests",
             hint="add runs: perfkit history add CAPTURE FOLDER",
         )
     shifts = trends.shifts(series, min_effect)
@@ -245,14 +248,14 @@ def _drawn(series: Series, shifts: list[Shift]) -> dict[str, Any]:
 
 
 def _runs(folder: Path, branch: str | None) -> list[Run]:
-    from perfkit.gate import history
+    from perfkit.gate import history, shelf
 
     runs = history.load(folder)
     chosen = [run for run in runs if branch is None or run.source.branch == branch]
     if not chosen:
         known = sorted({run.source.branch for run in runs if run.source.branch})
         raise UsageError(
-            f"{folder}: no runs" + (f" of branch {branch}" if branch else ""),
+            f"{shelf.shown(folder)}: no runs" + (f" of branch {branch}" if branch else ""),
             hint=f"branches: {', '.join(known[:8])}" if known else "add some: perfkit history add",
         )
     return chosen

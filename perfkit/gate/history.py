@@ -1,4 +1,4 @@
-"""The history: a folder with one small Parquet file a run.
+"""The history: a folder, or a prefix in object storage, with one small Parquet file a run.
 
 A file's name holds the run's time, its capture's id and a hash of what is in it, and no file is
 ever written again. So two jobs can add at once, and copies of the folder (a branch, an artifact
@@ -21,11 +21,12 @@ import polars as pl
 
 from perfkit import __version__
 from perfkit.analysis.session import Tables
-from perfkit.capture import atomic_write
 from perfkit.errors import CaptureError, UsageError
+from perfkit.gate import shelf
 from perfkit.gate.figures import SCHEMA as FIGURES
 from perfkit.gate.result import Source
 from perfkit.gate.runs import Run
+from perfkit.remote import url_of
 
 VERSION = "1"
 _VERSION_KEY = "perfkit.history_version"
@@ -54,7 +55,7 @@ _BRANCHES = (
 class Added(NamedTuple):
     """The file of a run, and whether it was there before."""
 
-    path: Path
+    place: str
     known: bool
 
 
@@ -117,52 +118,50 @@ def add(
     content = json.dumps([about, figures.rows()], sort_keys=True).encode()
     digest = blake2b(content, digest_size=5).hexdigest()
     moment = dt.datetime.fromtimestamp(start / 1e9, dt.UTC)
-    target = folder / f"{moment:%Y%m%dT%H%M%SZ}-{run.source.id}-{digest}.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    before = [path for path in folder.glob(f"*-{run.source.id}-*.parquet") if path != target]
-    if before:
+    name = f"{moment:%Y%m%dT%H%M%SZ}-{run.source.id}-{digest}.parquet"
+    if url_of(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+    there = [place for place in shelf.places(folder, SCHEMA) if f"-{run.source.id}-" in place]
+    known = [place for place in there if place.endswith(f"/{name}")]
+    if known:
+        return Added(known[0], True)
+    if there:
         raise UsageError(
-            f"{run.source.name} is in the history already, with other labels: {before[0]}",
+            f"{run.source.name} is in the history already, with other labels: {there[0]}",
             hint="remove that file first to add it anew",
         )
-    if target.exists():
-        return Added(target, True)
     row = pl.DataFrame([about], schema=_OF_RUN)
     frame = row.join(figures, how="cross").select(list(SCHEMA))
-    with atomic_write(target) as file:
-        frame.write_parquet(file, compression="zstd", metadata={_VERSION_KEY: VERSION})
-    return Added(target, False)
+    return Added(shelf.put(folder, name, frame, {_VERSION_KEY: VERSION}), False)
 
 
 def load(folder: Path) -> list[Run]:
     """Return all runs of a history, the oldest first; a run that is there twice counts once."""
-    if not folder.is_dir():
-        raise UsageError(
-            f"{folder}: no such directory", hint=f"begin one: perfkit history add CAPTURE {folder}"
-        )
-    runs = {run.source.id: run for run in map(_read, sorted(folder.glob("*.parquet")))}
+    runs = {run.source.id: run for run in map(_read, shelf.places(folder, SCHEMA))}
     return sorted(runs.values(), key=lambda run: (run.source.started_ns or 0, run.source.id))
 
 
-def _read(path: Path) -> Run:
+def _read(place: str) -> Run:
     try:
-        version = pl.read_parquet_metadata(path).get(_VERSION_KEY)
+        version = pl.read_parquet_metadata(place).get(_VERSION_KEY)
         if version != VERSION:
             raise CaptureError(
-                f"{path}: history version {version}, this perfkit reads {VERSION}",
+                f"{place}: history version {version}, this perfkit reads {VERSION}",
                 hint="is it a file of a history? read it with the perfkit that wrote it",
             )
-        frame = pl.read_parquet(path).select(
+        frame = pl.read_parquet(place).select(
             pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
         )
         row = frame.select(list(_OF_RUN)).row(0, named=True)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise CaptureError(
-            f"{path}: damaged ({str(error).splitlines()[0]})",
+            f"{place}: damaged ({str(error).splitlines()[0]})",
             hint="move this file away; the rest of the history stays readable",
         ) from error
     return Run(
-        Source(path.name, row["run"], row["commit"], row["branch"], row["started_ns"]),
+        Source(
+            place.rpartition("/")[2], row["run"], row["commit"], row["branch"], row["started_ns"]
+        ),
         row["host"] or "",
         row["cores"],
         row["sampling"],

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import pty
 import re
+import select
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +83,77 @@ def test_other_shells_get_the_same(folder: Path, shell: str) -> None:
     )
     assert "slow.perfkit" in answer
     assert "slow.txt" not in answer
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("perfkit sho", ["show"]),
+        ("perfkit show slow", ["slow.perfkit", "slower [1].perfkit"]),
+        ("perfkit show slower\\ ", ["slower [1].perfkit"]),
+        ("perfkit completion z", ["zsh"]),
+    ],
+)
+def test_fish_completes(folder: Path, line: str, expected: list[str]) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not on this machine: apt-get install fish")
+    script = f"perfkit completion fish | source; complete -C {shlex.quote(line)}"
+    answer = run("fish", "--no-config", "-c", script)
+    found = [word.split("\t")[0] for word in answer.splitlines() if word.strip()]
+    assert found == expected
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("perfkit show slower", r"perfkit show slower\ \[1\].perfkit"),
+        ("perfkit completion z", "perfkit completion zsh"),
+    ],
+)
+def test_zsh_completes(folder: Path, typed: str, expected: str) -> None:
+    """A real line editor: what stands in the line after the tabulator is printed by the shell."""
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not on this machine: apt-get install zsh")
+    (folder / ".zshrc").write_text(
+        "autoload -Uz compinit; compinit -u -D\n"
+        'eval "$(perfkit completion zsh)"\n'
+        'report() { print -r -- "LINE:$BUFFER:END"; exit }\n'
+        "zle -N report; bindkey '^X' report\n"
+        "zle-line-init() { print -r -- READY }; zle -N zle-line-init\n"
+    )
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "ZDOTDIR": str(folder),
+        "TERM": "dumb",
+    }
+    master, slave = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-i"], stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=folder
+    )
+    os.close(slave)
+    try:
+        seen = _until(master, "READY")
+        os.write(master, f"{typed}\t".encode())
+        os.write(master, b"\x18")
+        seen += _until(master, ":END")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(master)
+    lines = re.findall(r"LINE:(.*?):END", seen)
+    assert [line.strip() for line in lines] == [expected], seen
+
+
+def _until(terminal: int, mark: str) -> str:
+    """Read a terminal until it shows `mark`; at most a minute."""
+    seen, end = "", time.monotonic() + 60
+    while mark not in seen and time.monotonic() < end:
+        if select.select([terminal], [], [], 1)[0]:
+            seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
 
 
 def test_where_no_capture_fits_the_shell_completes_files(folder: Path) -> None:
