@@ -170,20 +170,24 @@ def _tile(
 
 def _delta(context: Context, measure: str) -> dict[str, str] | None:
     """Return how a figure of all requests changed against the baseline; None without one."""
-    row = context.baseline.headline.get(measure) if context.baseline else None
-    if row is None or row["change"] is None:
+    baseline = context.baseline
+    row = baseline.headline.get(measure) if baseline else None
+    if baseline is None or row is None or row["change"] is None:
         return None
     changed = row["verdict"] in words.CHANGED
     before = words.amount(row["before"], row)
     text = words.relative(row["change"], row) if changed else "no evidence of change"
     if not row["relative"]:
         text = text.replace(" %", " points")
+    # What was tested is the mean over runs, or blocks of time, and not the figure of all requests.
+    of_what = f", mean of {baseline.contrast.unit.split()[0]}s"
     if row["low"] is None:
-        text = f"{words.relative(row['change'], row)}, not tested"
+        text, of_what = f"{words.relative(row['change'], row)}, not tested", ""
+    compared = f"{before} → {words.amount(row['after'], row)}{of_what}"
     return {
         "text": text,
-        "before": f"baseline {before}",
-        "hint": f"Baseline {before}; change {words.interval(row)}",
+        "before": compared,
+        "hint": f"Baseline → this capture: {compared}; change {words.interval(row)}",
         # More requests are neither better nor worse.
         "tone": row["verdict"] if measure != "rate_per_s" else "",
     }
