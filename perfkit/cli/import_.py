@@ -118,7 +118,10 @@ def _estimate(name: str, share: float, began: float) -> str:
 
 
 def _say(output: Path, info: CaptureInfo) -> None:
-    rows = ", ".join(f"{units.number(count)} {table}" for table, count in info.rows.items())
+    from perfkit.model import TABLES
+
+    counts = [(table.name, info.rows.get(table.name, 0)) for table in TABLES]
+    rows = ", ".join(f"{units.number(count)} {name}" for name, count in counts if count)
     click.echo(f"{output}: {rows}", err=True)
     for loss in info.lost:
         click.echo(f"  left out: {units.number(loss.count)} {loss.what}: {loss.why}", err=True)
