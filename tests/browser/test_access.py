@@ -202,7 +202,9 @@ def test_the_navigation_is_whole_or_follows(html: str, width: int, open_page: Op
     page = ready(open_page(html, width=width))
     if width > 720:
         assert page.evaluate(NAVIGATION)["out"] == 0
-    # Where it scrolls sideways, it has what the reader looks at.
-    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    page.wait_for_selector(".nav a:last-child[aria-current]")
+    # Where it scrolls sideways, it has what the reader looks at. The page grows while it is drawn.
+    page.wait_for_function("""() => {
+      scrollTo(0, document.documentElement.scrollHeight);
+      return document.querySelector(".nav a:last-child[aria-current]");
+    }""")
     assert page.evaluate(NAVIGATION)["current"] is True
