@@ -32,6 +32,7 @@ INSTRUMENTATIONS = {
     "requests": ("requests",),
     "sqlalchemy": ("sqlalchemy",),
     "starlette": ("starlette",),
+    "urllib3": ("urllib3",),
 }
 """Library -> the ends of the names of its `opentelemetry-instrumentation-…`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,16 @@ import pytest
 from bench.postgresql import installed, running
 from tests.collect import instrumented
 from tests.collect.instrumented import free_port
+
+SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
+"""Where Debian has servers, which is not on everybody's path."""
+
+# One statement a line, as the server wants it.
+MARIADB_START = """\
+CREATE USER shop@'127.0.0.1';
+CREATE DATABASE shop;
+GRANT ALL ON shop.* TO shop@'127.0.0.1';
+"""
 
 
 @pytest.fixture
@@ -47,6 +59,45 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         instrumented.until(lambda: connects(port), "Redis")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def mariadb(tmp_path: Path) -> Iterator[int]:
+    """Run a MariaDB of its own, with a user `shop` without a password."""
+    server, install = shutil.which("mariadbd", path=SYSTEM_PATH), shutil.which("mariadb-install-db")
+    if server is None or install is None:
+        pytest.skip("no MariaDB: apt-get install mariadb-server")
+    folder, port = tmp_path / "mariadb", free_port()
+    folder.mkdir()
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    data = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={user}"]
+    subprocess.run(
+        [install, *data, "--skip-test-db", "--auth-root-authentication-method=normal"],
+        check=True,
+        capture_output=True,
+    )
+    start = folder / "start.sql"
+    start.write_text(MARIADB_START)
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *(server, *data, f"--port={port}", "--bind-address=127.0.0.1"),
+                *("--skip-name-resolve", f"--init-file={start}"),
+                # The path of a socket has at most 107 bytes; those of pytest may be longer.
+                f"--socket=/tmp/perfkit-test-{port}.sock",
+                f"--pid-file={folder / 'pid'}",
+            ],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        instrumented.until(lambda: process.poll() is not None or connects(port), "MariaDB")
+        assert process.poll() is None, log.read_text()
         yield port
     finally:
         process.terminate()

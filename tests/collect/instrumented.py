@@ -188,6 +188,40 @@ def stock(name):
 app.run(port=port, threaded=True)
 """
 
+# Queries in a cursor and several at once, and a call by urllib3 itself.
+PYMYSQL_AND_URLLIB3 = """
+import sys
+import pymysql, urllib3
+from flask import Flask
+
+app = Flask(__name__)
+port = int(sys.argv[1])
+where = {"host": "127.0.0.1", "port": int(sys.argv[2]), "user": "shop", "database": "shop"}
+pool = urllib3.PoolManager()
+
+connection = pymysql.connect(**where, autocommit=True)
+with connection.cursor() as cursor:
+    cursor.execute("CREATE TABLE item (number INT)")
+connection.close()
+
+@app.get("/item/<int:number>")
+def item(number):
+    connection = pymysql.connect(**where)
+    with connection, connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO item VALUES (%s)", [(number,), (number,)])
+        cursor.execute("SELECT count(*) FROM item WHERE number = %s", (number,))
+        found = cursor.fetchone()[0]
+        connection.commit()
+    answer = pool.request("GET", f"http://127.0.0.1:{port}/stock/{found}?secret={number}")
+    return answer.data
+
+@app.get("/stock/<name>")
+def stock(name):
+    return name
+
+app.run(port=port, threaded=True)
+"""
+
 AIOHTTP_AND_ASYNCPG = """
 import sys
 import aiohttp, asyncpg

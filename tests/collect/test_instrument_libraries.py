@@ -46,7 +46,6 @@ def test_redis_and_httpx(tmp_path: Path, redis_port: int) -> None:
 
 def test_requests_and_psycopg2(tmp_path: Path, postgresql: int) -> None:
     skip_without_own_ptrace()
-    pytest.importorskip("psycopg2", reason="no psycopg2: pip install psycopg2-binary")
     (tmp_path / "shop.py").write_text(instrumented.REQUESTS_AND_PSYCOPG2)
     port = free_port()
     with recorded(tmp_path, port, PYTHON, "shop.py", str(port), str(postgresql)) as capture:
@@ -67,6 +66,36 @@ def test_requests_and_psycopg2(tmp_path: Path, postgresql: int) -> None:
     assert set(asked["peer"]) == {f"127.0.0.1:{port}"}
     answered = requests.filter(pl.col("endpoint") == "GET /stock/<name>")
     assert set(answered["parent_id"]) == set(asked["span_id"])
+
+
+def test_pymysql_and_urllib3(tmp_path: Path, mariadb: int) -> None:
+    skip_without_own_ptrace()
+    (tmp_path / "shop.py").write_text(instrumented.PYMYSQL_AND_URLLIB3)
+    port = free_port()
+    with recorded(tmp_path, port, PYTHON, "shop.py", str(port), str(mariadb)) as capture:
+        get_all(port, [f"/item/{n}" for n in range(10)])
+    requests, spans = served(capture), spans_of(capture)
+    assert dict(requests.group_by("endpoint").len().iter_rows()) == {
+        "GET /item/<int:number>": 10,
+        "GET /stock/<name>": 10,
+    }
+    items = requests.filter(pl.col("endpoint") == "GET /item/<int:number>")
+    queries = spans.filter((pl.col("db_system") == "mysql") & pl.col("parent_id").is_not_null())
+    # As they were written; several of a kind at once are one.
+    for statement in (
+        "INSERT INTO item VALUES (%s)",
+        "SELECT count(*) FROM item WHERE number = %s",
+    ):
+        these = queries.filter(pl.col("db_statement") == statement)
+        assert sorted(these["parent_id"]) == sorted(items["span_id"])
+    assert queries.height == 20
+    assert set(queries["peer"]) == {f"127.0.0.1:{mariadb}"}
+    # Ten and no more: what perfkit's exporter sends over urllib3 gives no spans.
+    asked = spans.filter((pl.col("kind") == "client") & pl.col("http_method").is_not_null())
+    assert sorted(asked["parent_id"]) == sorted(items["span_id"])
+    assert set(asked["peer"]) == {f"127.0.0.1:{port}"}
+    answered = requests.filter(pl.col("endpoint") == "GET /stock/<name>")
+    assert sorted(answered["parent_id"]) == sorted(asked["span_id"])
 
 
 def test_aiohttp_and_asyncpg(tmp_path: Path, postgresql: int) -> None:
