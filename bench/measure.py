@@ -66,6 +66,11 @@ def median_wall(command: Sequence[str], runs: int = 7) -> float:
     return statistics.median(times[1:])
 
 
+def leave_on_sigterm() -> None:
+    """Leave through the `finally` clauses, which end the programs that were started."""
+    signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
+
+
 def _child() -> None:
     module, name = sys.argv[1:3]
     work = getattr(importlib.import_module(module), name)
@@ -83,8 +88,3 @@ def _child() -> None:
 
 if __name__ == "__main__":
     _child()
-
-
-def leave_on_sigterm() -> None:
-    """Leave through the `finally` clauses, which end the programs that were started."""
-    signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from perfkit import cycles
 from perfkit.errors import RuleError, UsageError
 from perfkit.resources import data_dir
 from perfkit.rules import fields
@@ -57,6 +58,7 @@ def choose(choice: Choice | None = None, *, tests: bool = False) -> list[Rule | 
     ]
 
 
+@cycles.rarely_sought()
 def _load(folders: Iterable[Path], *, tests: bool) -> dict[str, Rule | BrokenRule]:
     rules: dict[str, Rule | BrokenRule] = {}
     for folder in folders:

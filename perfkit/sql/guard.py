@@ -18,7 +18,7 @@ Subqueries appear only as one value, `(SELECT request_ns FROM facts)`, and after
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -177,10 +177,10 @@ def literal(value: Value) -> exp.Expr:
 
 def check_expression(text: str, columns: Collection[str], params: Collection[str]) -> Expression:
     """Check an expression over one row. Raises GuardError."""
-    root = _scalar(text)
-    _check_params(root, params)
+    root, read, given = _scalar(text)
+    _check_params(given, params)
     used = set()
-    for column in root.find_all(exp.Column):
+    for column in read:
         if column.table:
             raise at(column, f"{column.sql()}: columns have no table here", shift=7)
         if column.name not in columns:
@@ -190,8 +190,11 @@ def check_expression(text: str, columns: Collection[str], params: Collection[str
 
 
 @lru_cache(maxsize=1024)
-def _scalar(text: str) -> exp.Expr:
-    """Parse an expression, whatever its columns; rules share many. The tree is never changed."""
+def _scalar(text: str) -> tuple[exp.Expr, list[exp.Column], list[exp.Placeholder]]:
+    """Parse an expression; return it with the columns and parameters in it, whatever they are.
+
+    Rules share many expressions. What is returned is never changed.
+    """
     tree = _parse("SELECT " + text, shift=7)
     if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
         raise GuardError("not one expression", hint="write for example: calls * mean_ns")
@@ -200,7 +203,7 @@ def _scalar(text: str) -> exp.Expr:
         raise GuardError(f"an expression cannot have {extra[0].rstrip('_').upper()}")
     root: exp.Expr = tree.expressions[0]
     _check_nodes(root, _SCALAR, shift=7)
-    return root
+    return root, list(root.find_all(exp.Column)), list(root.find_all(exp.Placeholder))
 
 
 def check_query(
@@ -220,7 +223,7 @@ def check_query(
     if stars:
         spell_out_stars(root, tables)
     _check_nodes(root, _IN_QUERY)
-    _check_params(root, params)
+    _check_params(root.find_all(exp.Placeholder), params)
     known: dict[str, Collection[str]] = dict(tables)
     stages: list[Stage] = []
     with_ = root.args.get("with_")
@@ -353,7 +356,7 @@ _CHECKS: dict[type[exp.Expr], Callable[[exp.Expr, int], None]] = {
 }
 
 
-def _check_params(root: exp.Expr, params: Collection[str]) -> None:
-    for node in root.find_all(exp.Placeholder):
+def _check_params(nodes: Iterable[exp.Placeholder], params: Collection[str]) -> None:
+    for node in nodes:
         if not node.this or node.name not in params:
             raise at(node, *unknown("parameter", f":{node.this or ''}", [f":{p}" for p in params]))
