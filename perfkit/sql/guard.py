@@ -291,13 +291,18 @@ def _check_nodes(
         arguments = allowed.get(type(node))
         if arguments is None:
             raise at(node, f"{describe(node)} is not allowed here", shift=shift)
+        children: list[exp.Expr] = []
         for key, value in node.args.items():
-            if value and key not in arguments:
+            if not value:
+                continue
+            if key not in arguments:
                 raise at(node, f"{key.rstrip('_').upper()} is not allowed here", shift=shift)
+            several = value if isinstance(value, list) else (value,)
+            children += [child for child in several if isinstance(child, exp.Expr)]
         check = _CHECKS.get(type(node))
         if check is not None:
             check(node, shift)
-        todo += [(child, depth + 1) for child in node.iter_expressions(reverse=True)]
+        todo += [(child, depth + 1) for child in reversed(children)]
 
 
 def _check_function(node: exp.Expr, shift: int) -> None:
