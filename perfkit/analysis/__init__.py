@@ -23,7 +23,14 @@ from perfkit.analysis.spans import (
     tool_calls,
     tree,
 )
-from perfkit.analysis.waits import contention, lock_waits, loop_blocking, pool_waits, pools
+from perfkit.analysis.waits import (
+    checkouts,
+    contention,
+    lock_waits,
+    loop_blocking,
+    pool_waits,
+    pools,
+)
 
 DERIVED: tuple[Derived, ...] = (
     tree.DERIVED,
@@ -57,6 +64,7 @@ DERIVED: tuple[Derived, ...] = (
     loop_blocking.DERIVED,
     lock_waits.SAMPLES,
     lock_waits.DERIVED,
+    checkouts.DERIVED,
     pools.DERIVED,
     pool_waits.DERIVED,
     facts.DERIVED,

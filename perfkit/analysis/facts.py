@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from perfkit.analysis.code.span_threads import join_reason
 from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.vector.overlaps import most_at_once
 
 _LARGEST = 2**63 - 1
 
@@ -15,6 +17,7 @@ _LARGEST = 2**63 - 1
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `facts`, which always has one row."""
     facts = _of_spans(tables) | _of_samples(tables)
+    facts["most_at_once"] = _most_at_once(tables)
     metrics = tables["metrics"]
     points, first_ns, last_ns = (
         metrics.select(pl.len(), pl.col("ts_ns").min().alias("first"), pl.col("ts_ns").max())
@@ -37,6 +40,14 @@ def compute(tables: Tables) -> pl.DataFrame:
     }
     schema = {name: _TYPES.get(name, pl.Int64()) for name in COLUMNS}
     return pl.DataFrame([facts], schema=schema)
+
+
+def _most_at_once(tables: Tables) -> int:
+    """Return how many entries were in flight at one time, at most."""
+    entries = tables["requests"].filter("entry").select("start_ns", "duration_ns").collect()
+    start = entries["start_ns"].to_numpy()
+    end = start + entries["duration_ns"].to_numpy()
+    return int(most_at_once(np.zeros(len(start), dtype=np.int64), start, end, 1)[0])
 
 
 def _covered(ranges: list[tuple[int, int]]) -> int:
@@ -132,6 +143,7 @@ COLUMNS = {
     "requests": "requests, as many as the spans stand for",
     "entries": "entries: requests with no request above them",
     "errors": "entries that failed",
+    "most_at_once": "most entries in flight at one time, as far as they are recorded",
     "request_ns": "request time: the sum of the durations of entries",
     "samples": "stack samples, as many observations as the rows stand for",
     "sampled_ns": "time of all threads that samples stand for; null when they are only counts",

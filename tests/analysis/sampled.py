@@ -139,7 +139,8 @@ _TREE: dict[str, pl.DataType] = {
     ),
     **dict.fromkeys(("skew_ns", "trace_hi", "trace_lo", "pid", "thread_id"), pl.Int64()),
     **dict.fromkeys(
-        ("service", "instance", "name", "db_system", "entry_endpoint", "entry_tool"), pl.String()
+        ("service", "instance", "name", "db_system", "component", "entry_endpoint", "entry_tool"),
+        pl.String(),
     ),
     "duplicate": pl.Boolean(),
     "adjusted_count": pl.Float64(),

@@ -51,6 +51,7 @@ def test_facts_of_everything_at_once() -> None:
         "entries": 4,
         "errors": 3,
         "request_ns": 50,
+        "most_at_once": 1,
         "samples": 4,
         "sampled_ns": 34,
         "running_ns": 10,

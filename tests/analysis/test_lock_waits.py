@@ -115,6 +115,7 @@ def test_waits_for_a_connection_are_added_up() -> None:
             "waits_in_module": "sqlalchemy.pool.impl",
             "wait_ns": 50 * MS,
             "waits": 3,
+            "spells": 1,
             "max_wait_ns": 20 * MS,
             "threads": 3,
             "max_waiting": 2,
@@ -123,6 +124,22 @@ def test_waits_for_a_connection_are_added_up() -> None:
             "confidence": 0.95,
         }
     ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 5)), min_size=1, max_size=12))
+def test_spells_equal_a_look_at_every_moment(drawn: list[tuple[int, int]]) -> None:
+    checkout = KINDS["pool"][0]
+    waits = [(at * 50, (at + lasts) * 50) for at, lasts in drawn]
+    table = lock_table(
+        [row(checkout, *each, tid=tid, state="idle") for tid, each in enumerate(waits)]
+    )
+    busy = {moment for start, end in waits for moment in range(start, end)}
+    # A spell begins where nobody waited in the 100 ms before.
+    spells = sum(
+        all(moment - back not in busy for back in range(1, lock_waits.SPELL_GAP_NS // MS + 1))
+        for moment in busy
+    )
+    assert table["spells"].to_list() == [spells]
 
 
 def test_reading_counts_only_while_the_thread_does_not_run() -> None:

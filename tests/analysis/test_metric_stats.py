@@ -115,6 +115,13 @@ def test_gauges_equal_a_loop(drawn: list[tuple[int, float, str | None, str | Non
         assert (row["min"], row["max"], row["last"]) == (min(values), max(values), values[-1])
         assert row["mean"] == pytest.approx(statistics.fmean(values), abs=1e-6)
         assert row["p95"] == pytest.approx(float(np.percentile(values, 95)), abs=1e-6)
+        quarter = len(values) // 4
+        late, before = (
+            values[len(values) - quarter :],
+            values[len(values) - 2 * quarter :][:quarter],
+        )
+        growth = statistics.median(late) - statistics.median(before) if quarter else None
+        assert row["late_growth"] == (growth if growth is None else pytest.approx(growth, abs=1e-6))
         expected = slow_trend([t * SECOND for t, _ in points], values)
         assert row["slope_per_s"] == (expected and pytest.approx(expected[0], abs=1e-6))
 

@@ -29,6 +29,7 @@ def compute(tables: Tables) -> pl.DataFrame:
             increase=pl.col("increase").sum(),
             ts_ns=ts,
             values=value,
+            late_growth=_growth_late(value),
         )
         .collect()
         .sort(SERIES, nulls_last=True)
@@ -90,6 +91,13 @@ def measured(metrics: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
+def _growth_late(value: pl.Expr) -> pl.Expr:
+    """Return the median of a series' last quarter less that of the quarter before."""
+    quarter = (pl.len() // 4).cast(pl.Int64)
+    before = value.slice(pl.len().cast(pl.Int64) - 2 * quarter, quarter)
+    return value.tail(quarter).median() - before.median()
+
+
 COLUMNS = {
     "name": "metric",
     "service": "service.name, or null for the host",
@@ -110,6 +118,8 @@ COLUMNS = {
     "increase": "by how much a counter grew, how many observations a histogram got; else null",
     "slope_per_s": f"Theil–Sen slope per second, of at most {trend.MAX_POINTS} points; null for "
     "fewer than two",
+    "late_growth": "median of the last quarter of the points less that of the quarter before; near "
+    "zero where growth has levelled off; null for fewer than four points",
     "trend_p": "two-sided p of Mann and Kendall's test for no trend",
 }
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from perfkit.analysis.series import sufferers
 from perfkit.analysis.session import Tables
-from perfkit.analysis.waits.pools import checkouts
+from perfkit.analysis.waits.checkouts import waiting_checkouts
 
 _LOOP_CONFIDENCE = 0.9
 _CHECKOUT_CONFIDENCE = 0.85
@@ -25,7 +25,7 @@ _GIL_COLUMNS = (
 
 def contended_checkouts(tables: Tables) -> pl.DataFrame:
     """Return the spans in which a connection was taken after a wait."""
-    return checkouts(tables).select(
+    return waiting_checkouts(tables).select(
         *("service", "instance", "pid", "start_ns", "end_ns"),
         kind=pl.lit("pool"),
         resource="db_system",

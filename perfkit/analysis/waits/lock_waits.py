@@ -17,6 +17,9 @@ MIN_WAIT_NS = 20_000_000
 waiting for the GIL takes as long."""
 _MAX_JUDGED = 50
 """How many places, those with most waiting first, are judged for being a lock."""
+SPELL_GAP_NS = 100_000_000
+"""Waits at a place that are less apart are one spell: what held the lock held up all of them (our
+own choice)."""
 _UNKNOWN_STATE_FACTOR = 0.5
 _CONFIDENCE = {"pool": 0.95, "lock": 0.9, "io": 0.7, "queue": 0.6, "condition": 0.5}
 """How certain it is that a wait of a kind costs a request time. A queue or a condition may also be
@@ -59,6 +62,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     )
     return (
         places.join(_most_at_once(waiting), on=_PLACE, how="left", nulls_equal=True)
+        .join(_spells(waiting), on=_PLACE, how="left", nulls_equal=True)
         .with_columns(
             share_ratio=pl.when(pl.col("busy_ns") > 0).then(pl.col("wait_ns") / pl.col("busy_ns"))
         )
@@ -176,8 +180,21 @@ def _most_at_once(waiting: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _spells(waiting: pl.DataFrame) -> pl.DataFrame:
+    """Return for each place in how many separate spells any thread waited there."""
+    end = pl.col("ts_ns") + pl.col("duration_ns")
+    until = end.cum_max().shift(1).over(_PLACE)
+    begins = until.is_null() | (pl.col("ts_ns") - until >= SPELL_GAP_NS)
+    return (
+        waiting.sort("ts_ns", maintain_order=True)
+        .with_columns(begins=begins)
+        .group_by(*_PLACE)
+        .agg(spells=pl.col("begins").sum().cast(pl.Int64))
+    )
+
+
 _INTEGERS = (
-    *("wait_ns", "waits", "max_wait_ns", "threads", "max_waiting", "request_ns"),
+    *("wait_ns", "waits", "spells", "max_wait_ns", "threads", "max_waiting", "request_ns"),
     *("sample_row", "ts_ns", "duration_ns", "pid", "thread", "busy_ns"),
 )
 _SCHEMA: dict[str, pl.DataType] = {
@@ -197,6 +214,8 @@ COLUMNS = {
     "waits_in_module": "module of that function",
     "wait_ns": "time that threads waited there, added up",
     "waits": "how many waits were seen",
+    "spells": "in how many spells, 100 ms or more apart, anybody waited there; a lock that is held "
+    "once at the start has one",
     "max_wait_ns": "the longest of them",
     "threads": "how many threads waited there at some time",
     "max_waiting": "how many threads of one process waited there at once",

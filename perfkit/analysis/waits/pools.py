@@ -7,18 +7,13 @@ pool was ever seen full, the waiting is put down to it; otherwise it stands in a
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.overlaps import most_at_once
+from perfkit.analysis.waits.checkouts import waiting_checkouts
 from perfkit.analysis.waits.pool_metrics import KEY, pool_metrics
 
-CHECKOUT = r"(?i)^connect$|pool.*(?:acquire|check.?out|wait)|(?:acquire|check.?out).*connection"
-"""Names of spans that take a connection from a pool; `connect` is SQLAlchemy's."""
-_MIN_SPAN_NS = 1_000_000
-"""Taking a free connection is faster than this, and no wait (our own choice)."""
-_PROCESS = ("service", "pid")
 _DATABASE_PACKAGES = ("sqlalchemy", "psycopg_pool", "dbutils", "pymongo")
 
 
@@ -59,60 +54,9 @@ def _put_down(full: pl.DataFrame, seen: pl.DataFrame, waiters: list[str]) -> pl.
     )
 
 
-def checkouts(tables: Tables) -> pl.DataFrame:
-    """Return the spans that say that a connection was taken after a wait."""
-    of_span = ("service", "instance", "pid", "start_ns", "end_ns", "duration_ns", "adjusted_count")
-    taking = (
-        tables["tree"]
-        .filter(pl.col("name").str.contains(CHECKOUT) & pl.col("db_system").is_not_null())
-        .select(*of_span, "db_system", "parent_row", "entry_row")
-        .collect()
-    )
-    ends = tables.columns("tree", "end_ns")["end_ns"]
-    taking = taking.with_columns(
-        parent_end_ns=ends.gather(taking["parent_row"]),
-        entry_end_ns=ends.gather(taking["entry_row"]),
-    )
-    waited = (pl.col("duration_ns") >= _MIN_SPAN_NS) & ~_opened(taking)
-    return taking.filter(waited).select(*of_span, "db_system")
-
-
-def _opened(taking: pl.DataFrame) -> pl.Series:
-    """Return which spans that take a connection opened a new one, and so waited for nobody.
-
-    Who took one while more were held than ever before opened it; so did who asked while no other
-    request held or wanted any. A connection may be back before what is around its span ends: so
-    some that were opened count as waited for.
-    """
-    count = taking.height
-    following = pl.col("start_ns").shift(-1).over("parent_row", order_by="start_ns")
-    taking = taking.with_columns(
-        place=pl.int_range(pl.len(), dtype=pl.Int64),
-        held_until_ns=pl.min_horizontal("parent_end_ns", following),
-    ).drop_nulls(("parent_end_ns", "entry_end_ns"))
-    taken = _at_once(taking, "end_ns", pl.max_horizontal("end_ns", "held_until_ns"))
-    most_before = pl.col("now").cum_max().shift(1, fill_value=0).over(_PROCESS)
-    first = taken.filter((pl.col("change") == 1) & (pl.col("now") > most_before))
-    wanted = _at_once(taking, "start_ns", pl.max_horizontal("end_ns", "entry_end_ns"))
-    alone = wanted.filter((pl.col("change") == 1) & (pl.col("now") == 1))
-    new = pl.concat([first["place"], alone["place"]])
-    return pl.Series(np.isin(np.arange(count), new.to_numpy()))
-
-
-def _at_once(intervals: pl.DataFrame, start: str, until: pl.Expr) -> pl.DataFrame:
-    """Return the changes of how many intervals of a process are open, and `now`, after each."""
-    each = (
-        intervals.select(*_PROCESS, "place", at_ns=start, change=1),
-        intervals.select(*_PROCESS, "place", at_ns=until, change=-1),
-    )
-    # What ends at the moment at which another begins has ended.
-    events = pl.concat(each).sort("at_ns", "change", "place")
-    return events.with_columns(now=pl.col("change").cum_sum().over(_PROCESS))
-
-
 def _from_spans(tables: Tables) -> pl.DataFrame:
     """Return one row a service whose spans say that a connection was taken after a wait."""
-    spans = checkouts(tables)
+    spans = waiting_checkouts(tables)
     services = spans.group_by("service").agg(
         pl.col("db_system").mode().sort().first().alias("pool"),
         wait_ns=(pl.col("duration_ns") * pl.col("adjusted_count")).sum().round(),
@@ -182,7 +126,7 @@ COLUMNS = {
 DERIVED = Derived(
     "pools",
     "one connection pool, or waiting for a pool that is not known",
-    ("metrics", "lock_waits", "tree"),
+    ("metrics", "lock_waits", "tree", "checkouts"),
     compute,
     COLUMNS,
 )
