@@ -34,6 +34,8 @@ FORMAT = Format(
 )
 
 _LINE = re.compile(
+    # Debian's vhost_combined has the server first.
+    r"(?:(?P<server>\S{1,200}):\d{1,5} (?=[^\s-]\S* \S+ [^\[\n]{1,200} \[))?"
     r"(?P<client>\S{1,200}) \S{1,200} [^\[\n]{1,200} \[(?P<time>[^\]\n]{10,40})\] "
     r'"(?P<request>(?:[^"\\\n]|\\.)*+)" (?P<status>\d{3}) (?P<bytes>\d+|-)(?P<rest>[^\n]*)'
 )
@@ -42,6 +44,7 @@ _UPSTREAM = re.compile(r"\b(?:urt|uht|upstream_response_time)=\"?(\d+(?:\.\d+)?)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
 _PLAIN = re.compile(r"(?<![\w.:/-])(\d{1,15}(?:\.\d{1,6})?)(?![\w.:/-])")
 _JSON_KEYS = ("request_time", "request_time_s", "request_time_ms", "duration_ms", "response_time")
+_FRACTION = re.compile(r"\.(\d{1,9})(?= )")
 _MAX_LINE = 64 << 10
 _JSON_HEAD = re.compile(
     rb'\s*\{[^\n]*"(?:request_time|response_time|duration_ms)[^\n]*\}', re.DOTALL
@@ -56,6 +59,8 @@ class _Request(NamedTuple):
     target: str | None
     status: int | None
     attributes: dict[str, Value]
+    whole_us: bool = False
+    """Whether the duration is a whole number without a unit."""
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -75,6 +80,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
     """Read all requests."""
     timed = 0
     coarse = 0
+    whole_us = 0
     with SpanRows(source, writer) as rows:
         for number, (place, line) in enumerate(json_stream.lines(source)):
             text = line.decode("utf-8", "replace").strip()
@@ -87,6 +93,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 rows.reject("request without its time; add $request_time or %D to the log format")
                 continue
             timed += 1
+            whole_us += request.whole_us
             start_ns = request.start_ns
             if start_ns is None and request.end_ns is not None:
                 start_ns = request.end_ns - request.duration_ns
@@ -97,23 +104,24 @@ def read(source: Source, writer: CaptureWriter) -> None:
             f"{source.name} has times to the second: when a request began is known no better, so "
             "concurrency and order within a second mean nothing; nginx's $msec says more"
         )
+    if whole_us:
+        writer.note(
+            f"{source.name}: the whole numbers behind its lines are taken as µs (Apache's %D); if "
+            "they are %T (s) or %{ms}T (ms), log %D instead"
+        )
 
 
 def _parse(text: str, place: str) -> _Request:
     match = _LINE.fullmatch(text) if len(text) < _MAX_LINE else None
     if match is None:
         raise InputError("no line of an access log in the combined format", where=place)
-    try:
-        moment = dt.datetime.strptime(match["time"], "%d/%b/%Y:%H:%M:%S %z")
-        logged_ns: int | None = round(moment.timestamp()) * 10**9
-    except (ValueError, OverflowError):
-        logged_ns = times.from_text(match["time"])
+    logged_ns = _logged(match["time"])
     method, _, rest = match["request"].partition(" ")
     target = rest.rpartition(" ")[0] or rest
     # Referer and agent are quoted, and so are many values of one's own.
     named = _NAMED.search(match["rest"])
     numbers = _PLAIN.findall(_QUOTED.sub(" ", match["rest"]))
-    duration_ns, ended, exact_ns = None, True, None
+    duration_ns, ended, exact_ns, whole_us = None, True, None, False
     if named is not None:
         duration_ns = scaled(named[1], 10**9)
     for number in numbers:
@@ -123,7 +131,7 @@ def _parse(text: str, place: str) -> _Request:
         elif duration_ns is None:
             # Apache's %D is whole µs; nginx's $request_time has three digits.
             duration_ns = scaled(number, 1000 if whole else 10**9)
-            ended = not whole
+            ended, whole_us = not whole, whole
     attributes: dict[str, Value] = {"client.address": match["client"]}
     if match["bytes"] != "-":
         attributes["http.response.body.size"] = int(match["bytes"][:18])
@@ -132,9 +140,24 @@ def _parse(text: str, place: str) -> _Request:
     status = int(match["status"])
     end_ns = exact_ns or (logged_ns if ended else None)
     start_ns = None if ended or exact_ns else logged_ns
-    good = method.isalpha() and len(method) < 20
+    if match["server"]:
+        attributes["server.address"] = match["server"]
+    # What has no target is no request line.
+    good = method.isalpha() and len(method) < 20 and target
     return _Request(end_ns, start_ns, duration_ns, method if good else None, target or None, status,
-                    attributes)  # fmt: skip
+                    attributes, whole_us)  # fmt: skip
+
+
+def _logged(text: str) -> int | None:
+    """Read `28/Nov/2026:13:47:13 +0000`, also with digits behind the second, or ISO 8601."""
+    plain, fraction = text, "0"
+    if found := _FRACTION.search(text):
+        plain, fraction = text[: found.start()] + text[found.end() :], found[1]
+    try:
+        moment = dt.datetime.strptime(plain, "%d/%b/%Y:%H:%M:%S %z")
+        return round(moment.timestamp()) * 10**9 + int(fraction.ljust(9, "0"))
+    except (ValueError, OverflowError):
+        return times.from_text(text)
 
 
 def _json(line: bytes, place: str) -> _Request:

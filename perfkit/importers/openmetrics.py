@@ -32,7 +32,11 @@ FORMAT = Format(
 )
 
 _TYPE = re.compile(r"# (TYPE|UNIT) ([\w:.]+) (\S+)\s*")
-_SAMPLE = re.compile(r"([a-zA-Z_:][\w:.]*)(\{[^\n]*\})?[ \t]+(\S+)(?:[ \t]+(\S+))?\s*")
+_SAMPLE = re.compile(
+    r'([a-zA-Z_:][\w:.]*)(\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*+")*+\})?'
+    r"[ \t]+(\S+)(?:[ \t]+([^#\s]\S*))?\s*"
+    r"(?:# [^\n]*)?"  # an exemplar may follow
+)
 _LABEL = re.compile(r'\s*([\w.]+)="((?:[^"\\\n]|\\.)*+)"\s*(?:,|$)')
 _SNIFFED = re.compile(rb"(?:#[^\n]*\n)*?# (?:TYPE|HELP) [\w:.]+ [^\n]*\n")
 _MAX_LINE = 64 << 10
@@ -76,8 +80,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
                     else:
                         family.unit = described[3]
                 continue
-            # An exemplar may follow.
-            match = _SAMPLE.fullmatch(text.split(" # ", 1)[0]) if len(text) < _MAX_LINE else None
+            match = _SAMPLE.fullmatch(text) if len(text) < _MAX_LINE else None
             if match is None:
                 source.pass_over(
                     InputError("no sample of OpenMetrics (`name{label=…} value`)", where=place)
@@ -152,8 +155,8 @@ def _add(
             rows.add(ts_ns, base, unit, pair["_sum"], kind="histogram",
                      count=scaled(pair["_count"], 1), **shared)  # type: ignore[arg-type]  # fmt: skip
         return
-    if ending == "_created":
+    if name.endswith("_created"):  # when the metric was made, no measurement
         return
-    if family.kind:
+    if family.kind not in ("", "untyped", "unknown"):
         kind = "counter" if family.kind == "counter" else "gauge"
     rows.add(ts_ns, name, unit, value, kind=kind, **shared)  # type: ignore[arg-type]

@@ -27,8 +27,8 @@ FORMAT = Format(
     lacks="kind and unit (by the ending of the name)",
 )
 
-_S = 10**9
-_COUNTERS = ("_total", "_count", "_sum", "_bucket", "_created")
+_NS_PER_MS = 10**6
+_COUNTERS = ("_total", "_count", "_sum", "_bucket")
 _UNITS = {"_bytes": "By", "_seconds": "s", "_ratio": "1", "_celsius": "Cel"}
 
 
@@ -83,6 +83,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
 def _add(rows: MetricRows, series: _Series) -> None:
     labels: dict[str, Any] = dict(series.metric or {})
     name = str(labels.pop("__name__", "") or "query")
+    if name.endswith("_created"):  # when the metric was made, no measurement
+        return
     service = labels.pop("service", None) or labels.pop("job", None)
     instance = labels.pop("instance", None)
     kind, unit = kind_and_unit(name)
@@ -93,7 +95,9 @@ def _add(rows: MetricRows, series: _Series) -> None:
         if value is None:
             rows.reject("metric that is no finite number")
             continue
-        rows.add(scaled(seconds, _S), name, unit, value, kind=kind, service=service,
+        ts_ms = scaled(seconds, 1000)  # Prometheus' times are whole ms
+        ts_ns = ts_ms * _NS_PER_MS if ts_ms is not None else None
+        rows.add(ts_ns, name, unit, value, kind=kind, service=service,
                  instance=instance, attributes=attributes)  # fmt: skip
 
 

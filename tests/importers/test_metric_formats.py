@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from perfkit.errors import InputError
@@ -53,9 +54,68 @@ def test_nginx_ends_and_apache_begins_at_the_logged_time() -> None:
     end = (nginx["start_ns"] + nginx["duration_ns"]).to_list()
     assert end == [1_795_873_633_439_000_000, 1_795_873_633_592_000_000, 1_795_873_633_727_000_000]
     apache = imported(SAMPLES / "apache.log")
-    begins = apache.table("spans")["start_ns"].to_list()
-    assert begins == [1_795_873_366_000_000_000, 1_795_873_367_000_000_000]
+    begins = apache.table("spans")["start_ns"].unique().sort().to_list()
+    assert begins == [1_795_889_921_000_000_000, 1_795_889_922_000_000_000]
     assert any("times to the second" in note for note in apache.info.notes)
+
+
+def test_apache_writes_fractions_of_a_second_as_its_manual_says() -> None:
+    spans = imported(SAMPLES / "apache-usec.log").table("spans").sort("start_ns")
+    assert spans["start_ns"].to_list() == [
+        1_795_889_921_776_043_000,
+        1_795_889_921_786_196_000,
+        1_795_889_921_948_389_000,
+    ]
+    assert spans["duration_ns"].to_list() == [200_000, 148_306_000, 162_000]
+
+
+def test_debians_vhost_combined_has_the_server_before_the_client() -> None:
+    spans = imported(SAMPLES / "apache-vhost.log").table("spans")
+    attributes = [json.loads(text) for text in spans["attributes"]]
+    assert {one["client.address"] for one in attributes} == {"127.0.0.1"}
+    assert {one["server.address"] for one in attributes} == {"localhost"}
+
+
+def test_a_client_of_ipv6_is_no_virtual_host(tmp_path: Path) -> None:
+    line = '::1 - bob smith [28/Nov/2026:18:18:41 +0000] "GET /a HTTP/1.1" 200 3 "-" "c" 200\n'
+    (text,) = of(tmp_path, line).table("spans")["attributes"]
+    assert json.loads(text)["client.address"] == "::1"
+
+
+def test_what_is_no_request_has_no_method() -> None:
+    spans = imported(SAMPLES / "apache.log").table("spans").filter(pl.col("http_status") == 400)
+    assert spans.height == 2
+    assert spans["http_method"].to_list() == [None, None]
+
+
+def test_whole_numbers_are_said_to_be_taken_as_us(tmp_path: Path) -> None:
+    line = '::1 - - [28/Nov/2026:18:18:41 +0000] "GET /a HTTP/1.1" 200 3 "-" "c" 2\n'
+    writer = of(tmp_path, line)
+    assert writer.table("spans")["duration_ns"].to_list() == [2000]
+    assert any("taken as µs" in note for note in writer.info.notes)
+    assert not any("µs" in note for note in imported(SAMPLES / "nginx.log").info.notes)
+
+
+def test_the_time_of_creation_is_no_measurement() -> None:
+    for name in ("prometheus.json", "prometheus-federate.txt", "openmetrics.txt"):
+        names = imported(SAMPLES / name).table("metrics")["name"].to_list()
+        assert names
+        assert not [one for one in names if one.endswith("_created")]
+
+
+def test_federated_metrics_without_a_type_are_known_by_their_names() -> None:
+    metrics = imported(SAMPLES / "prometheus-federate.txt").table("metrics")
+    kinds = dict(metrics.select("name", "kind").unique().iter_rows())
+    assert kinds["shop_request_seconds_count"] == "counter"
+    assert kinds["http_requests_total"] == "counter"
+    assert kinds["process_resident_memory_bytes"] == "gauge"
+
+
+def test_a_label_may_hold_what_begins_an_exemplar(tmp_path: Path) -> None:
+    text = '# TYPE a gauge\na{x="b # c"} 3 # {t="1"} 0.5\n# EOF\n'
+    metrics = of(tmp_path, text).table("metrics")
+    assert metrics["value"].to_list() == [3.0]
+    assert json.loads(metrics["attributes"][0]) == {"x": "b # c"}
 
 
 def test_a_log_without_request_times_says_what_to_add(tmp_path: Path) -> None:
