@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from perfkit.analysis.session import Tables
+from perfkit.capture import Capture
+
 pytest_plugins = ["pytester"]
 
 TRACED = """
@@ -139,3 +142,70 @@ def test_without_the_extra_the_message_says_what_to_install(session: pytest.Pyte
     result = session.runpytest_subprocess()
     result.stdout.fnmatch_lines(["*pip install 'perfkit?pytest?'*"])
     assert result.ret != 0
+
+
+BUSY = (
+    TRACED
+    + """
+def burn_for_a_while(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(1000))
+
+def test_it():
+    with tracer.start_as_current_span(
+        "GET /busy", kind=trace.SpanKind.SERVER,
+        attributes={"http.request.method": "GET", "http.route": "/busy"},
+    ):
+        burn_for_a_while(1.5)
+
+def test_other():
+    request(2)
+"""
+)
+
+
+def tables_of(path: Path) -> Tables:
+    return Tables(Capture.open(path))
+
+
+def test_the_session_is_recorded_with_its_spans_and_stacks(session: pytest.Pytester) -> None:
+    session.makepyfile(BUSY)
+    result = session.runpytest_subprocess("--perfkit-record", "all.perfkit")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["perfkit: * after *4 spans*stack samples*", "*wrote*all.perfkit*"])
+    tables = tables_of(session.path / "all.perfkit")
+    endpoints = tables.frame("requests")["endpoint"].to_list()
+    assert sorted(endpoints) == ["GET /a", "GET /busy"]
+    functions = tables.frame("functions")["function"].to_list()
+    assert "burn_for_a_while" in functions
+    again = session.runpytest_subprocess("--perfkit-record", "all.perfkit")
+    assert again.ret == pytest.ExitCode.USAGE_ERROR
+    assert "all.perfkit" in str(again.stderr)
+
+
+def test_a_session_that_may_not_be_looked_at_is_recorded_without_stacks(
+    session: pytest.Pytester,
+) -> None:
+    # Not dumpable, and without the capability to look nevertheless (prctl(2)).
+    session.makeconftest(
+        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.prctl(24, 19)\nlibc.prctl(4, 0)\n"
+    )
+    session.makepyfile(BUSY)
+    result = session.runpytest_subprocess("--perfkit-record", "all.perfkit")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*note: no stacks: *no permission to look into*"])
+    tables = tables_of(session.path / "all.perfkit")
+    assert tables.frame("requests").height == 2
+    assert tables["samples"].collect().is_empty()
+
+
+def test_each_worker_records_itself(session: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="needs pytest-xdist")
+    session.makepyfile(BUSY)
+    result = session.runpytest_subprocess("-n", "2", "--perfkit-record", "all.perfkit")
+    result.assert_outcomes(passed=2)
+    captures = [session.path / f"all-gw{number}.perfkit" for number in (0, 1)]
+    assert sum(tables_of(path).frame("requests").height for path in captures) == 2
+    for path in captures:
+        result.stdout.fnmatch_lines([f"*wrote *{path.name}*"])

@@ -5,8 +5,8 @@
 
 While a marked test runs, its spans are taken from the OpenTelemetry SDK of this process, as a
 capture; when it has passed, the budgets are checked and a breach fails it. `perfkit_spans` is the
-same as a fixture, for whoever looks at the tables. Only spans of this process are seen; stacks and
-other processes are recorded by `perfkit record -- pytest`.
+same as a fixture, for whoever looks at the tables. `--perfkit-record FILE` records the spans and
+stacks of the whole session. Only this process is seen; with others: `perfkit record -- pytest`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
     from perfkit.analysis.session import Tables
+    from perfkit.pytest_plugin.session import SessionRecorder
 
 _INSTALL = "perfkit: recording the spans of tests needs: pip install 'perfkit[pytest]'"
 _MARKER = (
     "perfkit(*budgets): record the test's spans, and fail it when they do not keep to the budgets"
 )
 _RECORDER = pytest.StashKey["_Recorder"]()
+_SESSION: pytest.StashKey[SessionRecorder] = pytest.StashKey()
+_SAID = pytest.StashKey[list[str]]()
+_WORKER = "perfkit"
 
 
 class Recording:
@@ -105,24 +109,76 @@ class _Recorder:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that keeps the captures."""
-    parser.getgroup("perfkit").addoption(
+    """Add the options that keep captures."""
+    group = parser.getgroup("perfkit")
+    group.addoption(
         "--perfkit-dir",
         metavar="DIR",
         help="Keep a capture of each test that is marked with perfkit here.",
+    )
+    group.addoption(
+        "--perfkit-record",
+        metavar="FILE",
+        help="Record the spans and stacks of the whole session as this capture.",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line("markers", _MARKER)
+    config.stash[_SAID] = []
 
 
-def _recorder(config: pytest.Config) -> _Recorder:
-    """Return the processor of this session, put into the SDK's provider (made if there is none)."""
-    found = config.stash.get(_RECORDER, None)
-    if found is not None:
-        return found
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Begin to record the session. With pytest-xdist each worker records itself."""
+    config = session.config
+    name = config.getoption("--perfkit-record")
+    worker = getattr(config, "workerinput", None)
+    leads = worker is None and bool(getattr(config.option, "tx", None))
+    if not name or leads or config.option.collectonly:
+        return
+    from perfkit.errors import PerfkitError
+
+    provider = _provider()
+    try:
+        from perfkit.pytest_plugin.session import SessionRecorder
+    except ImportError as error:
+        raise pytest.UsageError(_INSTALL) from error
+    path = Path(name).resolve()
+    if worker is not None:
+        path = path.with_name(f"{path.stem}-{worker['workerid']}{path.suffix}")
+    try:
+        config.stash[_SESSION] = SessionRecorder(path, provider)
+    except PerfkitError as error:
+        raise pytest.UsageError(f"--perfkit-record {name}: {error.message}") from error
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the recording of the session."""
+    recorder = session.config.stash.get(_SESSION, None)
+    if recorder is not None:
+        said = session.config.stash[_SAID]
+        said.append(recorder.finish())
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[_WORKER] = said
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Keep what a worker of pytest-xdist says of its recording."""
+    del error
+    node.config.stash[_SAID] += getattr(node, "workeroutput", {}).get(_WORKER, [])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was recorded."""
+    for text in config.stash[_SAID]:
+        terminalreporter.write_line(text)
+
+
+def _provider() -> TracerProvider:
+    """Return the SDK's provider, made if there is none. Raises UsageError without the extra."""
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.common import trace_encoder  # noqa: F401
@@ -133,8 +189,16 @@ def _recorder(config: pytest.Config) -> _Recorder:
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider()
         trace.set_tracer_provider(provider)
+    return provider
+
+
+def _recorder(config: pytest.Config) -> _Recorder:
+    """Return the processor of this session, put into the SDK's provider."""
+    found = config.stash.get(_RECORDER, None)
+    if found is not None:
+        return found
     recorder = _Recorder()
-    provider.add_span_processor(recorder)  # type: ignore[arg-type]
+    _provider().add_span_processor(recorder)  # type: ignore[arg-type]
     config.stash[_RECORDER] = recorder
     return recorder
 
