@@ -112,7 +112,18 @@ def list_(folder: Path, branch: str | None, as_json: bool) -> None:
     help="Figures to look at.  [default: p95, error_ratio]",
 )
 @click.option("--min-effect", type=Percentage(), default="5%", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A page (HTML) to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A file to write: a page (HTML), or Markdown when its name ends in .md.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "html")),
+    help="How to write it.  [default: text, with -o as the file's name says]",
+)
 @_as_json
 def trend(
     folder: Path,
@@ -120,6 +131,7 @@ def trend(
     measure: tuple[str, ...],
     min_effect: float,
     output: Path | None,
+    form: str | None,
     as_json: bool,
 ) -> None:
     """Say where figures changed for good, and between which commits. Needs perfkit[history]."""
@@ -127,6 +139,7 @@ def trend(
     from perfkit.gate import trend as trends
     from perfkit.gate.figures import BY_LABEL
 
+    form = _form(form, output, as_json=as_json)
     if output is not None:
         check_writable(output)
     runs = _runs(folder, branch)
@@ -138,12 +151,12 @@ def trend(
             hint="add runs: perfkit history add CAPTURE FOLDER",
         )
     shifts = trends.shifts(series, min_effect)
-    if output is not None:
-        from perfkit.report.trend_page import render
-
-        page = render(folder.resolve().name, [_drawn(one, shifts) for one in series])
-        size = write_whole(output, page.encode("utf-8", "replace"))
-        click.echo(f"{output} ({units.size(size)})", err=True)
+    if form != "text":
+        document = _document(form, folder.resolve().name, runs, series, shifts)
+        if output is None:
+            click.echo(document, nl=False)
+            return
+        click.echo(f"{output} ({units.size(write_whole(output, document))})", err=True)
     if as_json:
         data = {"runs": len(runs), "figures": len(series), "shifts": [_shift(s) for s in shifts]}
         click.echo(json.dumps(jsonable(data), indent=1, ensure_ascii=False))
@@ -151,6 +164,31 @@ def trend(
     text.paragraph(f"{len(runs)} runs, {len(series)} figures, {len(shifts)} changes for good.")
     for shift in shifts:
         _show(shift)
+
+
+def _form(form: str | None, output: Path | None, *, as_json: bool) -> str:
+    """Return what to write: what was asked for, or what the file's name says."""
+    if output is None:
+        if as_json and form not in (None, "text"):
+            raise UsageError(f"--json and --format {form} both want stdout", hint="give -o FILE")
+        return form or "text"
+    if form == "text":
+        raise UsageError("-o takes HTML or Markdown", hint="for text: > FILE instead of -o FILE")
+    markdown = output.suffix.lower() in (".md", ".markdown")
+    return form or ("markdown" if markdown else "html")
+
+
+def _document(
+    form: str, title: str, runs: list[Run], series: list[Series], shifts: list[Shift]
+) -> bytes:
+    figures = [_drawn(one, shifts) for one in series]
+    if form == "markdown":
+        from perfkit.gate.outputs import trend as markdown
+
+        return markdown.write(title, len(runs), figures)
+    from perfkit.report.trend_page import render
+
+    return render(title, figures).encode("utf-8", "replace")
 
 
 def _show(shift: Shift) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from perfkit.cli.main import main
 from perfkit.errors import CaptureError, UsageError
 from perfkit.gate import history, trend
 from perfkit.gate.figures import SCHEMA
+from perfkit.gate.outputs import trend as outputs_trend
 from perfkit.gate.result import Source
 from perfkit.gate.runs import Run
 from tests.gate.build import record, runs
@@ -234,3 +236,47 @@ def test_the_trend_in_the_terminal_as_json_and_as_a_page(tmp_path: Path) -> None
     assert data["shifts"][0]["last_before"]["commit"] == "c9"
     with pytest.raises(UsageError, match="no runs of branch dev"):
         run("history", "trend", str(tmp_path / "h"), "--branch", "dev")
+
+
+def test_the_trend_in_markdown(tmp_path: Path) -> None:
+    store(tmp_path / "h", noisy([(1e8, 10), (2e8, 10)], 3))
+    trend_of = ("history", "trend", str(tmp_path / "h"))
+    printed = run(*trend_of, "--format", "markdown").stdout
+    lines = printed.splitlines()
+    assert lines[0] == "## ❌ Trend of h: 1 change for good"
+    (row,) = [line for line in lines if line.startswith("| ❌")]
+    assert "Worse: app GET /a: p95" in row
+    assert row.count("|") == 5
+    assert "- git log c9..c10" in lines
+    page = tmp_path / "trend.md"
+    done = run(*trend_of, "-o", str(page))
+    assert page.read_text() == printed
+    assert "Worse: app GET /a: p95" in done.stdout  # as with a page
+    run(*trend_of, "-o", str(tmp_path / "x"), "--format", "html")
+    assert "<circle" in (tmp_path / "x").read_text()
+    for wrong in (("--format", "markdown", "--json"), ("--format", "text", "-o", str(page))):
+        with pytest.raises(UsageError):
+            run(*trend_of, *wrong)
+
+
+def test_a_trend_without_change_in_markdown(tmp_path: Path) -> None:
+    store(tmp_path / "h", noisy([(1e8, 20)], 3))
+    text = run("history", "trend", str(tmp_path / "h"), "--format", "markdown").stdout
+    assert text.startswith("## ✅ Trend of h: no changes for good\n")
+    assert "<summary>1 without change</summary>" in text
+    assert "| app GET /a: p95 | 20 |" in text
+
+
+def test_markdown_shows_names_as_they_are() -> None:
+    point = {"label": "1 ms", "moment": "2026-01-01 00:00", "commit": "<b>`c`|@me", "value": 1.0}
+    shift = {"place": 1, "worse": True, "words": "<i>|\n# x", "good": "<b>", "bad": "[x](y)"}
+    figure = {"title": "a|b", "points": [point, point], "shifts": [shift]}
+    steady = {**figure, "shifts": []}
+    text = outputs_trend.write("h\n# <u>", 2, [figure, steady]).decode()
+    assert not re.search(r"(?<!\\)<(?!/?(details|summary)>)", text)
+    assert "\\@me" in text
+    assert all(
+        len(re.findall(r"(?<!\\)\|", line)) == 5
+        for line in text.splitlines()
+        if line.startswith("| ")
+    )

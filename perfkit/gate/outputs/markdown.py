@@ -25,12 +25,12 @@ def write(result: Result) -> bytes:
     told = result.of("failed", "error", "unstable")
     lines += _table(told)
     if result.cause:
-        lines += ["**Most likely cause**", "", *(f"- {_text(line)}" for line in result.cause), ""]
+        lines += ["**Most likely cause**", "", *(f"- {text(line)}" for line in result.cause), ""]
     advice = list(dict.fromkeys(check.help for check in told if check.help))
     if advice:
-        lines += ["**What to do**", "", *(f"- {_text(line)}" for line in advice), ""]
+        lines += ["**What to do**", "", *(f"- {text(line)}" for line in advice), ""]
     if result.warnings:
-        lines += ["**Mind**", "", *(f"- {_text(warning)}" for warning in result.warnings), ""]
+        lines += ["**Mind**", "", *(f"- {text(warning)}" for warning in result.warnings), ""]
     passed = result.of("passed")
     if passed:
         lines += [f"<details><summary>{len(passed)} passed</summary>", ""]
@@ -55,15 +55,15 @@ def _table(checks: Sequence[Check]) -> list[str]:
         return []
     lines = ["| | check | of | result |", "|---|---|---|---|"]
     lines += [
-        f"| {_MARKS[check.state]} | {_text(check.name)} | {_text(check.thing)} "
-        f"| {_text(check.message)} |"
+        f"| {_MARKS[check.state]} | {text(check.name)} | {text(check.thing)} "
+        f"| {text(check.message)} |"
         for check in checks
     ]
     return [*lines, ""]
 
 
-def _text(text: str) -> str:
+def text(words: str) -> str:
     """Return text that Markdown shows as it is: nothing in it is markup, a link or a mention."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = " ".join("".join(char if char.isprintable() else " " for char in words).split())
     cut = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
     return cut.translate(_SPECIAL)
