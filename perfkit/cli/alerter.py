@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from perfkit.errors import UsageError
+
 _LAST_LOOK_S = 60.0
 """After the end of the recording, for the last look and its tries to deliver."""
 
@@ -19,19 +21,32 @@ _LAST_LOOK_S = 60.0
 class Alerter:
     """The process, or none when nobody is to be told."""
 
-    def __init__(self, targets: tuple[str, ...]) -> None:
+    def __init__(self, targets: tuple[str, ...], wishes: tuple[str, ...] = ()) -> None:
         self._targets = targets
+        self._wishes = wishes
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def of(cls, targets: tuple[str, ...]) -> Alerter:
-        """Check the targets before anything begins. Raises UsageError."""
+    def of(
+        cls, targets: tuple[str, ...], budgets: tuple[str, ...] = (), severity: str | None = None
+    ) -> Alerter:
+        """Check all of it before anything begins. Raises UsageError."""
+        if (budgets or severity) and not targets:
+            raise UsageError(
+                "--alert-budget and --alert-severity need --alert TARGET",
+                hint="--alert alertmanager://127.0.0.1:9093",
+            )
         if targets:
             from perfkit.alert.targets import parse
+            from perfkit.gate import budgets as grammar
 
             for one in targets:
                 parse(one, None)
-        return cls(tuple(dict.fromkeys(targets)))
+            for budget in budgets:
+                grammar.parse(budget)
+        wishes = [word for budget in budgets for word in ("--budget", budget)]
+        wishes += ["--severity", severity] if severity else []
+        return cls(tuple(dict.fromkeys(targets)), tuple(wishes))
 
     def start(self, capture: Path) -> None:
         """Begin to look at a capture that is being recorded."""
@@ -39,7 +54,10 @@ class Alerter:
             return
         to = [word for target in self._targets for word in ("--to", target)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "perfkit.cli", "alert", str(capture), "--watch", *to],
+            [
+                *(sys.executable, "-m", "perfkit.cli", "alert", str(capture), "--watch"),
+                *(*to, *self._wishes),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # ^C on the terminal is for the recording alone

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.alert import SEVERITIES
 from perfkit.cli.alerter import Alerter
 from perfkit.cli.options import Duration, Percentage, Size
 from perfkit.cli.progress import Progress
@@ -121,6 +122,18 @@ _TABLES = {"spans": "spans", "samples": "stack samples", "metrics": "metric poin
     metavar="TARGET",
     help="Tell while recording what is wrong: see perfkit alert --to.",
 )
+@click.option(
+    "--alert-budget",
+    "alert_budgets",
+    multiple=True,
+    metavar="BUDGET",
+    help="Tell also when this is breached: see perfkit alert --budget.",
+)
+@click.option(
+    "--alert-severity",
+    type=click.Choice(SEVERITIES),
+    help="Tell findings of this severity or a higher one.  [default: high]",
+)
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(**values: Any) -> None:
     """Capture a live process: stacks, metrics, and spans that are sent over OTLP.
@@ -141,7 +154,7 @@ def command(**values: Any) -> None:
     from perfkit.collect.record import Recording
     from perfkit.collect.sampling import Wishes
 
-    alerter = Alerter.of(values["alerts"])
+    alerter = Alerter.of(values["alerts"], values["alert_budgets"], values["alert_severity"])
     otlp, grpc = values["otlp"], values["otlp_grpc"]
     options = Options(
         output=values["output"] or Path(time.strftime("perfkit-%Y%m%d-%H%M%S.perfkit")),

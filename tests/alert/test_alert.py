@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from email import message_from_string
+from email.header import decode_header, make_header
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
@@ -19,6 +26,8 @@ from perfkit.alert.event import Alert, Event
 from perfkit.alert.signals import active
 from perfkit.alert.targets import Alertmanager, Webhook, parse
 from perfkit.cli.alert import SEVERITIES, command
+from perfkit.cli.alerter import Alerter
+from perfkit.cli.record import command as record
 from perfkit.errors import InputError, PerfkitError, UsageError
 from perfkit.rules.evaluate import run as run_rules
 from perfkit.rules.load import load_rules
@@ -266,6 +275,85 @@ def test_apprise_sends_what_it_is_given(server: Server, tmp_path: Path) -> None:
         parse("env:CHAT", None, {"CHAT": "what://x"}).send([Event(alert("a"))], NOW)
 
 
+class Mailbox:
+    """An SMTP server (RFC 5321) that takes mail, or refuses the sender; AUTH PLAIN and LOGIN."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        self.mails: list[str] = []
+        self.logins: list[str] = []
+        outer = self
+
+        class Handler(StreamRequestHandler):
+            def handle(self) -> None:
+                self.say("220 test")
+                while line := self.rfile.readline().decode().strip():
+                    verb = line.split()[0].upper()
+                    if verb == "EHLO":
+                        self.say("250-test")
+                        self.say("250 AUTH PLAIN")
+                    elif verb == "AUTH":
+                        outer.logins.append(base64.b64decode(line.split()[2]).decode())
+                        self.say(f"535 not {line.split()[2]}" if refuses else "235 well")
+                    elif verb == "DATA":
+                        self.say("354 go on")
+                        lines = iter(lambda: self.rfile.readline().decode(), ".\r\n")
+                        outer.mails.append("".join(lines))
+                        self.say("250 taken")
+                    elif verb == "QUIT":
+                        self.say("221 bye")
+                        return
+                    else:
+                        self.say("250 well")
+
+            def say(self, line: str) -> None:
+                self.wfile.write(f"{line}\r\n".encode())
+
+        self._server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_mail_is_delivered_and_a_failure_shows_no_secret(tmp_path: Path, refuses: bool) -> None:
+    pytest.importorskip("apprise", reason="needs perfkit[notify]")
+    box = Mailbox(refuses=refuses)
+    url = (
+        f"mailto://me:{SECRET}@{box.host}?smtp=127.0.0.1&mode=insecure"
+        "&from=perfkit@example.org&to=oncall@example.org"
+    )
+    capture = str(write_capture(tmp_path / "a.perfkit"))
+    words = ["alert", capture, "--severity", "low", "--state", str(tmp_path / "state.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "perfkit.cli", *words, "--to", "env:MAIL"],
+        env={**os.environ, "MAIL": url},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    box.close()
+    # It was there to be shown: the server was given it.
+    assert any(SECRET in login for login in box.logins), done.stderr
+    everything = done.stdout + done.stderr + (tmp_path / "state.json").read_text()
+    secrets = (SECRET, base64.b64encode(f"\0me\0{SECRET}".encode()).decode())
+    assert not any(secret in everything for secret in secrets)
+    if refuses:
+        assert (done.returncode, box.mails) == (1, [])
+        assert "$MAIL did not take a message" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    mails = [message_from_string(mail) for mail in box.mails]
+    assert mails
+    for mail in mails:
+        assert "oncall@example.org" in mail["To"]
+        subject = str(make_header(decode_header(mail["Subject"])))
+        assert subject.split(":")[0] in ("HIGH", "MEDIUM", "LOW")
+
+
 def test_an_alertmanager_gets_what_its_api_wants(server: Server, tmp_path: Path) -> None:
     target = parse(f"alertmanager://{server.host}/prefix/", None, {})
     assert isinstance(target, Alertmanager)
@@ -399,3 +487,36 @@ def answer(listener: socket.socket, head: bytes, times: int) -> None:
         with connection:
             connection.recv(65536)
             connection.sendall(head)
+
+
+def test_a_recording_passes_budgets_and_severity_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    capture = write_capture(tmp_path / "a.perfkit")
+    told = Alerter.of((f"http://{server.host}/",), ("p95(endpoint=/tools/invoke) < 10ms",), "low")
+    told.start(capture)
+    told.finish()
+    said = [one for _, _, body in server.requests for one in body["alerts"]]
+    assert "PerfkitBudget" in {one["name"] for one in said}
+    findings = {one["severity"] for one in said if one["name"] == "PerfkitFinding"}
+    assert findings - {"high"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--alert-budget", "p95 < 1s"), "need --alert TARGET"),
+        (("--alert-severity", "low"), "need --alert TARGET"),
+        (("--alert", "http://127.0.0.1:1/", "--alert-budget", "fast"), "not a budget"),
+    ],
+)
+def test_a_recording_refuses_wrong_wishes_before_it_begins(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    output = tmp_path / "x.perfkit"
+    with pytest.raises(UsageError, match=said):
+        CliRunner().invoke(
+            record, [*words, "-o", str(output), "--", "true"], catch_exceptions=False
+        )
+    assert not output.exists()

@@ -154,13 +154,14 @@ def test_a_recording_tells_and_is_not_held_up_by_one_that_is_down(
     (tmp_path / "service.py").write_text(SERVICE)
     words = [sys.executable, "-m", "perfkit.cli", "record", "--otlp", "127.0.0.1:0"]
     words += ["--no-stacks", "--alert", f"alertmanager://{alertmanager}"]
+    words += ["--alert-budget", "max < 1us", "--alert-severity", "low"]
     words += ["--alert", "alertmanager://127.0.0.1:1", "-o", str(tmp_path / "live.perfkit")]
     words += ["--", sys.executable, str(tmp_path / "service.py")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "live.perfkit" / "capture.json").exists()
     found = alerts(alertmanager)
-    assert "PerfkitFinding" in found, done.stderr
+    assert {"PerfkitFinding", "PerfkitBudget"} <= set(found), done.stderr
     assert "alertmanager://127.0.0.1:1 cannot be reached" in done.stderr
     # What could not be told waits.
     waiting = json.loads((tmp_path / "state" / "perfkit" / "alerts.json").read_text())
