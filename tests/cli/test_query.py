@@ -191,6 +191,60 @@ def test_every_example_runs_and_fits(capture: Path, name: str, tmp_path: Path) -
     assert "no rows" in empty.stderr
 
 
+SAMPLE_TABLES: dict[str, Any] = {
+    "samples": {
+        "ts_ns": [10**18, 10**18 + 10**7],
+        "duration_ns": [10**7, 10**7],
+        "count": [1, 1],
+        "pid": [1, 1],
+        "tid": [1, 1],
+        "thread_name": ["MainThread", "MainThread"],
+        "stack_id": [1, 1],
+        "state": ["running", "idle"],
+    },
+    "stacks": {"stack_id": [1], "parent_id": [None], "frame_id": [7], "depth": [0]},
+    "frames": {
+        "frame_id": [7],
+        "function": ["work"],
+        "file": ["/app/shop.py"],
+        "line": [3],
+        "module": ["shop"],
+        "category": ["app"],
+    },
+}
+METRIC_TABLES: dict[str, Any] = {
+    "metrics": {
+        "ts_ns": [10**18 + number * 10**9 for number in range(60)],
+        "name": ["process.cpu.utilization"] * 60,
+        "unit": ["1"] * 60,
+        "value": [0.5 + number % 3 / 10 for number in range(60)],
+        "kind": ["gauge"] * 60,
+        "service": ["shop"] * 60,
+    }
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_runs_whatever_was_recorded(name: str, tmp_path: Path) -> None:
+    """Other sources alone give no error: rows, or one line that says that there are none."""
+    for kind, spans, tables, told in (
+        ("spans", SPANS, {}, ("slow-endpoints", "slow-queries", "repeated-queries")),
+        ("samples", [], SAMPLE_TABLES, ("hot-code",)),
+        ("metrics", [], METRIC_TABLES, ()),
+        ("empty", [], {}, ()),
+    ):
+        done = query(write(tmp_path / f"{kind}.perfkit", spans, **tables), "--example", name)
+        assert done.exit_code == 0
+        rows = len(done.stdout.splitlines()) - 1
+        assert ("no rows" in done.stderr) == (rows == 0)
+        assert rows > 0 or name not in told, kind
+        assert kind != "empty" or rows == 0
+
+
+def test_there_are_ten_examples() -> None:
+    assert len(EXAMPLES) >= 10
+
+
 def test_the_repeated_query_is_found_by_its_example(capture: Path) -> None:
     done = query(capture, "--example", "repeated-queries")
     assert "SELECT * FROM t WHERE id = ?" in done.stdout
