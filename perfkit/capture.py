@@ -127,6 +127,11 @@ class CaptureWriter:
             self._flush_table(table)
         self.save_info()
 
+    def written(self, table: str) -> pl.LazyFrame:
+        """Return the rows of a table that were flushed so far."""
+        parts = sorted((self.path / table).glob("part-*"))
+        return pl.scan_parquet(parts) if parts else model.BY_NAME[table].empty().lazy()
+
     def save_info(self) -> None:
         """Write `capture.json`."""
         self.info.save(self.path / INFO_NAME)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perfkit import cycles
+from perfkit import cycles, units
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
 from perfkit.importers import (
@@ -44,6 +44,7 @@ from perfkit.importers import (
     psutil_jsonl,
     pyinstrument,
     pyspy_chrometrace,
+    repeats,
     request_records,
     sentry,
     skywalking,
@@ -164,6 +165,7 @@ def import_files(
         postgresql.read(url, writer)
     _note_double_records(writer)
     writer.flush()
+    _note_repeats(writer)
     if not any(writer.info.rows.values()):
         raise _nothing(writer, files, len(databases))
 
@@ -285,6 +287,17 @@ def _note_double_records(writer: CaptureWriter) -> None:
         writer.note(
             f"spans come from {' and '.join(recorders)}: a request that more than one of them "
             "recorded is counted more than once; keep one with --service, or import them apart"
+        )
+
+
+def _note_repeats(writer: CaptureWriter) -> None:
+    found = repeats.count(writer.written("spans"))
+    if found:
+        total = units.number(writer.info.rows["spans"])
+        writer.note(
+            f"{units.number(found)} of {total} spans are there already, with the same ids, service "
+            "and start: they came more than once, say in a file and in a copy of it that is "
+            "compressed; analyses count each once, queries of the table spans see all"
         )
 
 

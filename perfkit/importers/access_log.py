@@ -98,7 +98,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
             if start_ns is None and request.end_ns is not None:
                 start_ns = request.end_ns - request.duration_ns
             coarse += (request.end_ns or request.start_ns or 1) % 10**9 == 0
-            _add(rows, request, start_ns, f"{source.name} {number}")
+            _add(rows, request, start_ns, f"{source.content_name} {number}")
     if timed and coarse == timed:
         writer.note(
             f"{source.name} has times to the second: when a request began is known no better, so "

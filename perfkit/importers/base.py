@@ -78,6 +78,12 @@ class Source:
         return str(self).rpartition("!")[2].rpartition("/")[2]
 
     @property
+    def content_name(self) -> str:
+        """Its name without the ending of a compression: ids made of it are those of a copy, too."""
+        stem, _, ending = self.name.rpartition(".")
+        return stem if ending in ("gz", "zst", "bz2", "xz") else self.name
+
+    @property
     def modified_ns(self) -> int:
         """When the file was last written."""
         return self.path.stat().st_mtime_ns

@@ -217,7 +217,7 @@ def _write(trace: _Trace, source: Source, writer: CaptureWriter, base_ns: int) -
             own = origins.get(track[1])
             if own is None:
                 own = origins[track[1]] = _origin(trace, track[1])
-            unique = f"{track} {trace.first} {len(slices)} {source.name}"
+            unique = f"{track} {trace.first} {len(slices)} {source.content_name}"
             _nest(rows, trace, track, slices, own, offset_ns, unique)
     with MetricRows(source, writer) as metrics:
         for ts, event in trace.counters:

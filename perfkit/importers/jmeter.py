@@ -37,7 +37,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
             load_tests.add(
                 rows,
                 "jmeter",
-                f"{source.name} {place.rpartition(' ')[2]} {row['timeStamp']} {row['elapsed']}",
+                f"{source.content_name} {place.rpartition(' ')[2]} "
+                f"{row['timeStamp']} {row['elapsed']}",
                 row["label"],
                 scaled(row["timeStamp"], _MS),
                 scaled(row["elapsed"], _MS),

@@ -91,7 +91,7 @@ def _request(spans: SpanRows, data: _Data, place: str) -> None:
     load_tests.add(
         spans,
         "k6",
-        f"{spans.source.name} {place.rpartition(' ')[2]} {data.time} {data.value}",
+        f"{spans.source.content_name} {place.rpartition(' ')[2]} {data.time} {data.value}",
         str(tags.get("name") or url),
         start_ns,
         duration_ns,

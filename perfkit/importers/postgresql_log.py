@@ -150,7 +150,7 @@ def _same(plan: _Entry, statement: _Entry) -> bool:
 
 
 def _add(rows: SpanRows, entry: _Entry) -> None:
-    unique = f"{rows.source.name} {entry.place} {entry.end_ns} {entry.pid}"
+    unique = f"{rows.source.content_name} {entry.place} {entry.end_ns} {entry.pid}"
     trace = ids.trace_id_from_text(f"trace {unique}")
     span_id = ids.span_id_from_text(f"span {unique}")
     attributes: dict[str, Value] = {

@@ -90,7 +90,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
     starts = _starts(source, writer, batch.batch, good)
     for number, (record, start_ns) in enumerate(zip(good, starts, strict=True)):
         if start_ns is not None:
-            _add(batch, record, start_ns, f"{source.name} record {number}")
+            _add(batch, record, start_ns, f"{source.content_name} record {number}")
     writer.add(batch.finish())
     if any(record.spans for record in good):
         writer.note(

@@ -34,6 +34,9 @@ class MemoryWriter(CaptureWriter):
         self.append("stacks", stacks)
         self.append("frames", frames)
 
+    def written(self, table: str) -> pl.LazyFrame:
+        return self.table(table).lazy()
+
     def close(self) -> None:
         self.flush()
 

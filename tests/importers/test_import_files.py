@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import perfkit.importers
+from perfkit.analysis.spans.parents import drop_repeats
+from perfkit.capture import Capture, CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
-from perfkit.importers import IMPORTERS, base, compression, detect
+from perfkit.importers import IMPORTERS, base, compression, detect, import_files
 from tests.importers.memory import MemoryWriter, imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -17,7 +19,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 
 NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
-    *("gateway_tables", "mapped", "postgresql", "tables"),
+    *("gateway_tables", "mapped", "repeats", "postgresql", "tables"),
 }
 
 
@@ -180,6 +182,24 @@ def test_progress_is_told_of_every_file(samples: dict[str, list[Path]]) -> None:
 
 def test_requests_that_may_be_recorded_twice_are_spoken_of(samples: dict[str, list[Path]]) -> None:
     once = imported(*samples["otlp-json"], *samples["otlp-protobuf"], *samples["psutil-jsonl"])
-    assert once.info.notes == []
+    assert not any("spans come from" in note for note in once.info.notes)
     twice = imported(*samples["otlp-json"], *samples["mcp-gateway-db"])
     assert any("OpenTelemetry and the gateway's database" in note for note in twice.info.notes)
+
+
+@pytest.mark.parametrize("name", ["jaeger.json", "apache.log", "jmeter.jtl", "viztracer.json"])
+def test_a_compressed_copy_of_spans_is_recognised_by_their_ids(name: str, tmp_path: Path) -> None:
+    content = (SAMPLES / name).read_bytes()
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    once = imported(tmp_path / name, started_at_ns=10**18)
+    assert not any("are there already" in note for note in once.info.notes)
+    spans = once.info.rows["spans"]
+    output = tmp_path / "twice.perfkit"
+    with CaptureWriter(output) as writer:
+        import_files([tmp_path / name, tmp_path / f"{name}.gz"], writer, started_at_ns=10**18)
+    (note,) = [note for note in writer.info.notes if "are there already" in note]
+    assert note.startswith(f"{spans} of {2 * spans} spans are there already")
+    # The analysis means the same by a repeated span.
+    kept, _ = drop_repeats(Capture.open(output).table("spans").collect())
+    assert kept.height == spans
