@@ -138,6 +138,12 @@ def _why_refused(pid: int) -> tuple[str, str]:
     return "it has raised privileges or is not dumpable", AS_ROOT
 
 
+def stopped(pid: int) -> str:
+    """Say that a process is stopped, and how it goes on."""
+    who = f"process {pid} ({processes.name(pid) or 'unknown'})"
+    return f"{who} is stopped and does nothing until: kill -CONT {pid}"
+
+
 def container_fix() -> str:
     """Say what gives a container the right to look into processes."""
     return KUBERNETES_FIX if container() == "kubernetes" else DOCKER_FIX
@@ -187,6 +193,11 @@ def explain(pid: int, output: str) -> RecordError:
                 hint="end that debugger first",
             )
         return no_permission(pid)
+    if "failed to suspend" in lowered and processes.state(pid) == "T":
+        return RecordError(
+            f"{stopped(pid)}; py-spy cannot pause it",
+            hint=f"kill -CONT {pid}, or record without pausing it: --nonblocking",
+        )
     command = " ".join(processes.command_line(pid))[:80] or processes.name(pid)
     if "unsupported version" in lowered:
         return RecordError(

@@ -17,7 +17,7 @@ from perfkit.collect.instrument import Instrumentation
 from perfkit.collect.limits import LimitWatch
 from perfkit.collect.options import Options
 from perfkit.collect.resources.sampler import ResourceSampler
-from perfkit.collect.sources import describe_resources, describe_stacks
+from perfkit.collect.sources import describe_resources, describe_stacks, describe_stops
 from perfkit.collect.stacks import SEGMENT_S, StackRecorder
 from perfkit.collect.status import Reason, Status, Summary
 from perfkit.collect.store import Store
@@ -70,8 +70,11 @@ class Recording:
 
     @property
     def problem(self) -> str | None:
-        """Why no stacks are recorded although they were asked for, once that is known."""
-        return self._stacks.problem if self._stacks else None
+        """Why no stacks are recorded although they were asked for, or nothing happens at all."""
+        if self._stacks is not None and self._stacks.problem:
+            return self._stacks.problem
+        stopped = self._watcher.stopped if self._watcher else ()
+        return access.stopped(min(stopped)) if stopped else None
 
     @property
     def hint(self) -> str | None:
@@ -151,6 +154,7 @@ class Recording:
             root,
             store.journal,
             watcher,
+            command=options.command or processes.command_line(root),
             wishes=options.wishes,
             segment_s=2 * SEGMENT_S if short else SEGMENT_S,
             keep_open=[store.lock_fd],
@@ -284,7 +288,9 @@ class Recording:
         if self._limits is not None and self._limits.happened:
             info.note(f"Recording ended by its trigger: {self._limits.happened}.")
         if self._stacks is not None:
-            describe_stacks(info, self._stacks, self._options.command)
+            describe_stacks(info, self._stacks)
+        if self._watcher is not None:
+            describe_stops(info, self._watcher)
         if self._resources is not None:
             describe_resources(info, self._resources)
         if self._receiver is not None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from perfkit.collect import processes
 from perfkit.collect.resources.sampler import ResourceSampler
 from perfkit.collect.stacks import StackRecorder
+from perfkit.collect.threads import ThreadWatcher
 from perfkit.manifest import CaptureInfo
+from perfkit.units import duration
 
 
-def describe_stacks(info: CaptureInfo, stacks: StackRecorder, command: Sequence[str]) -> None:
-    """Say how stacks were sampled and what was lost; `command` is what we started, if anything."""
+def describe_stacks(info: CaptureInfo, stacks: StackRecorder) -> None:
+    """Say how stacks were sampled and what was lost."""
     watcher = stacks.watcher
     source: dict[str, Any] = {
         "name": "py-spy",
         "version": _version("py-spy"),
         "pid": stacks.root,
-        "command": list(command) or processes.command_line(stacks.root),
+        "command": list(stacks.command),
         "settings": stacks.settings,
         "segments": stacks.segments,
         "stacks_read": stacks.samples,
@@ -39,12 +39,23 @@ def describe_stacks(info: CaptureInfo, stacks: StackRecorder, command: Sequence[
         )
     if stacks.problem:
         info.note(stacks.problem)
+    for pid in sorted(stacks.continued):
+        info.note(f"Process {pid} was stopped when py-spy had paused it last, and was continued.")
     if not stacks.segments and not stacks.problem:
         info.note("No stacks: no Python process was found under the command.")
     if stacks.segments and stacks.wishes.gil and not source["gil"]:
         info.note("Who held the interpreter's lock (GIL) could not be seen in this program.")
     if watcher.unwatched:
         info.note("Some threads were too many to watch: whether they ran is not known.")
+
+
+def describe_stops(info: CaptureInfo, watcher: ThreadWatcher) -> None:
+    """Say which processes did nothing because something had stopped them."""
+    for pid, stopped_ns in sorted(watcher.stopped_ns.items()):
+        info.note(
+            f"Process {pid} was stopped (SIGSTOP) for about {duration(stopped_ns)}: "
+            "it did nothing then."
+        )
 
 
 def describe_resources(info: CaptureInfo, resources: ResourceSampler) -> None:

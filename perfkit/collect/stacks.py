@@ -48,6 +48,7 @@ class StackRecorder:
         directory: Path,
         watcher: ThreadWatcher,
         *,
+        command: Sequence[str],
         wishes: Wishes,
         segment_s: float,
         keep_open: Sequence[int],
@@ -56,6 +57,8 @@ class StackRecorder:
         self.root = root
         self._directory = directory
         self.watcher = watcher
+        self.command = command
+        """How the process was started; known here because it may be gone at the end."""
         self.wishes = wishes
         self._segment_s = segment_s
         self._keep_open = list(keep_open)
@@ -78,6 +81,8 @@ class StackRecorder:
         """The settings used, each with the time since when and the number of threads then."""
         self.lost: list[tuple[str, int, str]] = []
         """What was lost: (what, how much, why)."""
+        self.continued: set[int] = set()
+        """Processes that were stopped when a py-spy ended that paused them."""
         self.problem: str | None = None
         """Why no stacks are being recorded any more, for the user."""
 
@@ -310,7 +315,7 @@ class StackRecorder:
         spy = segment.spy
         written = spy.finish()
         if spy.settings.blocking:
-            segment.guard.release(self.watcher.members)
+            self.continued.update(segment.guard.release(self.watcher.members))
         self.segments += 1
         self.samples += spy.samples
         self.errors += spy.errors

@@ -12,6 +12,7 @@ import os
 import resource
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from perfkit.collect import processes
@@ -61,6 +62,11 @@ class ThreadWatcher:
         """The process and its descendants, as last seen."""
         self.python: list[int] = []
         """Those of them that look like Python."""
+        self.stopped: set[int] = set()
+        """Those that SIGSTOP or the terminal keeps stopped now: they do nothing at all."""
+        self.stopped_ns: Counter[int] = Counter()
+        """For how long each was seen so, to half a second."""
+        self._last_tree_ns = 0
         self._watched: dict[int, dict[int, _Thread]] = {}
         self._log = ThreadLogWriter()
         self._file: Path | None = None
@@ -136,6 +142,7 @@ class ThreadWatcher:
         self.members = processes.tree(self.root)
         self.python = [pid for pid in self.members if processes.is_python(pid)]
         now = time.monotonic_ns()
+        self._see_stopped(now)
         for pid in self.python:
             if pid not in self._watched:
                 self._watched[pid] = {}
@@ -144,6 +151,13 @@ class ThreadWatcher:
                 self._log.add(now, pid, POLLED)
             if self.gil.find(pid):
                 self._log.add(now, pid, GIL_WATCHED)
+
+    def _see_stopped(self, now: int) -> None:
+        # What py-spy pauses is traced, which is another state.
+        stopped = {pid for pid in {self.root, *self.python} if processes.state(pid) == "T"}
+        for pid in stopped & self.stopped:
+            self.stopped_ns[pid] += now - self._last_tree_ns
+        self.stopped, self._last_tree_ns = stopped, now
 
     def _look(self) -> None:
         now = time.monotonic_ns()
