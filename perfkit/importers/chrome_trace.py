@@ -2,7 +2,7 @@
 
 Slices of one thread nest by their times, and so do asynchronous ones of one id; a slice that lies
 in no other is the root of a trace of its own. Counters become metrics, instants events of the slice
-around them. Flow arrows and samples are left out.
+around them. V8's profiles (`ProfileChunk`) become samples. Flow arrows are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from perfkit.formats.attributes import json_text
 from perfkit.formats.spans import MIN_TIME_NS, Origin
 from perfkit.importers import json_stream
 from perfkit.importers.base import Format, Source
+from perfkit.importers.chrome_profile import Profiles
 from perfkit.importers.rows import Id, MetricRows, SpanRows, an_id, anchor, from_process, scaled
 from perfkit.semconv import Value
 
@@ -30,7 +31,7 @@ FORMAT = Format(
     title="Chrome trace events",
     made_by="Chromium's tracing, Perfetto (JSON), PyTorch's profiler, clang, viztracer",
     recognised_by="events with `ph` and `ts`, in a list or in `traceEvents`",
-    gives="spans (slices), span events (instants), metrics (counters)",
+    gives="spans (slices), span events (instants), metrics (counters), samples (V8's profiles)",
     lacks="wall-clock times in most (`--started-at`); which slice waits for which; status",
 )
 
@@ -42,6 +43,7 @@ _BASE = re.compile(rb'"baseTimeNanoseconds"\s*:\s*(\d{1,19})\b')
 _METADATA = ("M",)
 _INSTANTS = ("i", "I", "R", "n")
 _SKIPPED = ("s", "t", "f", "P", "O", "N", "D", "v", "V", "c", "(", ")", "T", "p")
+_PROFILES = ("Profile", "ProfileChunk")
 Number = int | float | str | None
 
 
@@ -84,6 +86,7 @@ class _Trace:
     threads: dict[tuple[Any, Any], str] = field(default_factory=dict)
     unpaired: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    profiles: Profiles = field(default_factory=Profiles)
     first: int | None = None
     last: int = 0
 
@@ -143,7 +146,8 @@ def _take(trace: _Trace, event: _Event) -> None:
         elif event.name == "thread_name" and name:
             trace.threads[event.pid, event.tid] = str(name)
         return
-    if phase in _SKIPPED or not phase:
+    profiled = phase == "P" and event.name in _PROFILES
+    if not profiled and (phase in _SKIPPED or not phase):
         trace.drop("flow arrow, sample or other event that is no slice")
         return
     ts = scaled(event.ts, _US)
@@ -152,6 +156,11 @@ def _take(trace: _Trace, event: _Event) -> None:
         return
     trace.first = ts if trace.first is None else min(trace.first, ts)
     trace.last = max(trace.last, ts)
+    if profiled:
+        refusal = trace.profiles.take(event.pid, event.tid, event.id, event.name or "", event.args)
+        if refusal is not None:
+            trace.drop(refusal)
+        return
     track = _track(event)
     slice_ = _Slice(ts, None, event.name or "", event.cat, event.args, len(trace.counters))
     if phase == "X":
@@ -219,6 +228,7 @@ def _write(trace: _Trace, source: Source, writer: CaptureWriter, base_ns: int) -
                 own = origins[track[1]] = _origin(trace, track[1])
             unique = f"{track} {trace.first} {len(slices)} {source.content_name}"
             _nest(rows, trace, track, slices, own, offset_ns, unique)
+    trace.profiles.write(source, writer, offset_ns, trace.threads)
     with MetricRows(source, writer) as metrics:
         for ts, event in trace.counters:
             _count(metrics, trace, ts + offset_ns, event)

@@ -30,7 +30,9 @@ _US = 1000
 _META = ("(root)", "(program)", "(idle)", "(garbage collector)")
 
 
-class _CallFrame(msgspec.Struct, rename="camel"):
+class CallFrame(msgspec.Struct, rename="camel"):
+    """A function as V8 describes it; its line counts from 0."""
+
     function_name: str = ""
     url: str = ""
     line_number: int = -1
@@ -38,7 +40,7 @@ class _CallFrame(msgspec.Struct, rename="camel"):
 
 class _Node(msgspec.Struct, rename="camel"):
     id: int
-    call_frame: _CallFrame
+    call_frame: CallFrame
     children: list[int] | None = None
     parent: int | None = None
 
@@ -125,12 +127,13 @@ def _stacks(source: Source, writer: CaptureWriter, file: _File) -> dict[int, tup
             name = one.call_frame.function_name
             # The root stands above all: only its own samples are its.
             parent_id, depth = (above[0], above[2]) if above and above[1] != "(root)" else (None, 0)
-            stack_id = writer.stacks.child(parent_id, _frame(one.call_frame), depth)
+            stack_id = writer.stacks.child(parent_id, frame(one.call_frame), depth)
             found[one.id] = (stack_id, name, depth + 1)
     return {node: (stack_id, name) for node, (stack_id, name, _) in found.items()}
 
 
-def _frame(call: _CallFrame) -> Frame:
+def frame(call: CallFrame) -> Frame:
+    """Return the frame of a function."""
     name = call.function_name or "(anonymous)"
     file = call.url.removeprefix("file://")
     if name in _META or not file:

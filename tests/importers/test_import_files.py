@@ -19,7 +19,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 
 NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
-    *("gateway_tables", "mapped", "repeats", "postgresql", "tables"),
+    *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "tables"),
 }
 
 

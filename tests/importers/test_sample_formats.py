@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import itertools
 import json
 import marshal
 import pstats
@@ -186,3 +187,19 @@ def test_pyspy_speedscope_has_no_times(shared_data: Path) -> None:
     assert samples["ts_ns"].null_count() == samples.height == 3654
     # 50 looks a second, each thread its own.
     assert samples.filter(pl.col("thread_name") == "MainThread")["duration_ns"].median() == 20e6
+
+
+def test_profiles_in_a_trace_of_chromium_become_samples() -> None:
+    writer = imported(SAMPLES / "chrome-profile.json", started_at_ns=10**18)
+    samples = writer.table("samples")
+    events = json.loads((SAMPLES / "chrome-profile.json").read_text())["traceEvents"]
+    chunks = [one["args"]["data"] for one in events if one["ph"] == "P"]
+    deltas = [delta for chunk in chunks for delta in chunk.get("timeDeltas", [])]
+    assert samples.height == len(deltas) > 0
+    # Each but the last lasts until the next.
+    begins = samples["ts_ns"].to_list()
+    lengths = [after - before for before, after in itertools.pairwise(begins)]
+    assert lengths == [delta * 1000 for delta in deltas[1:]]
+    assert samples["duration_ns"].to_list() == [*lengths, None]
+    functions = set(writer.table("frames")["function"])
+    assert {"busy", "outer"} <= functions
