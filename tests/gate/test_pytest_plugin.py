@@ -169,6 +169,7 @@ def tables_of(path: Path) -> Tables:
     return Tables(Capture.open(path))
 
 
+@pytest.mark.real
 def test_the_session_is_recorded_with_its_spans_and_stacks(session: pytest.Pytester) -> None:
     session.makepyfile(BUSY)
     result = session.runpytest_subprocess("--perfkit-record", "all.perfkit")
@@ -184,6 +185,7 @@ def test_the_session_is_recorded_with_its_spans_and_stacks(session: pytest.Pytes
     assert "all.perfkit" in str(again.stderr)
 
 
+@pytest.mark.real
 def test_a_session_that_may_not_be_looked_at_is_recorded_without_stacks(
     session: pytest.Pytester,
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_session_that_may_not_be_looked_at_is_recorded_without_stacks(
     assert tables["samples"].collect().is_empty()
 
 
+@pytest.mark.real
 def test_each_worker_records_itself(session: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="needs pytest-xdist")
     session.makepyfile(BUSY)

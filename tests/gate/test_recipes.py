@@ -129,6 +129,7 @@ def test_the_action_compares_with_a_baseline(tmp_path: Path) -> None:
     assert "verdict=failed\n" in (tmp_path / "o").read_text()
 
 
+@pytest.mark.real
 def test_the_workflow_records_both_sides_in_turn(tmp_path: Path) -> None:
     steps = yaml.safe_load((RECIPES / "github.yml").read_text())["jobs"]["gate"]["steps"]
     (script,) = [step["run"] for step in steps if "run" in step]
@@ -137,6 +138,7 @@ def test_the_workflow_records_both_sides_in_turn(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.perfkit"))) == 10
 
 
+@pytest.mark.real
 def test_gitlab_adds_on_the_main_branch_and_checks_on_others(tmp_path: Path) -> None:
     job = yaml.safe_load((RECIPES / "gitlab-ci.yml").read_text())["performance"]
     record_all, decide = job["script"]
@@ -158,6 +160,7 @@ def test_gitlab_adds_on_the_main_branch_and_checks_on_others(tmp_path: Path) -> 
     assert "--exit-unstable 75" in decide
 
 
+@pytest.mark.real
 def test_the_commands_of_the_jenkinsfile_run(tmp_path: Path) -> None:
     scripts = re.findall(r"'''(.*?)'''", (RECIPES / "Jenkinsfile").read_text(), re.S)
     recording, gate = (script.replace("\\\\", "\\") for script in scripts)
