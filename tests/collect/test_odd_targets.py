@@ -31,11 +31,11 @@ WORKING = """
 import time
 
 def work():
+    print("ready", flush=True)
     while True:
         sum(range(1000))
         time.sleep(0.01)
 
-print("ready", flush=True)
 work()
 """
 
