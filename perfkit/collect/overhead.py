@@ -106,7 +106,10 @@ def cpu_ns(pid: int) -> int:
 def cores_busy_ns(pid: int) -> tuple[int, int]:
     """Return for how long the cores that a process may use were not idle, and how many they are."""
     try:
-        cores = os.sched_getaffinity(pid)
+        try:
+            cores = os.sched_getaffinity(pid)
+        except ProcessLookupError:  # it has ended: most likely it could use what we may
+            cores = os.sched_getaffinity(0)
         with open("/proc/stat", encoding="ascii") as file:
             lines = [line.split() for line in file if line.startswith("cpu") and line[3] != " "]
     except OSError:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -46,7 +47,10 @@ class SessionRecorder:
         except PerfkitError as refused:
             url = self._begin(path, ("--no-stacks",))
             self.note = f"no stacks: {refused.message}"
-        self._spans = BatchSpanProcessor(OTLPSpanExporter(f"{url}/v1/traces"))
+        session = requests.Session()
+        session.trust_env = False  # never through a proxy: it is on this machine
+        exporter = OTLPSpanExporter(f"{url}/v1/traces", session=session)
+        self._spans = BatchSpanProcessor(exporter)
         provider.add_span_processor(self._spans)
 
     def _begin(self, path: Path, more: Sequence[str]) -> str:

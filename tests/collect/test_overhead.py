@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.collect import overhead
-from perfkit.collect.overhead import Governor, Use, cpu_ns
+from perfkit.collect.overhead import Governor, Use, cores_busy_ns, cpu_ns
 from perfkit.collect.sampling import Limit
 
 SECOND = 10**9
@@ -72,6 +72,14 @@ def test_the_cost_is_between_nothing_and_what_the_recorder_used(
 )
 def test_cost_in_known_cases(use: Use, blocking: bool, cost: float) -> None:
     assert use.overhead(blocking=blocking) == pytest.approx(cost)
+
+
+def test_a_program_that_has_ended_leaves_its_cores_countable() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as program:
+        program.wait()
+    busy_ns, cores = cores_busy_ns(program.pid)
+    assert cores == len(os.sched_getaffinity(0))
+    assert busy_ns > 0
 
 
 class Machine:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkit.analysis.comparison.headline import RESOURCES
 from perfkit.capture import CaptureWriter
 from perfkit.report import baseline
 from perfkit.report.render import build
-from tests.report.build import MS, START, S, open_tables, spans, write_capture
+from tests.report.build import MS, START, S, add_metrics, open_tables, spans, write_capture
 from tests.report.page import Page
 
 _PATHS = st.sets(
@@ -62,6 +63,7 @@ def write(path: Path, change: Any, requests: int = 200) -> Path:
     rows = [one for row in spans(requests, None) if (one := change(dict(row))) is not None]
     with CaptureWriter(path, command=["perfkit"]) as writer:
         writer.append("spans", {name: [row.get(name) for row in rows] for name in rows[0]})
+        add_metrics(writer, max(row["start_ns"] + row["duration_ns"] - START for row in rows) / S)
     return path
 
 
@@ -93,6 +95,18 @@ def test_a_capture_against_itself_shows_no_change(pages: dict[str, Page]) -> Non
     assert {"grew", "shrank", "new", "went"}.isdisjoint(verdicts)
     deltas = [one for one in pages["same"].all("div") if one.get("data-delta")]
     assert {one["data-delta"] for one in deltas} >= {"p50_ns", "p95_ns", "error_ratio"}
+
+
+def test_a_change_says_of_what_it_is_the_mean(pages: dict[str, Page]) -> None:
+    deltas = {
+        one["data-delta"]: one["title"] for one in pages["same"].all("div") if one.get("data-delta")
+    }
+    resources = deltas.keys() & RESOURCES.keys()
+    assert resources
+    for measure, title in deltas.items():
+        # Mean CPU and highest memory are those of the whole side; p99 has too few requests.
+        whole = measure in resources or "not tested" in title or measure == "p99_ns"
+        assert ("mean of blocks" in title) != whole, measure
 
 
 def test_what_takes_twice_as_long_grew_and_the_headline_says_so(pages: dict[str, Page]) -> None:

@@ -15,12 +15,12 @@ _FEWEST = {"p50_ns": 5, "p95_ns": 20, "p99_ns": 100, "error_ratio": 5}
 request beyond it."""
 
 
-_RESOURCES = {
+RESOURCES = {
     "cpu_ratio": pl.col("cpu_ratio").mean(),
     "host_cpu_ratio": pl.col("host_cpu_ratio").mean(),
     "rss_bytes": pl.col("rss_bytes").max(),
 }
-"""What is compared of the table `timeline` in each run."""
+"""What is compared of the table `timeline` in each run, and said of each whole side."""
 
 
 def headline(contrast: Contrast) -> pl.DataFrame:
@@ -102,10 +102,10 @@ def _of_resources(contrast: Contrast) -> pl.DataFrame:
         run = part.run_of_time(middle).fill_null(-1)
         seen.append(timeline.select("cpu_ratio", "host_cpu_ratio", "rss_bytes", run=run))
     rows = pl.concat(seen, how="vertical_relaxed").filter(pl.col("run") >= 0)
-    runs = rows.group_by("run").agg(**_RESOURCES)
+    runs = rows.group_by("run").agg(**RESOURCES)
     side = pl.Series(contrast.side_of_run[rows["run"].to_numpy()])
-    whole = rows.group_by(side=side).agg(**_RESOURCES).rows_by_key("side", named=True, unique=True)
-    grids = {name: np.full((1, contrast.runs), np.nan) for name in _RESOURCES}
+    whole = rows.group_by(side=side).agg(**RESOURCES).rows_by_key("side", named=True, unique=True)
+    grids = {name: np.full((1, contrast.runs), np.nan) for name in RESOURCES}
     for name, grid in grids.items():
         known = runs.filter(pl.col(name).is_not_null())
         grid[0, known["run"].to_numpy()] = known[name].cast(pl.Float64).to_numpy()

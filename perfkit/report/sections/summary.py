@@ -9,6 +9,7 @@ import polars as pl
 
 from perfkit import units
 from perfkit.analysis.comparison import words
+from perfkit.analysis.comparison.headline import RESOURCES
 from perfkit.analysis.vector.percentiles import quantiles
 from perfkit.report import episodes
 from perfkit.report.context import Context
@@ -179,8 +180,9 @@ def _delta(context: Context, measure: str) -> dict[str, str] | None:
     text = words.relative(row["change"], row) if changed else "no evidence of change"
     if not row["relative"]:
         text = text.replace(" %", " points")
-    # What was tested is the mean over runs, or blocks of time, and not the figure of all requests.
-    of_what = f", mean of {baseline.contrast.unit.split()[0]}s"
+    # What was tested is the mean over runs, or blocks of time, and not the figure of all requests;
+    # of resources the figures of both sides as a whole are said.
+    of_what = f", mean of {baseline.contrast.unit.split()[0]}s" if measure not in RESOURCES else ""
     if row["low"] is None:
         text, of_what = f"{words.relative(row['change'], row)}, not tested", ""
     compared = f"{before} → {words.amount(row['after'], row)}{of_what}"
