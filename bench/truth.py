@@ -225,14 +225,20 @@ def rules_table(recorded: Iterable[tuple[str, Path]]) -> Iterable[str]:
         said = f"{len(named)} of {len(planted)}" + (
             f", not {', '.join(lacking)}" if lacking else ""
         )
-        yield (f"| {name} | {said} | {first} | {_ids(wrong)} | {_ids(machine)} |")
-    yield (
+        yield (f"| {name} | {said} | {first} | {ids(wrong)} | {ids(machine)} |")
+    yield score(right, false, named_count, planted_count)
+
+
+def score(right: int, false: int, named: int, planted: int) -> str:
+    """Return precision, of findings, and recall, of planted problems, as a line."""
+    return (
         f"\nPrecision {right / max(1, right + false):.0%} ({right} of {right + false} findings), "
-        f"recall {named_count / max(1, planted_count):.0%} ({named_count} of {planted_count})."
+        f"recall {named / max(1, planted):.0%} ({named} of {planted})."
     )
 
 
-def _ids(findings: list[Finding]) -> str:
+def ids(findings: list[Finding]) -> str:
+    """Return what findings are called in a table."""
     return ", ".join(f"{one.rule_id} ({one.title})" for one in findings) or "none"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.bookshop.problems import PROBLEMS, Problem
 from bench.bookshop.record import recorded
-from bench.truth import OF_THE_MACHINE, Run
+from bench.truth import OF_THE_MACHINE, Run, ids, score
 from perfkit.rules.model import Finding
 
 
@@ -43,16 +43,9 @@ def table(captures: Iterable[tuple[str, Path]]) -> Iterable[str]:
         named, planted = named + bool(true), planted + bool(name)
         yield (
             f"| {name or 'none'} | {('yes' if true else 'NO') if name else ''} "
-            f"| {first if name else ''} | {_ids(wrong)} | {_ids(machine)} |"
+            f"| {first if name else ''} | {ids(wrong)} | {ids(machine)} |"
         )
-    yield (
-        f"\nPrecision {right / max(1, right + false):.0%} ({right} of {right + false} findings), "
-        f"recall {named / max(1, planted):.0%} ({named} of {planted})."
-    )
-
-
-def _ids(findings: list[Finding]) -> str:
-    return ", ".join(f"{one.rule_id} ({one.title})" for one in findings) or "none"
+    yield score(right, false, named, planted)
 
 
 def main() -> None:
