@@ -51,7 +51,7 @@ _DRIFTS = (
     Column("name", "Series", "text", "wrap"),
     Column("from", "At the start", "text", "nowrap"),
     Column("to", "At the end", "text", "nowrap"),
-    Column("change_ratio", "Change", hint="By the typical value"),
+    Column("change_ratio", "Change", hint="From the start to the end"),
 )
 
 
@@ -133,7 +133,7 @@ def _contention(context: Context) -> list[dict[str, Any]]:
         return []
     worst = pl.col("worst_endpoint").sort_by("worst_extra_ns", descending=True, nulls_last=True)
     found = contention.group_by(_WAITED_FOR, maintain_order=True).agg(
-        at_ns=pl.col("start_ns").min() - context.population.origin_ns,
+        at_ns=(pl.col("start_ns").min() - context.population.origin_ns).clip(0),
         episodes=pl.len(),
         contended_ns=pl.col("contended_ns").sum(),
         peak_level=pl.col("peak_level").max(),
@@ -156,7 +156,7 @@ def _stretches(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
         context.tables.frame("contention")
         .with_columns(pl.col(_WAITED_FOR).cast(pl.String))
         .join(place, on=_WAITED_FOR, nulls_equal=True, maintain_order="left")
-        .with_columns(pl.col("start_ns", "end_ns") - context.population.origin_ns)
+        .with_columns((pl.col("start_ns", "end_ns") - context.population.origin_ns).clip(0))
     )
     names = ("start_ns", "end_ns", "contended_ns", "peak_level", "wait_ns", "began", "extra_ns")
     endpoints = found["worst_endpoint"].fill_null("")
@@ -213,18 +213,28 @@ def _drifts(context: Context) -> list[dict[str, Any]]:
         pl.col("typical") != 0,
         ~pl.col("measure").is_in(_CLOCKS),
     )
-    rows = []
-    for row in trends.to_dicts():
-        seconds = (row["last_ns"] - row["first_ns"]) / 1e9
-        half = row["slope_per_s"] * seconds / 2
-        change = 2 * half / abs(row["typical"])
-        if abs(change) < _DRIFTED:
-            continue
-        ends = [episodes.amount(row, max(row["typical"] + step, 0.0)) for step in (-half, half)]
-        rows.append(
-            {"name": episodes.name(row), "from": ends[0], "to": ends[1], "change_ratio": change}
-        )
-    return sorted(rows, key=lambda row: -abs(row["change_ratio"]))
+    moved = [(row, ends) for row in trends.to_dicts() if (ends := drift_ends(row))]
+    moved.sort(key=lambda one: -abs(one[1][1] - one[1][0]) / abs(one[0]["typical"]))
+    return [
+        {
+            "name": episodes.name(row),
+            "from": episodes.amount(row, first),
+            "to": episodes.amount(row, last),
+            "change_ratio": last / first - 1 if first else None,
+        }
+        for row, (first, last) in moved
+    ]
+
+
+def drift_ends(row: dict[str, Any]) -> tuple[float, float] | None:
+    """Return where a series begins and ends on its slope; None when that is hardly apart.
+
+    The slope goes through the typical value in the middle, and never below zero.
+    """
+    half = row["slope_per_s"] * (row["last_ns"] - row["first_ns"]) / 2e9
+    if 2 * abs(half) < _DRIFTED * abs(row["typical"]):
+        return None
+    return max(row["typical"] - half, 0.0), max(row["typical"] + half, 0.0)
 
 
 def _charts(context: Context) -> list[dict[str, Any]]:
