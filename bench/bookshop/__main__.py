@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.bookshop.problems import PROBLEMS, Problem
 from bench.bookshop.record import recorded
+from bench.measure import leave_on_sigterm
 from bench.truth import OF_THE_MACHINE, Run, ids, score
 from perfkit.rules.model import Finding
 
@@ -62,4 +63,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     main()
