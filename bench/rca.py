@@ -19,7 +19,8 @@ import polars as pl
 from bench.measure import Row
 from perfkit import model
 from perfkit.analysis.comparison import contrast, root_cause, votes
-from perfkit.capture import Capture, CaptureInfo, conform
+from perfkit.capture import Capture, CaptureInfo
+from perfkit.parts import conform
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "rca"
 NAME = "trainticket-2023-01-29"

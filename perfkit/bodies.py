@@ -11,8 +11,8 @@ import polars as pl
 
 from perfkit import journal, model
 from perfkit.batch import Batch
-from perfkit.capture import conform
 from perfkit.errors import InputError
+from perfkit.parts import conform
 
 _CHUNK_ROWS = 1 << 18
 _CHUNK_BYTES = 4 << 20

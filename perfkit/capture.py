@@ -20,29 +20,30 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from perfkit import model
 from perfkit.batch import Batch, Columns
 from perfkit.errors import CaptureError
-from perfkit.layout import Wanted, read_index
-from perfkit.manifest import FORMAT_VERSION, INFO_NAME, WriterLock, create
+from perfkit.layout import Wanted
+from perfkit.manifest import INFO_NAME, WriterLock, create
 from perfkit.manifest import CaptureInfo as CaptureInfo
 from perfkit.manifest import Loss as Loss
 from perfkit.manifest import atomic_write as atomic_write
+from perfkit.parts import conform, scan_part, write_part
+from perfkit.remote import RemoteParts, read_info, url_of
+from perfkit.replacement import carry_out, read_record
 from perfkit.stacks import StackTable
 
+if TYPE_CHECKING:
+    from perfkit.compact import Waiting
+
 SUFFIX = ".perfkit"
-ROW_GROUP_ROWS = 128 * 1024
-FLUSH_ROWS = 1 << 20
-"""Rows of a part that is large enough."""
 _BUFFERED_ROWS = 1 << 18  # of one table: 1 M wide spans take more than 1 GB before they are written
 _FEW_ROWS = 4096  # a frame for each batch of fewer costs more than its rows
-_ZSTD_LEVEL = 3
 _LIVE_TRIES = 3
-_VERSION_KEY = "perfkit.format_version"
 _MOMENT_S = 0.05
 _KILLED = "The writer of this capture was killed: what it had not yet written is missing."
 
@@ -158,61 +159,6 @@ class CaptureWriter:
         self.info.rows[table] = self.info.rows.get(table, 0) + rows
 
 
-def conform(table: model.Table, columns: Columns | pl.DataFrame) -> pl.DataFrame:
-    """Return the columns as a frame of the table's schema; absent columns are null."""
-    unknown = set(columns.keys() if isinstance(columns, Mapping) else columns.columns)
-    unknown -= table.schema.keys()
-    if unknown:
-        raise ValueError(f"table {table.name} has no column {sorted(unknown)}")
-    if isinstance(columns, pl.DataFrame):
-        present = set(columns.columns)
-        return columns.select(
-            pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype=dtype).alias(name)
-            for name, dtype in table.schema.items()
-        )
-    height = len(next(iter(columns.values()))) if columns else 0
-    return pl.DataFrame(
-        [
-            pl.Series(name, columns[name], dtype=dtype)
-            if name in columns
-            else pl.Series(name, [None], dtype=dtype).extend_constant(None, height - 1)
-            if height
-            else pl.Series(name, [], dtype=dtype)
-            for name, dtype in table.schema.items()
-        ]
-    )
-
-
-def write_part(capture: Path, table: str, name: str, frame: pl.DataFrame) -> int:
-    """Write one Parquet part, whole or not at all; returns its rows. Rows are put in time order."""
-    time_column = model.BY_NAME[table].time
-    if time_column is not None:
-        frame = frame.sort(time_column, maintain_order=True)
-    write_frame(capture, table, name, frame)
-    return frame.height
-
-
-def write_frame(
-    folder: Path,
-    table: str,
-    name: str,
-    frame: pl.DataFrame,
-    metadata: Mapping[str, str] | None = None,
-    row_group_rows: int = ROW_GROUP_ROWS,
-) -> None:
-    """Write one Parquet part, whole or not at all, with its rows as they are."""
-    directory = folder / table
-    directory.mkdir(parents=True, exist_ok=True)
-    with atomic_write(directory / f"{name}.parquet") as file:
-        frame.write_parquet(
-            file,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
-            row_group_size=row_group_rows,
-            metadata={_VERSION_KEY: str(FORMAT_VERSION), **(metadata or {})},
-        )
-
-
 class Capture:
     """A capture, read lazily: `capture.table("spans")` is a Polars LazyFrame over all its parts."""
 
@@ -225,6 +171,7 @@ class Capture:
         self.living = False
         """Whether it is still being written."""
         self._wanted: Wanted | None = None
+        self._remote: RemoteParts | None = None
 
     @classmethod
     def open(cls, path: Path, *, live: bool = False) -> Capture:
@@ -234,13 +181,12 @@ class Capture:
         living writer has journaled so far is in it too, read into memory.
         """
         from perfkit.compact import leftovers
-        from perfkit.merge_parts import read_record
-        from perfkit.remote import RemoteCapture, url_of
 
         url = url_of(path)
         if url is not None:
-            return RemoteCapture.open_url(path, url)
-
+            capture = cls(path, read_info(url))
+            capture._remote = RemoteParts(url)
+            return capture
         if not path.exists():
             raise CaptureError(
                 f"{path}: no such capture",
@@ -267,7 +213,7 @@ class Capture:
     def table(self, name: str) -> pl.LazyFrame:
         """Return a captured table; empty, with its schema, when the capture has no rows for it."""
         table = model.BY_NAME[name]
-        frames = [self._scan(part, table) for part in self.parts(name)]
+        frames = [scan_part(part, table, self._wanted) for part in self.parts(name)]
         frames += self._extra.get(name, [])
         if not frames:
             return table.empty().lazy()
@@ -278,8 +224,8 @@ class Capture:
 
     def parts(self, name: str) -> Sequence[Path | str]:
         """Return the Parquet files of a table, or their URLs."""
-        from perfkit.merge_parts import read_record
-
+        if self._remote is not None:
+            return self._remote.of(name)
         parts = sorted((self.path / name).glob("part-*"))
         record = read_record(self.path)
         if record is not None:  # on a read-only disk
@@ -307,55 +253,27 @@ class Capture:
         """Whether the capture has any row in a table."""
         return not self.table(name).head(1).collect().is_empty()
 
-    def _scan(self, part: Path | str, table: model.Table) -> pl.LazyFrame:
-        try:
-            metadata = pl.read_parquet_metadata(part)
-            version = metadata.get(_VERSION_KEY)
-            frame = pl.scan_parquet(part)
-            schema = frame.collect_schema()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise CaptureError(
-                f"{part}: damaged ({str(error).splitlines()[0]})",
-                hint="move this file away; the rest of the capture stays readable",
-            ) from error
-        if version != str(FORMAT_VERSION):
-            raise CaptureError(
-                f"{part}: format version {version}, this perfkit reads {FORMAT_VERSION}",
-                hint="read it with the perfkit that wrote it, or capture again",
-            )
-        if not schema.items() <= table.schema.items():
-            raise CaptureError(f"{part}: its columns are not those of the table {table.name}")
-        if self._wanted is not None and table is model.SPANS:
-            index = read_index(metadata)
-            if index is not None:
-                ranges = self._wanted.ranges(index)
-                frame = pl.concat(frame.slice(*rows) for rows in ranges or [(0, 0)])
-        # A column that came later than the part is null in it.
-        missing = table.schema.keys() - schema.keys()
-        return frame.select(
-            pl.lit(None, dtype).alias(name) if name in missing else name
-            for name, dtype in table.schema.items()
-        )
-
     def _read_living(self) -> None:
         from perfkit.compact import read_living
 
         for _ in range(_LIVE_TRIES):
             # The writer may compact a segment away while it is read.
             with contextlib.suppress(FileNotFoundError):
-                self._extra = read_living(self)
+                self._take(read_living(self.path, self.info))
                 return
         self.superseded = ()  # its parts alone, then
+
+    def _take(self, waiting: Waiting) -> None:
+        self._extra, self.superseded = waiting.rows, waiting.superseded
 
     def _recover(self) -> None:
         """Compact the journal of a writer that is gone; leave that of a living one alone."""
         from perfkit.compact import compact_leftovers
-        from perfkit.merge_parts import carry_out, read_record
 
         try:
             lock = WriterLock(self.path)
         except OSError:  # a capture on a read-only disk
-            self._extra = compact_leftovers(self, write=False)
+            self._take(compact_leftovers(self.path, self.info, write=False))
             return
         try:
             while not lock.acquire_from_dead():
@@ -370,7 +288,7 @@ class Capture:
             before = asdict(self.info)
             if not self.finished:
                 self.info.note(_KILLED)
-            self._extra = compact_leftovers(self, write=True)
+            self._take(compact_leftovers(self.path, self.info, write=True))
             if asdict(self.info) != before:
                 # A full disk: the same is done at the next opening.
                 with contextlib.suppress(OSError):

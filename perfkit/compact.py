@@ -11,21 +11,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from perfkit import journal, model, tail_sampling
 from perfkit.bodies import body_frames, weighed
-from perfkit.capture import conform, write_part
 from perfkit.errors import InputError
 from perfkit.journal import JOURNAL_DIR, RESERVE_NAME, StackMeta, StackSegment
 from perfkit.manifest import CaptureInfo
+from perfkit.parts import conform, write_part
 from perfkit.stacks import StackTable
 from perfkit.tail_sampling import TailPolicy, TailSampler
-
-if TYPE_CHECKING:
-    from perfkit.capture import Capture
 
 
 @dataclass
@@ -217,15 +213,24 @@ def leftovers(capture: Path) -> list[Path]:
     return [*sorted(directory.glob("stacks-??????.json")), *journal.segments(directory)]
 
 
-def compact_leftovers(capture: Capture, *, write: bool) -> dict[str, list[pl.LazyFrame]]:
-    """Compact every segment of a capture whose writer is gone.
+@dataclass(frozen=True)
+class Waiting:
+    """What waits in a journal and is read from there."""
+
+    rows: dict[str, list[pl.LazyFrame]] = field(default_factory=dict)
+    """By table."""
+    superseded: tuple[str, ...] = ()
+    """How names of parts begin whose rows are among these."""
+
+
+def compact_leftovers(capture: Path, info: CaptureInfo, *, write: bool) -> Waiting:
+    """Compact every segment of a capture whose writer is gone; counts in `info` what is lost.
 
     With `write` false (a read-only or full disk) the rows are returned instead of written.
     """
-    segments = SegmentCompactor(capture.path, capture.info)
-    extra: dict[str, list[pl.LazyFrame]] = {}
-    _count_losses(capture, _unwritten(capture.path, remove=write))
-    found = leftovers(capture.path)
+    segments = SegmentCompactor(capture, info)
+    _count_losses(info, _unwritten(capture, remove=write))
+    found = leftovers(capture)
     while write and found:
         try:
             done = segments.compact(found[0])
@@ -236,39 +241,35 @@ def compact_leftovers(capture: Capture, *, write: bool) -> dict[str, list[pl.Laz
             write = False
         else:
             found.pop(0)
-            _count(capture.info.rows, done.rows)
-            _count_losses(capture, done.rejected)
+            _count(info.rows, done.rows)
+            _count_losses(info, done.rejected)
     if not write:
-        _read_leftovers(capture, segments, extra)
-    else:
-        _tidy(capture.path)
-    return extra
+        return _read_leftovers(capture, info, segments)
+    _tidy(capture)
+    return Waiting()
 
 
-def read_living(capture: Capture) -> dict[str, list[pl.LazyFrame]]:
+def read_living(capture: Path, info: CaptureInfo) -> Waiting:
     """Return the rows that a living writer has journaled and not yet compacted.
 
     Raises OSError when it compacts a segment away meanwhile: then try again.
     """
-    extra: dict[str, list[pl.LazyFrame]] = {}
-    _read_leftovers(capture, SegmentCompactor(capture.path, capture.info), extra)
-    return extra
+    return _read_leftovers(capture, info, SegmentCompactor(capture, info))
 
 
-def _read_leftovers(
-    capture: Capture, segments: SegmentCompactor, extra: dict[str, list[pl.LazyFrame]]
-) -> None:
+def _read_leftovers(capture: Path, info: CaptureInfo, segments: SegmentCompactor) -> Waiting:
     """Read the segments instead of compacting them."""
     rejected: dict[str, int] = {}
-    found = leftovers(capture.path)
-    # What was already compacted of them is in them too.
-    capture.superseded = tuple(f"part-{capture.info.id}-{segment.stem}-" for segment in found)
+    found = leftovers(capture)
+    rows: dict[str, list[pl.LazyFrame]] = {}
     for segment in found:
         for _, table, frame in segments.rows(segment, rejected):
-            extra.setdefault(table, []).append(frame.lazy())
+            rows.setdefault(table, []).append(frame.lazy())
     for _, table, frame in segments.rest():
-        extra.setdefault(table, []).append(frame.lazy())
-    _count_losses(capture, rejected)
+        rows.setdefault(table, []).append(frame.lazy())
+    _count_losses(info, rejected)
+    # What was already compacted of them is in them too.
+    return Waiting(rows, tuple(f"part-{info.id}-{segment.stem}-" for segment in found))
 
 
 def _tidy(capture: Path) -> None:
@@ -294,6 +295,6 @@ def _unwritten(capture: Path, *, remove: bool) -> dict[str, int]:
     return {"stacks: py-spy was killed before it wrote a segment": lost} if lost else {}
 
 
-def _count_losses(capture: Capture, rejected: dict[str, int]) -> None:
+def _count_losses(info: CaptureInfo, rejected: dict[str, int]) -> None:
     for reason, count in rejected.items():
-        capture.info.lose("rejected", count, reason)
+        info.lose("rejected", count, reason)

@@ -1,9 +1,4 @@
-"""Compaction of a capture: many small parts become few, spans laid out so that filters skip most.
-
-Either all of it happens or nothing. New parts are written to a folder of their own; then a record
-that names what comes and what goes is written, and from that moment the compaction has happened:
-whoever opens the capture next carries it out if the one who wrote the record was killed.
-"""
+"""Compaction of a capture: many small parts become few, and filters skip most of its spans."""
 
 from __future__ import annotations
 
@@ -13,31 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import polars as pl
 
 from perfkit import layout, model
-from perfkit.capture import FLUSH_ROWS, Capture, write_frame, write_part
+from perfkit.capture import Capture
 from perfkit.errors import CaptureError
-from perfkit.manifest import WriterLock, atomic_write, sync_directory
+from perfkit.manifest import WriterLock
+from perfkit.parts import FLUSH_ROWS, write_frame, write_part
 from perfkit.remote import url_of
+from perfkit.replacement import FOLDER, RECORD, Record, carry_out, decide
 
-RECORD = "compaction.json"
-_FOLDER = ".compaction-"
 _BUCKET_SPANS = 1_000_000
 """A bucket is worked on in memory: up to about 1 GiB."""
 _GROUP_ROWS = 16 * 1024
 """Row groups of spans: small, since a filter reads those that its rows lie in."""
 _KEYS = {"stacks": "stack_id", "frames": "frame_id"}
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A compaction that is decided: files by their path in the capture."""
-
-    folder: str
-    """Where the new parts are until they are moved to their place."""
-    comes: list[str]
-    goes: list[str]
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ def compact(path: Path, progress: Callable[[str], None] = lambda _: None) -> Com
 def _compact(capture: Capture, progress: Callable[[str], None]) -> Compaction:
     before = _parts(capture.path)
     bytes_before = _size(capture.path, before)
-    folder = f"{_FOLDER}{secrets.token_hex(4)}"
+    folder = f"{FOLDER}{secrets.token_hex(4)}"
     staging = capture.path / folder
     comes: list[str] = []
     goes: list[str] = []
@@ -86,7 +71,7 @@ def _compact(capture: Capture, progress: Callable[[str], None]) -> Compaction:
                 comes += [f"{table}/{name}" for name in writes(capture, table, old, staging)]
                 goes += old
         if goes:
-            _decide(capture.path, Record(folder, comes, goes))
+            decide(capture.path, Record(folder, comes, goes))
     finally:
         if not (capture.path / RECORD).exists():
             shutil.rmtree(staging, ignore_errors=True)
@@ -94,45 +79,6 @@ def _compact(capture: Capture, progress: Callable[[str], None]) -> Compaction:
         carry_out(capture.path)
     after = _parts(capture.path)
     return Compaction(len(before), len(after), bytes_before, _size(capture.path, after))
-
-
-def carry_out(path: Path) -> None:
-    """Do what the record of a compaction says, as far as it is not done. The caller has the lock.
-
-    Also removes the folder of a compaction that was killed before it was decided.
-    """
-    record = read_record(path)
-    if record is not None:
-        for part in record.comes:
-            # Moved already if there is nothing at its old place.
-            if (path / record.folder / part).exists():
-                (path / part).parent.mkdir(exist_ok=True)
-                (path / record.folder / part).replace(path / part)
-        for part in record.goes:
-            (path / part).unlink(missing_ok=True)
-        for table in {part.split("/")[0] for part in (*record.comes, *record.goes)}:
-            sync_directory(path / table)
-        (path / RECORD).unlink()
-        sync_directory(path)
-    for folder in path.glob(f"{_FOLDER}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_record(path: Path) -> Record | None:
-    """Return the record of a compaction that is decided but perhaps not carried out."""
-    try:
-        return msgspec.json.decode((path / RECORD).read_bytes(), type=Record)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as error:
-        raise CaptureError(f"{path / RECORD}: damaged ({error})") from error
-
-
-def _decide(path: Path, record: Record) -> None:
-    for part in record.comes:
-        sync_directory((path / record.folder / part).parent)
-    with atomic_write(path / RECORD) as file:
-        file.write(msgspec.json.encode(record))
 
 
 def _spans(capture: Capture, table: str, old: list[str], staging: Path) -> Iterator[str]:

@@ -118,11 +118,8 @@ class _Redacted(Capture):
 
     def __init__(self, capture: Capture, names: _Pseudonyms) -> None:
         super().__init__(capture.path, names.info(capture.info))
-        self.superseded, self._extra, self._wanted = (
-            capture.superseded,
-            capture._extra,
-            capture._wanted,
-        )
+        self.living = capture.living
+        self._capture = capture
         self._names = names
         self._read: dict[str, pl.LazyFrame] = {}
 
@@ -134,13 +131,13 @@ class _Redacted(Capture):
     def restricted(self, wanted: Any) -> Capture:
         """Return the capture with only those spans that may belong to what is wanted."""
         restricted = copy.copy(self)
-        restricted._wanted, restricted._read = wanted, {}
+        restricted._capture, restricted._read = self._capture.restricted(wanted), {}
         return restricted
 
     def table(self, name: str) -> pl.LazyFrame:
         """Return a captured table, redacted."""
         if name not in self._read:
-            self._read[name] = self._names.table(name, super().table(name)).lazy()
+            self._read[name] = self._names.table(name, self._capture.table(name)).lazy()
         return self._read[name]
 
 

@@ -7,13 +7,11 @@ AWS_ENDPOINT_URL and so on, or the machine's role. No capture is ever written th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from perfkit import model
-from perfkit.capture import Capture
 from perfkit.errors import CaptureError
 from perfkit.manifest import INFO_NAME, CaptureInfo
 
@@ -37,44 +35,43 @@ def url_of(path: Path) -> str | None:
     return f"{found[1]}://{found[2].rstrip('/')}" if found else None
 
 
-class RemoteCapture(Capture):
-    """A capture in object storage."""
+def read_info(url: str) -> CaptureInfo:
+    """Return what the capture at `url` says of itself. Raises CaptureError."""
+    place = f"{url}/{INFO_NAME}"
+    try:
+        text = "\n".join(pl.read_lines(place).to_series())
+    except FileNotFoundError as error:
+        raise CaptureError(
+            f"{url}: no such capture (there is no {INFO_NAME})",
+            hint="copy the whole folder there, NAME.perfkit with all that is in it",
+        ) from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise unreadable(place, error) from error
+    info = CaptureInfo.from_text(text, place)
+    if info.finished_ns is None:
+        info.note(_UNFINISHED)
+    return info
 
-    def __init__(self, path: Path, info: CaptureInfo, url: str) -> None:
-        super().__init__(path, info)
+
+class RemoteParts:
+    """The parts of a capture at a URL; those that exist when a table is first asked for."""
+
+    def __init__(self, url: str) -> None:
         self._url = url
         self._parts: dict[str, list[str]] = {}
 
-    @classmethod
-    def open_url(cls, path: Path, url: str) -> RemoteCapture:
-        """Open the capture at `url`, which was given as `path`. Raises CaptureError."""
-        place = f"{url}/{INFO_NAME}"
-        try:
-            text = "\n".join(pl.read_lines(place).to_series())
-        except FileNotFoundError as error:
-            raise CaptureError(
-                f"{url}: no such capture (there is no {INFO_NAME})",
-                hint="copy the whole folder there, NAME.perfkit with all that is in it",
-            ) from error
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise unreadable(place, error) from error
-        capture = cls(path, CaptureInfo.from_text(text, place), url)
-        if not capture.finished:
-            capture.info.note(_UNFINISHED)
-        return capture
+    def of(self, table: str) -> list[str]:
+        """Return the URLs of a table's Parquet files. Raises CaptureError."""
+        if table not in self._parts:
+            self._parts[table] = self._listed(table)
+        return self._parts[table]
 
-    def parts(self, name: str) -> Sequence[str]:
-        """Return the URLs of a table's Parquet files; those that exist when it is first asked."""
-        if name not in self._parts:
-            self._parts[name] = self._listed(name)
-        return self._parts[name]
-
-    def _listed(self, name: str) -> list[str]:
-        everything = f"{self._url}/{name}/part-*.parquet"
+    def _listed(self, table: str) -> list[str]:
+        everything = f"{self._url}/{table}/part-*.parquet"
         files = pl.scan_parquet(
             everything,
             include_file_paths="part_url",
-            schema=model.BY_NAME[name].schema,
+            schema=model.BY_NAME[table].schema,
             missing_columns="insert",
         )
         try:

@@ -14,10 +14,11 @@ import pytest
 
 from perfkit import model
 from perfkit.batch import Batch
-from perfkit.capture import Capture, CaptureWriter, atomic_write, conform, write_part
+from perfkit.capture import Capture, CaptureWriter, atomic_write
 from perfkit.errors import CaptureError
 from perfkit.journal import JOURNAL_DIR, RESERVE_NAME, Journal, Kind, Record
 from perfkit.manifest import CaptureInfo, WriterLock
+from perfkit.parts import conform, write_part
 from perfkit.stacks import Frame
 
 ROWS = {"ts_ns": [3, 1, 2], "name": ["c", "a", "b"], "value": [3.0, 1.0, 2.0]}

@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("capture", "bodies", "compact", "engine", "tail_sampling", "layout", "merge_parts"),
-            *("redaction", "remote"),
+            *("redaction", "remote", "parts", "replacement"),
         }
     ),
     frozenset({"collect", "importers", "exporters", "analysis"}),

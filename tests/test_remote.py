@@ -25,6 +25,7 @@ from perfkit.cli.main import main
 from perfkit.errors import CaptureError, UsageError
 from perfkit.gate import history, shelf
 from perfkit.merge_parts import compact
+from perfkit.redaction import Rules, redacted
 from perfkit.remote import unreadable, url_of
 from tests.analysis.test_sharded import assert_equal
 from tests.gate.build import runs
@@ -100,6 +101,14 @@ def test_every_table_is_that_of_the_local_capture(store: Store, path: Path) -> N
     assert_equal(Tables(local), Tables(remote))
     parts = open_tables(remote, Filters(), "shards")
     assert_equal(Tables(local), parts)
+
+
+@pytest.mark.real
+def test_what_is_redacted_is_there(store: Store, path: Path) -> None:
+    remote = redacted(Capture.open(Path(store.upload(path))), Rules())
+    names = ("trace_hi", "trace_lo", "span_id", "start_ns", "duration_ns")
+    rows = Capture.open(path).table("spans").select(names).sort(names).collect()
+    assert remote.table("spans").select(names).sort(names).collect().equals(rows)
 
 
 @pytest.mark.real

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit import model
-from perfkit.capture import conform
+from perfkit.parts import conform
 from perfkit.stacks import Frame, StackTable, category, module
 
 FRAMES = st.builds(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perfkit import model, tail_sampling
 from perfkit.analysis.vector.percentiles import quantiles
-from perfkit.capture import conform
+from perfkit.parts import conform
 from perfkit.tail_sampling import MIN_PER_ENDPOINT, QUIET_NS, TailPolicy, TailSampler
 
 START_NS = 1_790_000_000_000_000_000

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from perfkit import model
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
-from perfkit.capture import Capture, CaptureInfo, CaptureWriter, conform
+from perfkit.capture import Capture, CaptureInfo, CaptureWriter
+from perfkit.parts import conform
 
 DEFAULTS = {"service": "app", "kind": "internal", "adjusted_count": 1.0, "status": "unset"}
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from perfkit import model
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
-from perfkit.capture import Capture, CaptureInfo, conform
+from perfkit.capture import Capture, CaptureInfo
+from perfkit.parts import conform
 from perfkit.stacks import Frame, StackTable
 
 Row = Mapping[str, Any]

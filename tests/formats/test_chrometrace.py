@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.errors import InputError
 from perfkit.formats import chrometrace
+from perfkit.parts import conform
 from perfkit.stacks import StackTable
 
 SAMPLES = Path(__file__).resolve().parent.parent / "importers" / "samples"

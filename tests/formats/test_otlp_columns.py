@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.errors import InputError
 from perfkit.formats import otlp, otlp_columns, wire_walk
 from perfkit.formats.wire_walk import Buffer, NotPlain, distinct
+from perfkit.parts import conform
 from tests.formats.build_otlp import requests as requests_of
 
 START_NS = 1_700_000_000_000_000_000

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.formats import otlp
+from perfkit.parts import conform
 from tests.formats.build_otlp import ATTRIBUTES, TEXT, TIMES
 
 SAMPLES = Path(__file__).resolve().parent.parent / "importers" / "samples"

@@ -9,9 +9,9 @@ from hypothesis import given
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.errors import InputError
 from perfkit.formats import attributes, otlp
+from perfkit.parts import conform
 from tests.formats.build_otlp import as_json, json_safe, requests, slow_spans
 
 SAMPLES = Path(__file__).resolve().parent.parent / "importers" / "samples"

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.formats.threadlog import (
     DIED,
     GIL_HELD,
@@ -20,6 +19,7 @@ from perfkit.formats.threadlog import (
     ThreadLogWriter,
 )
 from perfkit.formats.threadstates import ThreadStates
+from perfkit.parts import conform
 
 MS = 1_000_000
 LOOK_MS = 20

@@ -8,8 +8,9 @@ import polars as pl
 
 from perfkit import model
 from perfkit.batch import Columns
-from perfkit.capture import CaptureInfo, CaptureWriter, conform
+from perfkit.capture import CaptureInfo, CaptureWriter
 from perfkit.importers import import_files
+from perfkit.parts import conform
 from perfkit.stacks import StackTable
 
 

@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.collect.resources import catalogue, disk, procfs
 from perfkit.collect.resources.connections import count_peers
 from perfkit.collect.resources.host import Host
 from perfkit.collect.resources.process import Gone, Process
 from perfkit.collect.resources.rows import Allowance, Deltas, Metric, Rows
 from perfkit.collect.resources.sampler import ResourceSampler
+from perfkit.parts import conform
 
 
 def named(rows: Rows, name: str) -> dict[str | None, float]:
