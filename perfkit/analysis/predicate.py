@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 from sqlglot import exp
 
@@ -19,7 +21,7 @@ _PREDICATES = (
 
 def holding(requests: pl.DataFrame, text: str) -> pl.DataFrame:
     """Return the requests for which the predicate holds. Raises UsageError."""
-    predicate = parse_predicate(text)
+    predicate = _checked(text, requests.columns)
     try:
         holds = requests.sql(f"SELECT ({predicate}) AS holds FROM self")["holds"]  # noqa: S608
     except pl.exceptions.PolarsError as error:
@@ -30,12 +32,10 @@ def holding(requests: pl.DataFrame, text: str) -> pl.DataFrame:
     return requests.filter(holds)
 
 
-def parse_predicate(text: str) -> str:
+def _checked(text: str, columns: Sequence[str]) -> str:
     """Return the predicate as checked SQL. Raises UsageError when it is anything else."""
-    from perfkit.analysis.spans.requests import COLUMNS
-
     try:
-        checked = check_expression(text, COLUMNS, ())
+        checked = check_expression(text, columns, ())
     except GuardError as error:
         raise UsageError(f"--where {text!r}: {error}", hint=error.hint or _HINT) from error
     if not isinstance(checked.tree.unnest(), _PREDICATES):
