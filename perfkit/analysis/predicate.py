@@ -21,7 +21,7 @@ _PREDICATES = (
 
 def holding(requests: pl.DataFrame, text: str) -> pl.DataFrame:
     """Return the requests for which the predicate holds. Raises UsageError."""
-    predicate = _checked(text, requests.columns)
+    predicate = parse_predicate(text, requests.columns)
     try:
         holds = requests.sql(f"SELECT ({predicate}) AS holds FROM self")["holds"]  # noqa: S608
     except pl.exceptions.PolarsError as error:
@@ -32,7 +32,7 @@ def holding(requests: pl.DataFrame, text: str) -> pl.DataFrame:
     return requests.filter(holds)
 
 
-def _checked(text: str, columns: Sequence[str]) -> str:
+def parse_predicate(text: str, columns: Sequence[str]) -> str:
     """Return the predicate as checked SQL. Raises UsageError when it is anything else."""
     try:
         checked = check_expression(text, columns, ())

@@ -317,6 +317,7 @@ class Mailbox:
         self._server.server_close()
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("refuses", [False, True])
 def test_mail_is_delivered_and_a_failure_shows_no_secret(tmp_path: Path, refuses: bool) -> None:
     pytest.importorskip("apprise", reason="needs perfkit[notify]")

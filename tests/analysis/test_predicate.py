@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.predicate import parse_predicate
+from perfkit.analysis.spans.requests import COLUMNS
 from perfkit.errors import UsageError
 from tests.analysis.build import S, analyse
 
@@ -60,7 +61,7 @@ REFUSED = [
 @pytest.mark.parametrize("text", REFUSED)
 def test_anything_else_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_predicate(text)
+        parse_predicate(text, COLUMNS)
     assert "--where" in caught.value.message
     assert "\n" not in caught.value.message
     assert "\x1b" not in caught.value.message
@@ -69,14 +70,14 @@ def test_anything_else_is_refused_in_one_line(text: str) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_allowed_or_refused(text: str) -> None:
     try:
-        predicate = parse_predicate(text)
+        predicate = parse_predicate(text, COLUMNS)
     except UsageError:
         return
-    assert parse_predicate(predicate) == predicate
+    assert parse_predicate(predicate, COLUMNS) == predicate
 
 
 def test_a_quoted_value_stays_a_value() -> None:
-    predicate = parse_predicate("tool = 'x'' OR true --'")
+    predicate = parse_predicate("tool = 'x'' OR true --'", COLUMNS)
     frame = pl.DataFrame({"tool": ["x' OR true --", "y"]})
     assert frame.sql(f"SELECT * FROM self WHERE {predicate}").height == 1
 
