@@ -89,7 +89,7 @@ def times_columns(capture: str) -> list[int]:
     from perfkit.analysis.session import Tables
 
     tables = Tables(Capture.open(Path(capture)))
-    tree, times = tables.frame("tree"), tables.frame("span_times")
+    tree, times = tables.columns("tree", "depth", "subtree"), tables.frame("span_times")
     own = times["self_ns"] + times["gap_ns"]
     return [
         int(values.sum()) for values in (tree["depth"], tree["subtree"], own, times["critical_ns"])

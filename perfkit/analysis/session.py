@@ -6,7 +6,7 @@ Analysis adds tables: a derived table is a function from tables to a frame, regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -27,6 +27,8 @@ class Derived:
     compute: Callable[[Tables], pl.DataFrame | pl.LazyFrame]
     columns: Mapping[str, str] = field(default_factory=dict)
     """Column name -> what it means."""
+    backbone: Derived | None = None
+    """Some of its columns in a table of the same rows, which takes less to make."""
 
 
 class Tables(Mapping[str, pl.LazyFrame]):
@@ -40,6 +42,7 @@ class Tables(Mapping[str, pl.LazyFrame]):
         self.roots_stand_in = roots_stand_in
         """Whether roots of any kind are requests where there are no others."""
         self._frames: dict[str, pl.DataFrame] = {}
+        self._snapshots: dict[str, pl.LazyFrame] = {}
         self.most_at_once: int | None = None
         """So many spans should be in memory at once; None when all of them are."""
         self._computing: list[str] = []
@@ -67,7 +70,26 @@ class Tables(Mapping[str, pl.LazyFrame]):
 
     def columns(self, name: str, *columns: str) -> pl.DataFrame:
         """Return some columns of a table as a frame: of a large table take no more than needed."""
+        if name not in self._frames and set(columns) <= _backbone_columns(name):
+            return self.backbone(name).select(columns)
         return self.frame(name).select(columns)
+
+    def backbone(self, name: str) -> pl.DataFrame:
+        """Return the backbone of a derived table that has one."""
+        backbone = derived_tables()[name].backbone
+        assert backbone is not None
+        frame = self._frames.get(backbone.name)
+        if frame is None:
+            frame = self._frames[backbone.name] = self._made(backbone)
+        return frame
+
+    def snapshot(self, name: str) -> pl.LazyFrame:
+        """Return a captured table whose rows stay the same, in the same order, however often it is
+        read: new parts of the capture do not count.
+        """
+        if name not in self._snapshots:
+            self._snapshots[name] = self._captured(name)
+        return self._snapshots[name]
 
     def pieces(self, columns: Mapping[str, Sequence[str]]) -> Iterator[pl.DataFrame]:
         """Yield columns of tables that have the same rows, side by side, some rows at a time."""
@@ -111,11 +133,16 @@ class Tables(Mapping[str, pl.LazyFrame]):
     def _compute(self, name: str) -> pl.DataFrame:
         if name in model.BY_NAME:
             return self._captured(name).collect()
-        if name in self._computing:
-            raise RuntimeError(f"derived tables need each other: {self._computing} -> {name}")
-        self._computing.append(name)
+        return self._made(derived_tables()[name])
+
+    def _made(self, derived: Derived) -> pl.DataFrame:
+        if derived.name in self._computing:
+            raise RuntimeError(
+                f"derived tables need each other: {self._computing} -> {derived.name}"
+            )
+        self._computing.append(derived.name)
         try:
-            result = derived_tables()[name].compute(self)
+            result = derived.compute(self)
         finally:
             self._computing.pop()
         return result.collect() if isinstance(result, pl.LazyFrame) else result
@@ -126,3 +153,8 @@ def derived_tables() -> dict[str, Derived]:
     from perfkit.analysis import DERIVED
 
     return {derived.name: derived for derived in DERIVED}
+
+
+def _backbone_columns(name: str) -> Set[str]:
+    derived = derived_tables().get(name)
+    return derived.backbone.columns.keys() if derived and derived.backbone else frozenset()

@@ -147,9 +147,19 @@ class ShardTables(Tables):
         super().__init__(ShardCapture(shard), shard.filters, roots_stand_in=shard.roots_stand_in)
         self._shard = shard
 
+    def columns(self, name: str, *columns: str) -> pl.DataFrame:
+        """Return some columns of a table as a frame."""
+        file = self._file(name)
+        if name not in self._frames and file.exists():
+            return pl.read_parquet(file, columns=list(columns))
+        return super().columns(name, *columns)
+
     def _compute(self, name: str) -> pl.DataFrame:
-        file = file_of(self._shard.output, name, self._shard.number)
+        file = self._file(name)
         return pl.read_parquet(file) if file.exists() else super()._compute(name)
+
+    def _file(self, name: str) -> Path:
+        return file_of(self._shard.output, name, self._shard.number)
 
 
 def file_of(output: Path, table: str, number: int) -> Path:

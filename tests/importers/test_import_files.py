@@ -9,6 +9,7 @@ import pytest
 
 import perfkit.importers
 from perfkit.analysis.spans.parents import drop_repeats
+from perfkit.analysis.spans.recorded import Recorded
 from perfkit.capture import Capture, CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
 from perfkit.importers import IMPORTERS, base, compression, detect, import_files
@@ -201,5 +202,6 @@ def test_a_compressed_copy_of_spans_is_recognised_by_their_ids(name: str, tmp_pa
     (note,) = [note for note in writer.info.notes if "are there already" in note]
     assert note.startswith(f"{spans} of {2 * spans} spans are there already")
     # The analysis means the same by a repeated span.
-    kept, _ = drop_repeats(Capture.open(output).table("spans").collect())
+    kept = Recorded(Capture.open(output).table("spans"))
+    drop_repeats(kept)
     assert kept.height == spans

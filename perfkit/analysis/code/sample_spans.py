@@ -20,9 +20,9 @@ from perfkit.analysis.code.span_steps import Steps, span_steps
 from perfkit.analysis.code.span_threads import NOWHERE, Matched, SpanThreads, span_threads
 from perfkit.analysis.code.step_edges import NOBODY, SEVERAL, blur, stack_changes
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans.tree import rows_or_null
 from perfkit.analysis.vector.intervals import Changes, Intervals, Ints, uncovered, union
 from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.rows import rows_or_null
 from perfkit.capture import CaptureInfo
 
 _KIND = ("entry_endpoint", "entry_tool")

@@ -10,8 +10,8 @@ import polars as pl
 from perfkit.analysis import population
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
-from perfkit.analysis.spans.tree import rows_or_null
 from perfkit.analysis.vector.intervals import Ints
+from perfkit.analysis.vector.rows import rows_or_null
 
 NOWHERE = -1
 _MAX_CLIMB = 64

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.comparison.contrast import Contrast, Part
-from perfkit.analysis.spans.tree import indices, narrow
+from perfkit.analysis.spans.tree import narrow
+from perfkit.analysis.vector.rows import indices
 
 _CALLING = ("client", "producer")
 _READ = (

@@ -16,9 +16,10 @@ import polars as pl
 from perfkit.analysis.comparison.contrast import Contrast, Part
 from perfkit.analysis.comparison.differences import Floats, request_weight
 from perfkit.analysis.session import Tables
-from perfkit.analysis.spans.tree import indices, parents_of
+from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.statistics.significance import adjusted, compare_runs, verdict
 from perfkit.analysis.vector.forest import Ints, along_path
+from perfkit.analysis.vector.rows import indices
 
 FEWEST_SHARE = 0.001
 """Paths with less of the time of both sides together are not tested: they could explain nothing.

@@ -10,11 +10,11 @@ from perfkit.analysis.code.span_threads import NOWHERE, SpanThreads, span_thread
 from perfkit.analysis.replay.cache_replay import hits
 from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
 from perfkit.analysis.session import Tables
-from perfkit.analysis.spans.tree import indices
 from perfkit.analysis.vector.forest import Ints, nearest_marked
 from perfkit.analysis.vector.intervals import Intervals
 from perfkit.analysis.vector.overlaps import most_at_once
 from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.rows import indices
 
 TIMES = ("pid", "tid", "start_ns", "duration_ns")
 """Columns of times on threads, as the functions here take them."""

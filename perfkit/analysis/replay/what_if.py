@@ -19,10 +19,10 @@ import polars as pl
 from perfkit.analysis.replay.edits import Edits, Queue, SparedTime, scaled
 from perfkit.analysis.replay.queue_replay import waits
 from perfkit.analysis.session import Tables
-from perfkit.analysis.spans.tree import indices
 from perfkit.analysis.vector.forest import Bools, Ints, along_path
 from perfkit.analysis.vector.overlaps import runs
 from perfkit.analysis.vector.percentiles import Floats, codes, quantiles
+from perfkit.analysis.vector.rows import indices
 
 LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 

@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans.tree import indices
 from perfkit.analysis.vector.overlaps import order_by
+from perfkit.analysis.vector.rows import indices
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the pieces of all critical paths; those of one entry latest first."""
     waits = tables.frame("span_waits")
-    entry = indices(tables.frame("tree")["entry_row"])
+    entry = indices(tables.columns("tree", "entry_row")["entry_row"])
     span_start, span_end = waits["start_ns"].to_numpy(), waits["end_ns"].to_numpy()
     parent, before, last = (
         indices(waits[name]) for name in ("parent_row", "before_row", "last_row")

@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans.tree import indices
 from perfkit.analysis.vector.forest import (
     Bools,
     Ints,
@@ -28,6 +27,7 @@ from perfkit.analysis.vector.forest import (
     nearest_marked,
     subtree_maxima,
 )
+from perfkit.analysis.vector.rows import indices
 
 _EVERYTHING = np.iinfo(np.int64).max
 
@@ -35,7 +35,7 @@ _EVERYTHING = np.iinfo(np.int64).max
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a span, in the order of `tree`."""
     waits = tables.frame("span_waits")
-    entry = indices(tables.frame("tree")["entry_row"])
+    entry = indices(tables.columns("tree", "entry_row")["entry_row"])
     order = _Order(*(indices(waits[name]) for name in ("parent_row", "before_row", "last_row")))
     start, end = waits["start_ns"].to_numpy(), waits["end_ns"].to_numpy()
     waited = np.flatnonzero((order.parent >= 0) & (end > start))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.forest import Bools, Ints, subtree_sizes
 
 _START_TOLERANCE_NS = 250_000_000
@@ -40,7 +41,7 @@ class Reports:
     duplicate: Bools
 
 
-def find(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Reports:
+def find(spans: Recorded, parent: Ints, start: Ints, end: Ints) -> Reports:
     """Find the server spans that report a request a second time.
 
     Of two reports beside each other the one with fewer spans below it is the duplicate. It moves
@@ -59,17 +60,19 @@ def find(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Reports:
     return Reports(parent, cut, duplicate)
 
 
-def drivers(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Ints:
+def drivers(spans: Recorded, parent: Ints, start: Ints, end: Ints) -> Ints:
     """Return the parents, with a driver's report of a query below the report of what calls it.
 
     That is a query of another scope with the same statement under the same parent, which lasts from
     before it to after it.
     """
+    if spans.scopes < 2:
+        return parent
     known = spans.select("db_statement", "scope", "service").with_columns(
         index=pl.Series(np.arange(len(parent))), parent=pl.Series(parent)
     )
     queries = known.filter(
-        (spans["kind"] == "client").fill_null(False)
+        pl.Series(spans.is_kind("client"))
         & pl.col("db_statement").is_not_null()
         & pl.col("scope").is_not_null()
         & (pl.col("parent") >= 0)
@@ -96,28 +99,33 @@ def drivers(spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints) -> Ints:
     return result
 
 
-def _nested(spans: pl.DataFrame, parent: Ints) -> Bools:
+def _nested(spans: Recorded, parent: Ints) -> Bools:
     """Return the server spans that repeat the server span right above them."""
     result = np.zeros(len(parent), dtype=np.bool_)
-    served = (spans["kind"] == "server").fill_null(False).to_numpy()
+    served = spans.is_kind("server")
     inner = np.flatnonzero(served & (parent >= 0))
-    inner = inner[served[parent[inner]]]
+    above = parent[inner]
+    twice = served[above] & (spans.host[inner] == spans.host[above])
+    inner, above = inner[twice], above[twice]
     if inner.size:
-        columns = ["service", "instance", "endpoint", "http_method"]
-        below, above = spans[columns][inner], spans[columns][parent[inner]]
-        equal = {name: below[name].eq_missing(above[name]).to_numpy() for name in columns}
+        columns = spans.select("endpoint", "http_method")
+        below = columns[inner]
+        equal = {
+            name: below[name].eq_missing(columns[name].gather(above)).to_numpy()
+            for name in columns.columns
+        }
         methods_known = below["http_method"].is_not_null().to_numpy()
-        same_request = equal["endpoint"] | (equal["http_method"] & methods_known)
-        result[inner] = equal["service"] & equal["instance"] & same_request
+        result[inner] = equal["endpoint"] | (equal["http_method"] & methods_known)
     return result
 
 
 def _served(
-    spans: pl.DataFrame, parent: Ints, start: Ints, end: Ints, eligible: Bools
+    spans: Recorded, parent: Ints, start: Ints, end: Ints, eligible: Bools
 ) -> pl.DataFrame | None:
     """Return the server spans of services where several scopes make them; mostly there are none."""
-    eligible &= (spans["kind"] == "server").fill_null(False).to_numpy()
-    rows = np.flatnonzero(eligible)
+    if spans.scopes < 2:
+        return None
+    rows = np.flatnonzero(eligible & spans.is_kind("server"))
     if spans["scope"].gather(rows).n_unique() < 2:
         return None
     served = (

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.forest import Bools, Ints, cut_cycles
-from perfkit.analysis.vector.lookup import Places
+from perfkit.analysis.vector.lookup import Keys, Places
 
 _TRACE = ("trace_hi", "trace_lo")
 _HOLDERS_PER_ID = 16
 """Of so many spans that share one id, the best parent is sought; ids shared by more are noise."""
 
 
-def drop_repeats(spans: pl.DataFrame) -> tuple[pl.DataFrame, Places]:
-    """Keep one of the spans that were delivered twice, the most complete one.
+class Ids(NamedTuple):
+    """Numbers that stand for trace and span ids, and where each is."""
 
-    Also returns where each id is.
-    """
-    key = _key(spans, "span_id")
-    places = Places(key.to_numpy())
-    if places.unique:
-        return spans, places
-    repeated = key.is_duplicated()
+    trace: Keys
+    places: Places
+
+    @classmethod
+    def of(cls, spans: Recorded) -> Ids:
+        """Number the spans."""
+        high, low = (_numbers(spans, name) for name in _TRACE)
+        trace = _mixed(_mixed(high) + low)
+        return cls(trace, Places(_mixed(trace + _numbers(spans, "span_id"))))
+
+
+def drop_repeats(spans: Recorded) -> Ids:
+    """Keep one of the spans that were delivered twice, the most complete one."""
+    ids = Ids.of(spans)
+    if ids.places.unique:
+        return ids
     identity = [*_TRACE, "span_id", "service", "kind", "start_ns"]
-    kept = (
-        spans.filter(repeated)
+    repeated = pl.Series(ids.places.keys).is_duplicated()
+    dropped = (
+        spans.select(*identity, "duration_ns")
+        .with_row_index("row")
+        .filter(repeated)
         .sort("duration_ns", descending=True, nulls_last=True, maintain_order=True)
-        .unique(identity, keep="first", maintain_order=True)
+        .filter(~pl.struct(identity).is_first_distinct())
     )
-    spans = pl.concat([spans.filter(~repeated), kept], rechunk=True)
-    return spans, Places(_key(spans, "span_id").to_numpy())
+    if dropped.is_empty():
+        return ids
+    kept = np.ones(spans.height, dtype=np.bool_)
+    kept[dropped["row"].to_numpy()] = False
+    spans.keep(np.flatnonzero(kept))
+    return Ids.of(spans)
 
 
-def link(spans: pl.DataFrame, places: Places) -> tuple[Ints, Bools, Bools]:
+def link(spans: Recorded, ids: Ids) -> tuple[Ints, Bools, Bools]:
     """Return parent indices (-1 at roots), which spans were cut off, and which lost their parent.
 
     Cut off: the parent is missing (an orphan), is the span itself, or stands below it (a cycle).
     """
     names = spans["parent_id"].is_not_null().to_numpy()
-    parent = _look_up(spans, places)
-    if not places.unique:
-        parent = _choose(spans, parent, _shared_ids(spans, pl.Series(places.keys)))
+    parent, key = _look_up(spans, ids, np.flatnonzero(names))
+    if not ids.places.unique:
+        parent = _choose(spans, parent, key, _shared_ids(spans, pl.Series(ids.places.keys)))
     missing = names & (parent < 0)
     cut = missing.copy()
     own = parent == np.arange(len(parent))
@@ -52,29 +71,27 @@ def link(spans: pl.DataFrame, places: Places) -> tuple[Ints, Bools, Bools]:
     return parent, cut, missing
 
 
-def detached(spans: pl.DataFrame, links: pl.DataFrame, parent: Ints) -> Bools:
+def detached(spans: Recorded, links: pl.DataFrame, parent: Ints) -> Bools:
     """Return which spans follow from their parent without it waiting for them.
 
     A consumer under its producer or under another service, and a span with a link to its parent.
     """
     has_parent = parent >= 0
-    kinds = spans["kind"]
     result = np.zeros(len(parent), dtype=np.bool_)
-    consumers = np.flatnonzero((kinds == "consumer").fill_null(False).to_numpy() & has_parent)
+    consumers = np.flatnonzero(spans.is_kind("consumer") & has_parent)
     if consumers.size:
         above = parent[consumers]
         services = spans["service"]
         other = (services[consumers].ne_missing(services[above])).to_numpy()
-        produced = (kinds[above] == "producer").fill_null(False).to_numpy()
-        result[consumers] = other | produced
+        result[consumers] = other | spans.is_kind("producer")[above]
     if links.height:
         own_links = links.filter(
             pl.col("trace_hi") == pl.col("linked_trace_hi"),
             pl.col("trace_lo") == pl.col("linked_trace_lo"),
         )
         linked = (
-            spans.lazy()
-            .select(*_TRACE, "span_id", "parent_id")
+            spans.select(*_TRACE, "span_id", "parent_id")
+            .lazy()
             .with_row_index("index")
             .join(
                 own_links.lazy(),
@@ -90,24 +107,37 @@ def detached(spans: pl.DataFrame, links: pl.DataFrame, parent: Ints) -> Bools:
     return result
 
 
-def _key(spans: pl.DataFrame, id_column: str) -> pl.Series:
-    return spans.select(key=pl.struct(*_TRACE, id_column).hash(seed=0))["key"]
+def _numbers(spans: Recorded, name: str) -> Keys:
+    return spans[name].fill_null(0).to_numpy().view(np.uint64)
 
 
-def _look_up(spans: pl.DataFrame, places: Places) -> Ints:
-    """Find each span's parent by a hash of trace and id, and check what was found."""
+def _mixed(number: Keys) -> Keys:
+    """Return 64-bit hashes; different numbers have different ones (Stafford's "Mix13")."""
+    mixed = number ^ (number >> np.uint64(30))
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _look_up(spans: Recorded, ids: Ids, child: Ints) -> tuple[Ints, Keys]:
+    """Find the parents of spans that name one by a hash of trace and id, and check what was found.
+
+    Returns the parent of every span, -1 for none, and the hashes that were looked for.
+    """
+    trace, low = ids.trace[child], _numbers(spans, "trace_lo")
+    key = _mixed(trace + _numbers(spans, "parent_id")[child])
+    above = ids.places.of(key)
+    # Equal in the hash of the trace and in half of it is equal in the other half, since different
+    # numbers have different hashes; and so is the id then.
+    found = (above >= 0) & (ids.trace[above] == trace) & (low[above] == low[child])
     parent = np.full(spans.height, -1)
-    child = np.flatnonzero(spans["parent_id"].is_not_null().to_numpy())
-    above = places.of(_key(spans, "parent_id").to_numpy()[child])
-    found = above >= 0
-    for column, column_above in (*zip(_TRACE, _TRACE, strict=True), ("parent_id", "span_id")):
-        ids, ids_above = (spans[name].fill_null(0).to_numpy() for name in (column, column_above))
-        found &= ids[child] == ids_above[above]
-    parent[child[found]] = above[found]
-    return parent
+    parent[child] = np.where(found, above, -1)
+    return parent, key
 
 
-def _shared_ids(spans: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
+def _shared_ids(spans: Recorded, key: pl.Series) -> pl.DataFrame:
     """Return the spans whose id another span of the trace has too."""
     columns = ("kind", "service", "start_ns", "duration_ns")
     shared = spans.select(*columns).with_row_index("holder").with_columns(key=key)
@@ -119,7 +149,7 @@ def _shared_ids(spans: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
     )
 
 
-def _choose(spans: pl.DataFrame, parent: Ints, shared: pl.DataFrame) -> Ints:
+def _choose(spans: Recorded, parent: Ints, key: Keys, shared: pl.DataFrame) -> Ints:
     """Choose among parents that share an id, as Zipkin's client and server spans do.
 
     A server span belongs under the client span of the same id. Any other child belongs to the
@@ -129,8 +159,8 @@ def _choose(spans: pl.DataFrame, parent: Ints, shared: pl.DataFrame) -> Ints:
     children = (
         spans.select(*columns)
         .with_row_index("child")
-        .with_columns(key=_key(spans, "parent_id"), own_key=_key(spans, "span_id"))
         .filter(spans["parent_id"].is_not_null())
+        .with_columns(key=pl.Series(key))
     )
     pairs = children.join(shared, on="key", suffix="_above").filter(
         pl.col("child") != pl.col("holder")

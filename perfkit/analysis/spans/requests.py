@@ -7,9 +7,10 @@ import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.request_resources import with_resources
-from perfkit.analysis.spans.tree import indices, parents_of, rows_or_null
+from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.vector.forest import Bools, Ints, preorder, subtree_maxima
 from perfkit.analysis.vector.overlaps import covered, order_by
+from perfkit.analysis.vector.rows import indices, rows_or_null
 
 _NESTED_REQUESTS = 64
 """Database time is added up through so many requests inside each other."""

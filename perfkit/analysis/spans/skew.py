@@ -13,15 +13,15 @@ ordinary there.
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 
+from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.forest import Bools, Ints, along_path, nearest_marked
 
 _FARTHEST_NS = 1 << 61
 """No clock is farther off; damaged times must not overflow."""
 
 
-def shifts(spans: pl.DataFrame, parent: Ints, start: Ints, duration: Ints, apart: Bools) -> Ints:
+def shifts(spans: Recorded, parent: Ints, start: Ints, duration: Ints, apart: Bools) -> Ints:
     """Return by how much each span is to be moved, in ns; mostly 0.
 
     `apart` marks spans whose parent does not wait for them: they are not expected to fit.
@@ -56,20 +56,13 @@ def shifts(spans: pl.DataFrame, parent: Ints, start: Ints, duration: Ints, apart
     return shift[top]
 
 
-def _other_host(spans: pl.DataFrame, parent: Ints) -> Bools:
-    child = np.flatnonzero(parent >= 0)
-    result = np.zeros(len(parent), dtype=np.bool_)
-    for column in ("service", "instance"):
-        hosts = spans[column].cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1)
-        code = hosts.to_numpy()
-        result[child] |= code[child] != code[parent[child]]
+def _other_host(spans: Recorded, parent: Ints) -> Bools:
+    result: Bools = (parent >= 0) & (spans.host != spans.host[parent])
     return result
 
 
-def _is_call(spans: pl.DataFrame, parent: Ints, edges: Ints) -> Bools:
-    served = (spans["kind"] == "server").fill_null(False).to_numpy()
-    called = (spans["kind"] == "client").fill_null(False).to_numpy()
-    calls: Bools = served[edges] & called[parent[edges]]
+def _is_call(spans: Recorded, parent: Ints, edges: Ints) -> Bools:
+    calls: Bools = spans.is_kind("server")[edges] & spans.is_kind("client")[parent[edges]]
     return calls
 
 

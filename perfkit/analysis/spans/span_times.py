@@ -7,15 +7,17 @@ import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import waiting_parents_of
-from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.overlaps import covered
+
+_READ = ("parent_row", "detached", "start_ns", "end_ns", "calls_server")
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return self time, client-server gap and time on the critical path of every span."""
-    tree = tables.frame("tree")
+    tree = tables.columns("tree", *_READ)
     own = self_times(tree)
-    remote = _calls_a_server(tree)
+    remote = tree["calls_server"].to_numpy()
     pieces = tables.frame("critical_path")
     critical = np.zeros(tree.height, dtype=np.int64)
     np.add.at(
@@ -44,16 +46,6 @@ def self_times(tree: pl.DataFrame) -> Ints:
     children = covered(above, clipped_start, clipped_end, tree.height)
     own: Ints = end - start - children
     return own
-
-
-def _calls_a_server(tree: pl.DataFrame) -> Bools:
-    """Whether a span is a client span with its server's span right below it."""
-    parent = waiting_parents_of(tree)
-    served = np.flatnonzero((tree["kind"] == "server").fill_null(False).to_numpy() & (parent >= 0))
-    result = np.zeros(tree.height, dtype=np.bool_)
-    result[parent[served]] = True
-    result &= (tree["kind"] == "client").fill_null(False).to_numpy()
-    return result
 
 
 DERIVED = Derived(

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans.tree import indices, parents_of, rows_or_null
+from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.vector.forest import Ints, along_path
 from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.rows import indices, rows_or_null
 from perfkit.analysis.vector.summary import sums, whole
 
 _LABEL = ("label", "service", "category")

@@ -13,16 +13,18 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans.tree import indices, rows_or_null, waiting_parents_of
+from perfkit.analysis.spans.tree import waiting_parents_of
 from perfkit.analysis.vector.forest import Bools, Ints, all_along_path, along_path, marked_chains
 from perfkit.analysis.vector.overlaps import runs
+from perfkit.analysis.vector.rows import indices, rows_or_null
 
+_READ = ("parent_row", "entry_row", "detached", "start_ns", "end_ns")
 _AXIS_NS = float(1 << 62)
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a span, in the order of `tree`."""
-    tree = tables.frame("tree")
+    tree = tables.columns("tree", *_READ)
     rows = np.arange(tree.height)
     entry = indices(tree["entry_row"])
     top = entry == rows

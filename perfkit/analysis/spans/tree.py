@@ -13,17 +13,13 @@ import polars as pl
 from perfkit.analysis import population
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans import duplicates, parents, skew
-from perfkit.analysis.vector.forest import Bools, Ints, depths, nearest_marked, preorder
-from perfkit.analysis.vector.plausible import FIRST_NS, LAST_NS
+from perfkit.analysis.spans import backbone
+from perfkit.analysis.spans.recorded import Recorded
+from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.rows import indices, rows_or_null
 
 COLUMNS = {
-    "row": "number of the span here; a span's subtree is the `subtree` rows that begin with it",
-    "parent_row": "row of the parent; null at roots",
-    "request_row": "row of the nearest request at or above it; null when there is none",
-    "entry_row": "row of the entry that it belongs to: the request with no request above it",
-    "depth": "number of spans above it in its entry",
-    "subtree": "number of spans in its subtree, itself included",
+    **backbone.COLUMNS,
     "trace_hi": "upper half of the trace id",
     "trace_lo": "lower half of the trace id",
     "span_id": "id of the span",
@@ -35,15 +31,6 @@ COLUMNS = {
     "category": "`server`, `client`, `database`, `messaging`, `tool` or `internal`",
     "peer": "whom it calls, as recorded",
     "component": "where its time belongs: its service, or the peer, tool or database it calls",
-    "start_ns": "start, corrected for clock skew",
-    "end_ns": "end; for an open span the latest time seen in its trace",
-    "duration_ns": "end minus start, never negative",
-    "open": "had not ended when the capture did",
-    "negative": "ended before it started, as recorded; counted as of no length",
-    "cut": "its recorded parent is missing or impossible, so it stands as a root",
-    "detached": "its parent does not wait for it: it is not part of the parent's time",
-    "duplicate": "another instrumentation's report of a request that is here already",
-    "skew_ns": "by how much the span was moved to correct clock skew",
     "status": "`unset`, `ok` or `error`",
     "endpoint": "endpoint that it serves",
     "http_status": "HTTP status",
@@ -64,7 +51,8 @@ _TAKEN = (
     *("status", "endpoint", "http_status", "tool", "tool_arguments"),
     *("db_system", "db_statement", "db_rows", "thread_id", "pid", "adjusted_count"),
 )
-_READ = (*_TAKEN, "parent_id", "start_ns", "duration_ns", "http_method")
+_READ_AT_ONCE = 5
+"""So many columns are in memory twice, as they were captured and in the order of the table."""
 
 _CATEGORIES = ("internal", "client", "tool", "messaging", "server", "database")
 
@@ -72,53 +60,11 @@ _CATEGORIES = ("internal", "client", "tool", "messaging", "server", "database")
 def compute(tables: Tables) -> pl.DataFrame:
     """Build the tree of the spans whose entries pass the filters."""
     if tables.filters == Filters():
-        spans = _in_one_piece(tables["spans"].select(_READ).collect())
-        links = tables["span_links"].collect()
-        return build(spans, links, roots_stand_in=tables.roots_stand_in)
+        placed = tables.backbone("tree")
+        tree = placed.drop(backbone.SOURCE).hstack(_taken(tables, placed[backbone.SOURCE]))
+        return _with_entry(_with_component(tree)).select(*COLUMNS)
     whole = tables.whole()
     return narrow(whole.frame("tree"), population.passing(whole, tables.filters))
-
-
-def build(spans: pl.DataFrame, links: pl.DataFrame, *, roots_stand_in: bool = True) -> pl.DataFrame:
-    """Build the tree of all spans. `spans` is used up.
-
-    With `roots_stand_in` roots of any kind are requests where there are no others.
-    """
-    spans, places = parents.drop_repeats(spans)
-    parent, cut, missing = parents.link(spans, places)
-    start, end, negative = _times(spans)
-    reports = duplicates.find(spans, parent, start, end)
-    parent = duplicates.drivers(spans, reports.parent, start, end)
-    detached = parents.detached(spans, links, parent)
-    moved = skew.shifts(spans, parent, start, end - start, detached)
-    start, end = (np.clip(time + moved, FIRST_NS, LAST_NS) for time in (start, end))
-    requests = _requests(spans, parent, missing, reports.duplicate)
-    if roots_stand_in and not requests.any():
-        requests = (parent < 0) & ~reports.duplicate
-    entries = requests & ((nearest_marked(parent, requests)[parent] < 0) | (parent < 0) | detached)
-
-    order, sizes = _depth_first(parent, start)
-    parent = _renumbered(parent, order)
-    requests, entries = requests[order], entries[order]
-    still_open = spans["duration_ns"].is_null()
-    tree = _in_order(spans, order).with_columns(
-        row=pl.Series(np.arange(len(order))),
-        parent_row=rows_or_null(parent),
-        request_row=rows_or_null(nearest_marked(parent, requests)),
-        entry_row=rows_or_null(nearest_marked(parent, entries)),
-        depth=pl.Series(depths(np.where(entries, -1, parent))),
-        subtree=pl.Series(sizes),
-        start_ns=pl.Series(start[order]),
-        end_ns=pl.Series(end[order]),
-        duration_ns=pl.Series((end - start)[order]),
-        open=still_open[order],
-        negative=pl.Series(negative[order]),
-        cut=pl.Series((cut | reports.cut)[order]),
-        detached=pl.Series(detached[order]),
-        duplicate=pl.Series(reports.duplicate[order]),
-        skew_ns=pl.Series(moved[order]),
-    )
-    return _with_entry(_with_component(tree)).select(*COLUMNS)
 
 
 def narrow(tree: pl.DataFrame, keep: Bools) -> pl.DataFrame:
@@ -149,103 +95,18 @@ def waiting_parents_of(tree: pl.DataFrame) -> Ints:
     return np.where(tree["detached"].to_numpy(), -1, parents_of(tree))
 
 
-def indices(rows: pl.Series) -> Ints:
-    """Return a column of row numbers as indices, -1 where it is null."""
-    return rows.fill_null(-1).to_numpy()
-
-
-def rows_or_null(rows: Ints) -> pl.Series:
-    """Return indices as a column of row numbers, null where they are negative."""
-    series = pl.Series(rows, dtype=pl.Int64)
-    return series.set(series < 0, None)
-
-
-def _times(spans: pl.DataFrame) -> tuple[Ints, Ints, Bools]:
-    """Return start, end, and where the recorded length was negative. Open spans get an end."""
-    start = spans["start_ns"].clip(0, LAST_NS).to_numpy()
-    recorded = spans["duration_ns"].fill_null(0).clip(-1, LAST_NS).to_numpy()
-    end = np.minimum(start + np.maximum(recorded, 0), LAST_NS)
-    still_open = spans["duration_ns"].is_null()
-    if still_open.any():
-        trace = ["trace_hi", "trace_lo"]
-        latest = (
-            spans.select(trace)
-            .with_columns(end=pl.Series(end), open=still_open)
-            .select(pl.when("open").then(pl.col("end").max().over(trace)).otherwise("end"))
-        )
-        end = latest["end"].to_numpy()
-    return start, end, recorded < 0
-
-
-def _requests(spans: pl.DataFrame, parent: Ints, missing: Bools, duplicate: Bools) -> Bools:
-    """Return which spans are requests: server and consumer spans, and roots.
-
-    A server span right inside its own service, with no call in between, is a layer of the request
-    around it and not another one: so MCP's `tools/call` within `POST /mcp`.
-
-    A span inside a service whose parent never arrived (often because the capture began or ended in
-    the middle of its request) is part of a request that we do not know, not a request.
-    """
-    kinds = spans["kind"].fill_null("unspecified")
-    root = (parent < 0) & ~duplicate
-    inside = missing & (kinds != "unspecified").to_numpy()
-    requests: Bools = (_serving(spans, parent, kinds) & ~duplicate) | (root & ~inside)
-    return requests
-
-
-def _serving(spans: pl.DataFrame, parent: Ints, kinds: pl.Series) -> Bools:
-    """Return the server and consumer spans that are no layer of a request around them."""
-    result: Bools = kinds.is_in(["server", "consumer"]).to_numpy().copy()
-    child = np.flatnonzero(result & (parent >= 0))
-    above = parent[child]
-    layer = ~kinds.gather(above).is_in(["client", "producer"]).to_numpy()
-    for name in ("service", "instance", "pid"):
-        layer &= spans[name].gather(child).eq_missing(spans[name].gather(above)).to_numpy()
-    result[child] = ~layer
-    return result
-
-
-def _depth_first(parent: Ints, start: Ints) -> tuple[Ints, Ints]:
-    """Return the order of rows in the table, and the size of each row's subtree."""
-    by_start = np.argsort(start, kind="stable")
-    position, sizes = preorder(_renumbered(parent, by_start))
-    order = np.empty_like(by_start)
-    order[position] = by_start
-    return order, _permuted(sizes, position)
-
-
-def _in_one_piece(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame of columns of one chunk each, from which rows are gathered several times as
-    fast; column by column, so that not all are in memory twice.
-    """
-    return pl.DataFrame([frame.drop_in_place(name).rechunk() for name in frame.columns])
-
-
-def _in_order(spans: pl.DataFrame, order: Ints) -> pl.DataFrame:
-    """Return the columns that are taken over, in another order; those of nulls stay as they are.
-
-    They are taken out of `spans`, so that not all are in memory twice.
-    """
-    rows = pl.Series(order)
+def _taken(tables: Tables, source: pl.Series) -> list[pl.Series]:
+    """Return the captured columns that are taken over; those of nulls stay as they are."""
     columns = []
-    for name in _TAKEN:
-        column = spans.drop_in_place(name)
-        columns.append(column if column.null_count() == len(column) else column.gather(rows))
-    return pl.DataFrame(columns)
-
-
-def _renumbered(parent: Ints, order: Ints) -> Ints:
-    """Return the parents of the nodes in another order, as positions in that order."""
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    ordered = parent[order]
-    return np.where(ordered < 0, -1, place[ordered]) if len(order) else ordered
-
-
-def _permuted(values: Ints, position: Ints) -> Ints:
-    moved = np.empty_like(values)
-    moved[position] = values
-    return moved
+    for first in range(0, len(_TAKEN), _READ_AT_ONCE):
+        spans = Recorded(tables.snapshot("spans"))
+        names = _TAKEN[first : first + _READ_AT_ONCE]
+        spans.read(*names)
+        for name in names:
+            column = spans.pop(name)
+            empty = column.null_count() == len(column)
+            columns.append(column.head(len(source)) if empty else column.gather(source))
+    return columns
 
 
 def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
@@ -319,5 +180,10 @@ def _with_entry(tree: pl.DataFrame) -> pl.DataFrame:
 
 
 DERIVED = Derived(
-    "tree", "one span, in its place among the others", ("spans", "span_links"), compute, COLUMNS
+    "tree",
+    "one span, in its place among the others",
+    ("spans", "span_links"),
+    compute,
+    COLUMNS,
+    backbone.BACKBONE,
 )

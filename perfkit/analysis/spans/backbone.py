@@ -1,0 +1,183 @@
+"""Where every span stands among the others: the columns of `tree` that say what belongs to what.
+
+Of the columns of `spans` only those are read that this takes, since most time goes into memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.filters import Filters
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.spans import duplicates, parents, skew
+from perfkit.analysis.spans.recorded import Recorded
+from perfkit.analysis.vector.forest import Bools, Ints, depths, nearest_marked, preorder
+from perfkit.analysis.vector.plausible import FIRST_NS, LAST_NS
+from perfkit.analysis.vector.rows import rows_or_null, stable_order
+
+COLUMNS = {
+    "row": "number of the span here; a span's subtree is the `subtree` rows that begin with it",
+    "parent_row": "row of the parent; null at roots",
+    "request_row": "row of the nearest request at or above it; null when there is none",
+    "entry_row": "row of the entry that it belongs to: the request with no request above it",
+    "depth": "number of spans above it in its entry",
+    "subtree": "number of spans in its subtree, itself included",
+    "start_ns": "start, corrected for clock skew",
+    "end_ns": "end; for an open span the latest time seen in its trace",
+    "duration_ns": "end minus start, never negative",
+    "open": "had not ended when the capture did",
+    "negative": "ended before it started, as recorded; counted as of no length",
+    "cut": "its recorded parent is missing or impossible, so it stands as a root",
+    "detached": "its parent does not wait for it: it is not part of the parent's time",
+    "duplicate": "another instrumentation's report of a request that is here already",
+    "calls_server": "a client span that waits for a server's span right below it",
+    "skew_ns": "by how much the span was moved to correct clock skew",
+}
+
+SOURCE = "source"
+"""Beside those columns: which of the captured spans it is, in the order of `Recorded`."""
+
+_READ = ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "duration_ns", "kind")
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Find the place of each span whose entry passes the filters."""
+    if tables.filters != Filters():
+        return tables.frame("tree").select(*COLUMNS)
+    spans = Recorded(tables.snapshot("spans"))
+    links = tables["span_links"].collect()
+    return build(spans, links, roots_stand_in=tables.roots_stand_in)
+
+
+def build(spans: Recorded, links: pl.DataFrame, *, roots_stand_in: bool = True) -> pl.DataFrame:
+    """Find the place of all spans.
+
+    With `roots_stand_in` roots of any kind are requests where there are no others.
+    """
+    spans.read(*_READ)
+    ids = parents.drop_repeats(spans)
+    parent, cut, missing = parents.link(spans, ids)
+    start, end, negative = _times(spans)
+    reports = duplicates.find(spans, parent, start, end)
+    parent = duplicates.drivers(spans, reports.parent, start, end)
+    detached = parents.detached(spans, links, parent)
+    moved = skew.shifts(spans, parent, start, end - start, detached)
+    start, end = (np.clip(time + moved, FIRST_NS, LAST_NS) for time in (start, end))
+    requests = _requests(spans, parent, missing, reports.duplicate)
+    if roots_stand_in and not requests.any():
+        requests = (parent < 0) & ~reports.duplicate
+    request = nearest_marked(parent, requests)
+    entries = requests & ((request[parent] < 0) | (parent < 0) | detached)
+    calls_server = _calls_server(spans, parent, detached)
+
+    order, sizes = _depth_first(parent, start)
+    place = _places(order)
+    parent, request = _moved(parent, order, place), _moved(request, order, place)
+    entries = entries[order]
+    start, end = start[order], end[order]
+    source = order if spans.kept is None else spans.kept[order]
+    return pl.DataFrame(
+        {
+            "row": np.arange(len(order)),
+            "parent_row": rows_or_null(parent),
+            "request_row": rows_or_null(request),
+            "entry_row": rows_or_null(nearest_marked(parent, entries)),
+            "depth": depths(np.where(entries, -1, parent)),
+            "subtree": sizes,
+            "start_ns": start,
+            "end_ns": end,
+            "duration_ns": end - start,
+            "open": spans["duration_ns"].is_null().to_numpy()[order],
+            "negative": negative[order],
+            "cut": (cut | reports.cut)[order],
+            "detached": detached[order],
+            "duplicate": reports.duplicate[order],
+            "calls_server": calls_server[order],
+            "skew_ns": moved[order],
+            SOURCE: source,
+        }
+    )
+
+
+def _times(spans: Recorded) -> tuple[Ints, Ints, Bools]:
+    """Return start, end, and where the recorded length was negative. Open spans get an end."""
+    start = spans["start_ns"].clip(0, LAST_NS).to_numpy()
+    recorded = spans["duration_ns"].fill_null(0).clip(-1, LAST_NS).to_numpy()
+    end = np.minimum(start + np.maximum(recorded, 0), LAST_NS)
+    still_open = spans["duration_ns"].is_null()
+    if still_open.any():
+        trace = ["trace_hi", "trace_lo"]
+        latest = (
+            spans.select(*trace)
+            .with_columns(end=pl.Series(end), open=still_open)
+            .select(pl.when("open").then(pl.col("end").max().over(trace)).otherwise("end"))
+        )
+        end = latest["end"].to_numpy()
+    return start, end, recorded < 0
+
+
+def _requests(spans: Recorded, parent: Ints, missing: Bools, duplicate: Bools) -> Bools:
+    """Return which spans are requests: server and consumer spans, and roots.
+
+    A server span right inside its own service, with no call in between, is a layer of the request
+    around it and not another one: so MCP's `tools/call` within `POST /mcp`.
+
+    A span inside a service whose parent never arrived (often because the capture began or ended in
+    the middle of its request) is part of a request that we do not know, not a request.
+    """
+    root = (parent < 0) & ~duplicate
+    if missing.any():
+        root &= ~missing | ~(spans["kind"] != "unspecified").fill_null(False).to_numpy()
+    requests: Bools = (_serving(spans, parent) & ~duplicate) | root
+    return requests
+
+
+def _serving(spans: Recorded, parent: Ints) -> Bools:
+    """Return the server and consumer spans that are no layer of a request around them."""
+    result: Bools = spans.is_kind("server") | spans.is_kind("consumer")
+    child = np.flatnonzero(result & (parent >= 0))
+    above = parent[child]
+    called = spans.is_kind("client") | spans.is_kind("producer")
+    layer = ~called[above] & (spans.host[child] == spans.host[above])
+    if layer.any():
+        child, above = child[layer], above[layer]
+        pid = spans["pid"]
+        result[child] = ~pid.gather(child).eq_missing(pid.gather(above)).to_numpy()
+    return result
+
+
+def _calls_server(spans: Recorded, parent: Ints, detached: Bools) -> Bools:
+    """Return which spans are client spans that wait for a server span right below them."""
+    result = np.zeros(len(parent), dtype=np.bool_)
+    served = np.flatnonzero(spans.is_kind("server") & (parent >= 0) & ~detached)
+    result[parent[served]] = True
+    result &= spans.is_kind("client")
+    return result
+
+
+def _depth_first(parent: Ints, start: Ints) -> tuple[Ints, Ints]:
+    """Return the order of rows in the table, and the size of each row's subtree."""
+    by_start = stable_order(start)
+    position, sizes = preorder(_moved(parent, by_start, _places(by_start)))
+    order, ordered_sizes = np.empty_like(by_start), np.empty_like(sizes)
+    order[position] = by_start
+    ordered_sizes[position] = sizes
+    return order, ordered_sizes
+
+
+def _places(order: Ints) -> Ints:
+    """Return where each node is in an order; -1, for no node, stays -1."""
+    place = np.empty(len(order) + 1, dtype=np.int64)
+    place[order] = np.arange(len(order))
+    place[-1] = -1
+    return place
+
+
+def _moved(nodes: Ints, order: Ints, place: Ints) -> Ints:
+    """Return the node that each has in `nodes`, all by their place in an order."""
+    moved: Ints = place[nodes[order]]
+    return moved
+
+
+BACKBONE = Derived("tree_backbone", "one span", ("spans", "span_links"), compute, COLUMNS)
