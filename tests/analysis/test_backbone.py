@@ -40,4 +40,5 @@ def test_columns_of_the_spans_that_are_kept() -> None:
     spans.keep(pl.Series([1]).to_numpy())
     assert spans["span_id"].to_list() == [7]
     assert spans.is_kind("client").tolist() == [True]
-    assert spans.kept is not None and spans.kept.tolist() == [2]
+    assert spans.kept is not None
+    assert spans.kept.tolist() == [2]
