@@ -26,6 +26,7 @@ from perfkit.analysis.spans import (
 from perfkit.analysis.waits import (
     checkouts,
     contention,
+    executors,
     lock_waits,
     loop_blocking,
     pool_waits,
@@ -64,6 +65,7 @@ DERIVED: tuple[Derived, ...] = (
     loop_blocking.DERIVED,
     lock_waits.SAMPLES,
     lock_waits.DERIVED,
+    executors.DERIVED,
     checkouts.DERIVED,
     pools.DERIVED,
     pool_waits.DERIVED,

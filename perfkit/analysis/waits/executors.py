@@ -1,0 +1,162 @@
+"""Thread pools of the program itself, from their stacks: `executors`.
+
+A worker of `concurrent.futures` or of AnyIO shows whether it has work: with none, nothing but the
+pool's own frames is on its stack. What waits for a pool does so in `Future.result` and its like.
+Where more threads wait than there are workers at work, the others' jobs have not begun: they queue.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.code.call_paths import CallPaths
+from perfkit.analysis.code.samples import all_requests
+from perfkit.analysis.code.waiting import waits
+from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.vector.intervals import Changes, Ints
+
+_FUTURES = r"^concurrent\.futures\._base$"
+_NUMBERED = r"^(.*\S)_\d+$"
+"""How workers are called: after their pool, and numbered."""
+
+
+class _Open(NamedTuple):
+    """Samples as intervals between moments, by process."""
+
+    process: Ints
+    start: Ints
+    end: Ints
+
+
+def compute(tables: Tables) -> pl.DataFrame:
+    """Return the table `executors`."""
+    if tables.filters.by_request:
+        return all_requests(tables).frame(DERIVED.name)
+    workers = _workers(tables)
+    if workers.is_empty():
+        return pl.DataFrame(schema=_SCHEMA)
+    waiting = _waiting(tables).join(workers.select("pid").unique(), on="pid", how="semi")
+    pids = workers["pid"].unique().sort()
+    both = pl.concat([workers.select("pid", "ts_ns", "end_ns"), waiting])
+    process = both["pid"].replace_strict(pids, list(range(pids.len()))).to_numpy()
+    start, end = both["ts_ns"].to_numpy(), both["end_ns"].to_numpy()
+    changes = Changes.of(pids.len(), np.tile(process, 2), np.concatenate([start, end]))
+    every = _Open(process, changes.rank(start), changes.rank(end))
+    return _table(workers, pids, changes, every)
+
+
+def _workers(tables: Tables) -> pl.DataFrame:
+    """Return the samples of workers: their pool, and whether they have work."""
+    paths = tables.frame("call_paths")
+    of_pool = CallPaths.of(paths).under((paths["role"] == "worker").fill_null(False).to_numpy())
+    kind = waits(paths)["kind"]
+    chosen = paths.select(path=pl.int_range(pl.len(), dtype=pl.Int64)).with_columns(
+        works=(kind != "idle").fill_null(True), of_pool=pl.Series(of_pool)
+    )
+    name = pl.col("thread_name")
+    return (
+        tables["ordered_samples"]
+        .filter(pl.col("duration_ns") > 0, pl.col("ts_ns").is_not_null())
+        .join(chosen.lazy().filter("of_pool"), on="path", how="inner", maintain_order="left")
+        .select(
+            "pid",
+            "thread",
+            "ts_ns",
+            "duration_ns",
+            "works",
+            end_ns=pl.col("ts_ns") + pl.col("duration_ns"),
+            runs=(pl.col("state") == "running").fill_null(False),
+            executor=pl.coalesce(name.str.extract(_NUMBERED), name, pl.lit("(unnamed)")),
+        )
+        .collect()
+    )
+
+
+def _waiting(tables: Tables) -> pl.DataFrame:
+    """Return when threads waited for a result."""
+    return (
+        tables["wait_samples"]
+        .filter(pl.col("kind") == "condition", pl.col("waits_in_module").str.contains(_FUTURES))
+        .select("pid", "ts_ns", end_ns=pl.col("ts_ns") + pl.col("duration_ns"))
+        .collect()
+    )
+
+
+def _table(workers: pl.DataFrame, pids: pl.Series, changes: Changes, every: _Open) -> pl.DataFrame:
+    pools = workers.select("pid", "executor").unique().sort("pid", "executor")
+    pool = workers.join(
+        pools.with_row_index("pool"), on=["pid", "executor"], how="left", maintain_order="left"
+    )["pool"].to_numpy()
+    works = workers["works"].to_numpy()
+    split = workers.height
+
+    def open_in(chosen: Ints) -> Ints:
+        (count,) = changes.sums(*(values[chosen] for values in every))
+        return count
+
+    process = changes.key // len(changes.moments)
+    of_pool = pids.to_frame("pid").with_row_index("process").join(pools, on="pid", how="right")
+    full = np.zeros((pools.height, len(changes.key)), dtype=np.bool_)
+    busy, size = [], []
+    for number, mine in enumerate(of_pool["process"]):
+        busy.append(open_in(np.flatnonzero((pool == number) & works)))
+        alive = open_in(np.flatnonzero(pool == number))
+        size.append(int(alive.max()))
+        full[number] = (busy[-1] == size[-1]) & (process == mine)
+    queued = open_in(np.arange(split, len(every.start))) - np.sum(busy, axis=0)
+    # With two pools at their limit nobody knows for which of them a thread waits.
+    queued = np.where(full.sum(axis=0) == 1, np.maximum(queued, 0), 0)
+    length = changes.length_ns()
+    sums = pools.with_columns(
+        workers=pl.Series(size, dtype=pl.Int64),
+        all_busy_ns=pl.Series((full * length).sum(axis=1)),
+        queued_ns=pl.Series((full * queued * length).sum(axis=1)),
+        max_queued=pl.Series((full * queued * (length > 0)).max(axis=1)),
+    )
+    span = pl.col("duration_ns")
+    work = workers.group_by("pid", "executor").agg(
+        pooled_ns=span.sum(),
+        busy_ns=span.filter("works").sum(),
+        running_ns=span.filter(pl.col("works") & pl.col("runs")).sum(),
+    )
+    return (
+        sums.join(work, on=["pid", "executor"], how="left")
+        .sort("queued_ns", "busy_ns", "pid", "executor", descending=[True, True, False, False])
+        .select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items())
+    )
+
+
+_SCHEMA: dict[str, pl.DataType] = {
+    "pid": pl.Int64(),
+    "executor": pl.String(),
+    "workers": pl.Int64(),
+    "pooled_ns": pl.Int64(),
+    "busy_ns": pl.Int64(),
+    "running_ns": pl.Int64(),
+    "all_busy_ns": pl.Int64(),
+    "queued_ns": pl.Int64(),
+    "max_queued": pl.Int64(),
+}
+
+DERIVED = Derived(
+    "executors",
+    "one thread pool (`concurrent.futures`, AnyIO) that was sampled",
+    ("ordered_samples", "call_paths", "wait_samples"),
+    compute,
+    {
+        "pid": "process",
+        "executor": "what its threads are called, without their number",
+        "workers": "most threads of it at once",
+        "pooled_ns": "time of all its threads together",
+        "busy_ns": "time of them with work",
+        "running_ns": "part of that in which they computed",
+        "all_busy_ns": "how long as many had work as there ever were",
+        "queued_ns": "time that threads waited in `Future.result` and its like, more of them than "
+        "had work in hand, while all of it was busy and no other pool of the process: their jobs "
+        "had not begun. Jobs that no thread waits for hide as many",
+        "max_queued": "most of those at once",
+    },
+)
