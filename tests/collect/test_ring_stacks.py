@@ -93,6 +93,7 @@ call_paths = st.lists(
 rounds = st.lists(st.tuples(st.integers(1, 40), call_paths), min_size=1, max_size=12)
 
 
+@pytest.mark.real
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds)
 def test_kept_samples_have_their_stacks_and_no_others_stay_long(
