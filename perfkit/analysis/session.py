@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import numpy as np
 import polars as pl
 
 from perfkit import model
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.vector import plausible
+from perfkit.analysis.vector.forest import Ints
 from perfkit.capture import Capture
+
+T = TypeVar("T")
+R = TypeVar("R")
+Chosen = Mapping[str, Sequence[str]]
+"""Names of tables with some columns of each."""
+Frames = Mapping[str, pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -91,11 +100,32 @@ class Tables(Mapping[str, pl.LazyFrame]):
             self._snapshots[name] = self._captured(name)
         return self._snapshots[name]
 
-    def pieces(self, columns: Mapping[str, Sequence[str]]) -> Iterator[pl.DataFrame]:
+    def picked(self, name: str, rows: Ints, *columns: str) -> pl.DataFrame:
+        """Return columns of some rows of a table that has the rows of `tree`, in their order."""
+        return self.columns(name, *columns)[rows]
+
+    def pieces(self, columns: Chosen) -> Iterator[pl.DataFrame]:
         """Yield columns of tables that have the same rows, side by side, some rows at a time."""
         yield pl.concat(
             (self.columns(name, *chosen) for name, chosen in columns.items()), how="horizontal"
         )
+
+    def cuts(self) -> Ints:
+        """Return at which rows of `tree` the pieces of `each_piece` begin, and where it ends."""
+        return np.array([0, self.columns("tree", "row").height])
+
+    def each_piece(
+        self, columns: Chosen, work: Callable[[Frames, T], R], items: Sequence[T]
+    ) -> list[R]:
+        """Return what `work` makes of each piece of tables that have the rows of `tree`.
+
+        Pieces are as `cuts` says; a trace is in one of them. Rows are numbered within the piece,
+        from 0, in the frames as in the items, of which there is one for each piece. The work may be
+        done elsewhere: `work` is a function of a module.
+        """
+        (item,) = items
+        frames = {name: self.columns(name, *chosen) for name, chosen in columns.items()}
+        return [work(frames, item)]
 
     def whole(self) -> Tables:
         """Return the tables without filters."""

@@ -10,19 +10,21 @@ entries come shard by shard.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from perfkit.analysis import shards
+from perfkit.analysis import pieces, shards
 from perfkit.analysis.filters import Filters
-from perfkit.analysis.session import Tables, derived_tables
+from perfkit.analysis.pieces import Piece
+from perfkit.analysis.session import Chosen, Frames, R, T, Tables, derived_tables
 from perfkit.analysis.shards import CORE, NODE_SUMS, PER_TRACE, Done, Shard
 from perfkit.analysis.spans import span_tree, tree
 from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.parting import parted
 from perfkit.capture import Capture
 from perfkit.engine import Executor, executor
 from perfkit.errors import UsageError
@@ -125,13 +127,42 @@ class ShardedTables(Tables):
             size -= dropped.estimated_size()
         return found
 
-    def pieces(self, columns: Mapping[str, Sequence[str]]) -> Iterator[pl.DataFrame]:
+    def picked(self, name: str, rows: Ints, *columns: str) -> pl.DataFrame:
+        """Return columns of some rows of a table that has the rows of `tree`, in their order."""
+        mine = parted(rows, self.cuts())
+        found = [
+            scan.select(columns).collect()[rows[places] - first]
+            for scan, places, first in zip(self._shards(name), mine, self.cuts(), strict=False)
+        ]
+        back = np.empty(len(rows), dtype=np.int64)
+        back[np.concatenate(mine)] = np.arange(len(rows))
+        picked: pl.DataFrame = pl.concat(found)[back]
+        return picked
+
+    def pieces(self, columns: Chosen) -> Iterator[pl.DataFrame]:
         """Yield columns of tables that have the same rows, side by side, shard by shard."""
         parts = [
             [scan.select(chosen) for scan in self._scans(name)] for name, chosen in columns.items()
         ]
         for several in zip(*parts, strict=True):
             yield pl.concat(pl.collect_all(several), how="horizontal")
+
+    def cuts(self) -> Ints:
+        """Return at which rows of `tree` the shards begin, and where it ends."""
+        self._analyse("tree")
+        return np.cumsum([0, *self._rows["tree"]])
+
+    def each_piece(
+        self, columns: Chosen, work: Callable[[Frames, T], R], items: Sequence[T]
+    ) -> list[R]:
+        """Return what `work` makes of each shard, where shards are analysed."""
+        for name in columns:
+            self._analyse(name)
+        todo = [
+            Piece(self._output, number, self._callees, columns, work, item)
+            for number, item in enumerate(items)
+        ]
+        return self._division.executor.map(pieces.done, todo)
 
     def has_rows(self, name: str) -> bool:
         """Whether a table has any row."""
@@ -154,32 +185,26 @@ class ShardedTables(Tables):
         return pl.concat(self._scans(name))
 
     def _scans(self, name: str) -> list[pl.LazyFrame]:
-        self._analyse(name)
-        first = np.cumsum([0, *self._rows["tree"]])
-        parts = []
-        for number, height in enumerate(self._rows[name]):
-            # The schema is that of any shard, so one without rows is needed if there are no others.
-            if height or (not number and not any(self._rows[name])):
-                file = shards.file_of(self._output, name, number)
-                part = pl.scan_parquet(file)
-                parts.append(part.with_columns(_moved(part, int(first[number]))))
-        if name == "span_tree_rows":
-            parts = self._renumbered(parts)
-        if name == "tree" and self._callees:
-            known = tree.component(self._callees)
-            parts = [part.with_columns(component=known) for part in parts]
-        return parts
+        """Return the parts that a table consists of: shards without rows only if none has any."""
+        parts = self._shards(name)
+        full = [part for part, rows in zip(parts, self._rows[name], strict=True) if rows]
+        return full or parts[:1]
 
-    def _renumbered(self, parts: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
-        if not self._node_ids:
-            self._node_ids = self._merged_nodes().node_ids
-        heights = self._rows["span_tree_rows"]
-        known = [ids for ids, height in zip(self._node_ids, heights, strict=True) if height]
-        known = known or self._node_ids[:1]
-        return [
-            part.with_columns(_looked_up("node_id", ids))
-            for part, ids in zip(parts, known, strict=True)
-        ]
+    def _shards(self, name: str) -> list[pl.LazyFrame]:
+        """Return the shards of a table, with rows numbered through."""
+        cuts = self.cuts()
+        self._analyse(name)
+        parts = []
+        for number, first in enumerate(cuts[:-1]):
+            part = pieces.scan(self._output, name, number, self._callees)
+            parts.append(part.with_columns(_moved(part, int(first))))
+        if name == "span_tree_rows":
+            self._node_ids = self._node_ids or self._merged_nodes().node_ids
+            parts = [
+                part.with_columns(_looked_up("node_id", ids))
+                for part, ids in zip(parts, self._node_ids, strict=True)
+            ]
+        return parts
 
     def _merged_nodes(self) -> span_tree.Merged:
         self._analyse("tree")

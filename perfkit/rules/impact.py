@@ -72,14 +72,16 @@ class _Impact:
         self._low, self._high = self._factors()
         query = change.rows or change.times
         self._subjects: dict[int, pl.DataFrame] = {}
+        self._spans: dict[int, pl.DataFrame] = {}
         if query is not None:
             found = run_query(query, _With(tables, self._numbered), params, limits)
             key = "row" if change.rows else "start_ns"
             found = found.drop_nulls(["finding", key]).unique(maintain_order=True)
-            self._subjects = {
-                int(one["finding"][0]): one.drop("finding")
-                for one in found.partition_by("finding", maintain_order=True)
-            }
+            self._subjects = _by_finding(found)
+            if change.rows:
+                of_span = ("duration_ns", "adjusted_count", "start_ns")
+                spans = tables.picked("tree", found["row"].to_numpy(), *of_span)
+                self._spans = _by_finding(spans.with_columns(found["finding"]))
 
     def add(self, claimed: Sequence[pl.Series]) -> tuple[pl.DataFrame, Changes]:
         """Return the findings with their impact, and their changes."""
@@ -129,7 +131,9 @@ class _Impact:
     def _plain_total_ns(self, number: int) -> float:
         """Return how much time it is about; what of it would be saved the replay tells."""
         if self._change.rows:
-            chosen = self._tables.frame("tree")[self._rows(number)]
+            chosen = self._spans.get(number)
+            if chosen is None:
+                return 0.0
             weighted = chosen["duration_ns"].cast(pl.Float64) * chosen["adjusted_count"]
             kept = self._low[number] if self._change.factor_low else 0.0
             return float(weighted.sum() or 0.0) * (1.0 - kept)
@@ -177,12 +181,21 @@ class _Impact:
         """Return when what is changed was first and last seen, where that is spans."""
         if not self._change.rows:
             return []
-        starts = self._tables.frame("tree")["start_ns"].to_numpy()
-        each = [starts[self._rows(number)] for number in range(self._findings.height)]
+        each = [self._spans.get(number) for number in range(self._findings.height)]
+        starts = [None if one is None else one["start_ns"] for one in each]
+        first = [None if one is None else one.min() for one in starts]
+        last = [None if one is None else one.max() for one in starts]
         return [
-            pl.Series(name, [int(pick(one)) if one.size else None for one in each], pl.Int64)
-            for name, pick in (("first_seen_ns", np.min), ("last_seen_ns", np.max))
+            pl.Series(name, values, pl.Int64)
+            for name, values in (("first_seen_ns", first), ("last_seen_ns", last))
         ]
+
+
+def _by_finding(rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    return {
+        int(one["finding"][0]): one.drop("finding")
+        for one in rows.partition_by("finding", maintain_order=True)
+    }
 
 
 _EMPTY: Rows = np.empty(0, np.int64)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from perfkit.analysis import DERIVED
 from perfkit.analysis.filters import Filters
+from perfkit.analysis.replay import mends
+from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
+from perfkit.analysis.replay.what_if import Change, forecast, replay_all, saved_ratio
 from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import Division, ShardedTables, open_tables
+from perfkit.analysis.vector.intervals import Intervals
 from perfkit.engine import Here
 from perfkit.errors import UsageError
 from perfkit.layout import bucket
@@ -91,8 +96,7 @@ def _capture(lists: list[list[S]]) -> Memory:
 def _comparable(tables: Tables, name: str) -> pl.DataFrame:
     """Return a table whose references are to what spans and nodes are, in an order of its own."""
     frame = tables.frame(name)
-    tree = tables.frame("tree").select(_OF_SPAN).with_columns(pl.all().cast(pl.String))
-    identity = tree.select(pl.concat_str(pl.all(), separator="|", ignore_nulls=True)).to_series()
+    identity = _identity(tables)
     for column in frame.columns:
         if column in ("sample_row", "contention_row"):
             continue
@@ -115,6 +119,12 @@ def _comparable(tables: Tables, name: str) -> pl.DataFrame:
             frame = frame.with_columns(pl.col(column).list.sort())
     keys = [column for column, dtype in frame.schema.items() if not dtype.is_float()]
     return frame.sort([_sortable(key, frame.schema[key]) for key in keys], nulls_last=True)
+
+
+def _identity(tables: Tables) -> pl.Series:
+    """Return for each row of `tree` what tells its span from others."""
+    tree = tables.frame("tree").select(_OF_SPAN).with_columns(pl.all().cast(pl.String))
+    return tree.select(pl.concat_str(pl.all(), separator="|", ignore_nulls=True)).to_series()
 
 
 def _sortable(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -173,6 +183,54 @@ def test_filters_choose_the_same_requests(lists: list[list[S]], filters: Filters
     capture = _capture(lists)
     parts = ShardedTables(Division(capture, Here(), SHARDS), filters)
     assert_equal(Tables(capture, filters), parts)
+    parts.close()
+
+
+@settings(max_examples=25, deadline=None, phases=QUICK)
+@given(many, st.data())
+def test_replays_are_those_of_the_capture_in_one_piece(
+    lists: list[list[S]], data: st.DataObject
+) -> None:
+    capture = _capture(lists)
+    whole, parts = Tables(capture), ShardedTables(Division(capture, Here(), SHARDS))
+    places = [
+        {identity: row for row, identity in enumerate(_identity(tables).to_list())}
+        for tables in (whole, parts)
+    ]
+    tree = whole.frame("tree")
+    assume(len(places[0]) == tree.height > 0)
+    chosen = data.draw(st.lists(st.integers(0, tree.height - 1), min_size=1, max_size=8))
+    calls = tree[sorted(set(chosen))].drop_nulls("parent_row")
+    factor, share = data.draw(st.sampled_from([0.0, 0.5])), data.draw(st.booleans())
+    names = list(places[0])
+    found = []
+    for tables, place in zip((whole, parts), places, strict=True):
+        rows, above = (
+            np.array([place[names[row]] for row in column], dtype=np.int64)
+            for column in (calls["row"], calls["parent_row"])
+        )
+        line = np.zeros(len(rows), dtype=np.int64)
+        times = Intervals(np.array([0]), np.array([5]), np.array([15]))
+        edits = [
+            scaled(mends.below(tables, rows), factor),
+            scaled(mends.with_drivers(tables, rows), factor),
+            mends.between(tables, rows, factor),
+            mends.side_by_side(tables, rows, typical=share),
+            Edits(spared=(Spared(rows, line, times),)) + scaled(rows, factor),
+            mends.places(tables, rows, None, 3, relative=share),
+            Edits(queues=(Queue(rows, above, 1, 3, 0, share),)) if len(rows) else Edits(),
+        ]
+        replays = [
+            one.with_columns(entry=_identity(tables).gather(one["entry_row"])).drop("entry_row")
+            for one in replay_all(tables, edits)
+        ]
+        ratios = [saved_ratio(tables, one) for one in edits]
+        marks = forecast(tables, Change(edits[0], edits[-1]), ["entry_endpoint"])
+        found.append((replays, ratios, marks))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        assert_frame_equal(one.sort("entry"), other.sort("entry"))
+    assert found[0][1] == pytest.approx(found[1][1])
+    assert_frame_equal(found[0][2], found[1][2], check_row_order=False)
     parts.close()
 
 

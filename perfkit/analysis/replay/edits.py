@@ -6,12 +6,13 @@ multiply, and time that one of them takes away is not there for the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.intervals import Intervals, union
+from perfkit.analysis.vector.parting import parted
 from perfkit.analysis.vector.percentiles import Floats
 
 
@@ -73,6 +74,25 @@ class Edits:
         """Return both."""
         return Edits(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
+    def parted(self, cuts: Ints) -> list[Edits]:
+        """Return what is edited in each piece of `tree`, with rows numbered in it; no queues."""
+        pieces = len(cuts) - 1
+        scaled: list[list[Scaled]] = [[] for _ in range(pieces)]
+        parallel: list[list[Ints]] = [[] for _ in range(pieces)]
+        spared: list[list[Spared]] = [[] for _ in range(pieces)]
+        for one in self.scaled:
+            for at, mine in _present(one.rows, cuts):
+                scaled[at].append(Scaled(one.rows[mine] - cuts[at], one.stays[mine]))
+        for group in self.parallel:
+            for at, mine in _present(group, cuts):
+                parallel[at].append(group[mine] - cuts[at])
+        for each in self.spared:
+            for at, mine in _present(each.rows, cuts):
+                part = replace(each, rows=each.rows[mine] - cuts[at], line=each.line[mine])
+                spared[at].append(part)
+        parts = zip(scaled, parallel, spared, strict=True)
+        return [Edits(tuple(one), tuple(other), tuple(more)) for one, other, more in parts]
+
     def factors(self, size: int) -> Floats:
         """Return what stays of the own time of each of `size` rows."""
         stays = np.ones(size)
@@ -89,6 +109,11 @@ class Edits:
         cuts = np.cumsum([len(group) for group in self.parallel])
         parts = zip(np.split(rows, cuts), np.split(once, cuts), strict=True)
         return [part[kept] for part, kept in parts if kept.any()]
+
+
+def _present(rows: Ints, cuts: Ints) -> list[tuple[int, Ints]]:
+    """Return the pieces that have any of the rows, and the places of those."""
+    return [(at, mine) for at, mine in enumerate(parted(rows, cuts)) if mine.size]
 
 
 def scaled(rows: Ints, stays: float | Floats) -> Edits:

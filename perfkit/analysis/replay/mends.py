@@ -9,12 +9,13 @@ from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.analysis.code.span_threads import NOWHERE, SpanThreads, span_threads
 from perfkit.analysis.replay.cache_replay import hits
 from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
-from perfkit.analysis.session import Tables
+from perfkit.analysis.session import Frames, Tables
 from perfkit.analysis.vector.forest import Ints, nearest_marked
 from perfkit.analysis.vector.intervals import Intervals
 from perfkit.analysis.vector.overlaps import most_at_once
-from perfkit.analysis.vector.percentiles import codes
-from perfkit.analysis.vector.rows import indices
+from perfkit.analysis.vector.parting import parted
+from perfkit.analysis.vector.percentiles import Floats, codes
+from perfkit.analysis.vector.rows import indices, rows_or_null
 
 TIMES = ("pid", "tid", "start_ns", "duration_ns")
 """Columns of times on threads, as the functions here take them."""
@@ -22,16 +23,29 @@ TIMES = ("pid", "tid", "start_ns", "duration_ns")
 
 def below(tables: Tables, rows: Ints) -> Ints:
     """Return the rows and everything below them: `tree` lists a subtree right after its top."""
-    tree = tables.frame("tree")
-    opened = np.zeros(tree.height + 1, np.int64)
-    np.add.at(opened, rows, 1)
-    np.add.at(opened, rows + tree["subtree"].to_numpy()[rows], -1)
-    return np.flatnonzero(np.cumsum(opened[:-1]) > 0)
+    rows = np.unique(rows)
+    sizes = tables.picked("tree", rows, "subtree")["subtree"].to_numpy()
+    reach = np.maximum.accumulate(rows + sizes)
+    outer = np.append(True, rows[1:] >= reach[:-1])[: len(rows)]
+    rows, sizes = rows[outer], sizes[outer]
+    # Ranges end to end: a step of one, but at the beginning of each.
+    result = np.ones(int(sizes.sum()), dtype=np.int64)
+    result[np.cumsum(sizes) - sizes] = (
+        np.diff(rows, prepend=0) - np.append(0, sizes[:-1] - 1)[: len(rows)]
+    )
+    return np.cumsum(result)
 
 
 def with_drivers(tables: Tables, rows: Ints) -> Ints:
     """Return the rows, and below database calls those of the drivers that carry them out."""
-    tree = tables.frame("tree")
+    cuts = tables.cuts()
+    mine = [rows[at] - first for at, first in zip(parted(rows, cuts), cuts, strict=False)]
+    found = tables.each_piece({"tree": ("parent_row", "db_system")}, _with_drivers, mine)
+    return np.concatenate([part + first for part, first in zip(found, cuts, strict=False)])
+
+
+def _with_drivers(frames: Frames, rows: Ints) -> Ints:
+    tree = frames["tree"]
     called = tree["db_system"].is_not_null().to_numpy()
     parent = indices(tree["parent_row"])
     chosen = np.zeros(tree.height, dtype=np.bool_)
@@ -49,7 +63,7 @@ def with_drivers(tables: Tables, rows: Ints) -> Ints:
 def between(tables: Tables, rows: Ints, stays: float) -> Edits:
     """Scale the parents' own time between the first and the last of their rows."""
     groups = (
-        tables.frame("tree")[rows]
+        tables.picked("tree", rows, "parent_row", "start_ns", "end_ns", "duration_ns")
         .filter(pl.col("parent_row").is_not_null())
         .group_by("parent_row", maintain_order=True)
         .agg(
@@ -58,7 +72,7 @@ def between(tables: Tables, rows: Ints, stays: float) -> Edits:
         )
     )
     parents = groups["parent_row"].to_numpy()
-    own_ns = tables.frame("span_times")["self_ns"].gather(parents).cast(pl.Float64).to_numpy()
+    own_ns = tables.picked("span_times", parents, "self_ns")["self_ns"].cast(pl.Float64).to_numpy()
     free = np.maximum(0.0, (groups["extent"] - groups["inside"]).to_numpy())
     share = np.divide(free, own_ns, out=np.zeros(len(parents)), where=own_ns > 0)
     return scaled(parents, 1.0 - np.minimum(1.0, share) * (1.0 - stays))
@@ -74,24 +88,44 @@ def side_by_side(tables: Tables, rows: Ints, *, typical: bool) -> Edits:
     together = Edits(parallel=(rows,))
     if not typical:
         return together
-    tree = tables.frame("tree")
-    calls = tree[rows].select("row", "parent_row", "start_ns", "service", "name", "duration_ns")
+    of_call = ("parent_row", "start_ns", "service", "name", "duration_ns")
+    calls = tables.picked("tree", rows, *of_call).with_columns(row=pl.Series(rows))
+    calls = calls.sort("start_ns", "row")
+    inside = calls["parent_row"].is_not_null()
+    above = tables.picked("tree", calls["parent_row"].drop_nulls().to_numpy(), "name")["name"]
     usual = pl.col("duration_ns").median().over("above", "service", "name", "place")
-    shorter = (
-        calls.sort("start_ns", "row")
-        .with_columns(
+    stays = (
+        calls.with_columns(
             place=pl.int_range(pl.len()).over("parent_row"),
-            above=tree["name"].gather(calls.sort("start_ns", "row")["parent_row"]),
+            above=above.gather(rows_or_null(np.where(inside, np.cumsum(inside) - 1, -1))),
         )
-        .select("row", stays=(usual / pl.col("duration_ns")).fill_nan(1.0).clip(0.0, 1.0))
+        .select((usual / pl.col("duration_ns")).fill_nan(1.0).clip(0.0, 1.0))
+        .to_series()
+        .to_numpy()
     )
-    stays = np.ones(tree.height)
-    stays[shorter["row"].to_numpy()] = shorter["stays"].to_numpy()
-    called = np.zeros(tree.height, dtype=np.bool_)
+    called, cuts = calls["row"].to_numpy(), tables.cuts()
+    items = [
+        (called[at] - first, stays[at])
+        for at, first in zip(parted(called, cuts), cuts, strict=False)
+    ]
+    found = tables.each_piece({"tree": ("parent_row",)}, _inside_calls, items)
+    inside_calls = [part + first for (part, _), first in zip(found, cuts, strict=False)]
+    return together + scaled(
+        np.concatenate(inside_calls), np.concatenate([shares for _, shares in found])
+    )
+
+
+def _inside_calls(frames: Frames, item: tuple[Ints, Floats]) -> tuple[Ints, Floats]:
+    """Return the rows in calls, themselves included, and what stays of them."""
+    rows, shares = item
+    parent = indices(frames["tree"]["parent_row"])
+    stays = np.ones(len(parent))
+    stays[rows] = shares
+    called = np.zeros(len(parent), dtype=np.bool_)
     called[rows] = True
-    call = nearest_marked(indices(tree["parent_row"]), called)
+    call = nearest_marked(parent, called)
     inside = np.flatnonzero(call >= 0)
-    return together + scaled(inside, stays[call[inside]])
+    return inside, stays[call[inside]]
 
 
 def cached(tables: Tables, calls: pl.DataFrame, lifetime_ns: int, stays: float) -> Edits:
@@ -99,10 +133,10 @@ def cached(tables: Tables, calls: pl.DataFrame, lifetime_ns: int, stays: float) 
 
     `calls` has `row`, and the columns by which calls are equal.
     """
-    tree = tables.frame("tree")
     key, _ = codes(calls, [name for name in calls.columns if name != "row"])
     rows = calls["row"].to_numpy()
-    start, end = (tree[name].to_numpy()[rows] for name in ("start_ns", "end_ns"))
+    times = tables.picked("tree", rows, "start_ns", "end_ns")
+    start, end = (times[name].to_numpy() for name in times.columns)
     return scaled(below(tables, rows[hits(key, start, end, lifetime_ns)]), stays)
 
 
@@ -113,18 +147,19 @@ def places(
 
     How many there are now is taken from what was held at once, where it is not known.
     """
-    tree = tables.frame("tree")
-    holders = indices(tree["parent_row"])[rows]
+    holders = indices(tables.picked("tree", rows, "parent_row")["parent_row"])
     rows, holders = rows[holders >= 0], holders[holders >= 0]
     if not rows.size:
         return Edits()
-    end = tree["end_ns"].to_numpy()
     if places_now is None:
         nobody = np.zeros(len(rows), dtype=np.int64)
-        places_now = max(1, int(most_at_once(nobody, end[rows], end[holders], 1)[0]))
+        got, given_back = (
+            tables.picked("tree", of, "end_ns")["end_ns"].to_numpy() for of in (rows, holders)
+        )
+        places_now = max(1, int(most_at_once(nobody, got, given_back, 1)[0]))
     # At best, taking a free place lasts as long as it did for the quickest: where nearly all wait,
     # hardly anybody shows it.
-    own_ns = tables.frame("span_times")["self_ns"].to_numpy()[rows]
+    own_ns = tables.picked("span_times", rows, "self_ns")["self_ns"].to_numpy()
     quickest = int(np.quantile(own_ns, 0.05 if relative else 0.0))
     queue = Queue(rows, holders, places_now, max(places_now, places_then), quickest, relative)
     return Edits(queues=(queue,))

@@ -1,0 +1,223 @@
+"""The replay of one piece of a capture: whole traces, with rows numbered within the piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfkit.analysis.replay.edits import Edits, SparedTime
+from perfkit.analysis.session import Frames
+from perfkit.analysis.vector.forest import Bools, Ints, along_path
+from perfkit.analysis.vector.overlaps import runs
+from perfkit.analysis.vector.percentiles import Floats
+from perfkit.analysis.vector.rows import indices
+
+COLUMNS = {
+    "tree": ("entry_row", "depth", "duration_ns", "skew_ns", "adjusted_count"),
+    "span_waits": ("parent_row", "before_row", "last_row", "start_ns", "end_ns"),
+}
+
+
+def saved(frames: Frames, several: Sequence[Edits]) -> list[tuple[float, float]]:
+    """Return for each of the edits the request time, and how much of it is taken away."""
+    entries, before, after = replays(frames, several)
+    weight = frames["tree"]["adjusted_count"].to_numpy()[entries]
+    total = float((before * weight).sum())
+    return [(total, float(((before - one) * weight).sum())) for one in after]
+
+
+def replays(frames: Frames, several: Sequence[Edits]) -> tuple[Ints, Ints, list[Ints]]:
+    """Return the entries' rows, their durations, and for each of the edits those after it."""
+    spans = _Spans.of(frames)
+    entries = np.flatnonzero(spans.entry == np.arange(len(spans.entry)))
+    before = frames["tree"]["duration_ns"].to_numpy()[entries]
+    found = []
+    for edits in several:
+        touched = _touched(edits, spans.entry)
+        after = before
+        if touched.any():
+            length = _Replay(spans, np.flatnonzero(touched[spans.entry]), edits).run().length
+            after = np.where(touched[entries], np.rint(length[entries]).astype(np.int64), before)
+        found.append(after)
+    return entries, before, found
+
+
+def times(frames: Frames, item: tuple[Edits, Ints]) -> tuple[Floats, Floats]:
+    """Return when each of the rows would start, as Unix ns, and how long it would last."""
+    edits, wanted = item
+    spans = _Spans.of(frames)
+    touched = _touched(edits, spans.entry, wanted)
+    played = _Replay(spans, np.flatnonzero(touched[spans.entry]), edits).run()
+    length = played.length[:-1]
+    offset = np.where(
+        spans.parent[:-1] >= 0,
+        np.rint(played.reached[:-1] - length).astype(np.int64),
+        spans.start[:-1],
+    )
+    begin = along_path(spans.parent[:-1], offset, np.add, 0)
+    return begin[wanted].astype(np.float64), length[wanted]
+
+
+def _touched(edits: Edits, entry: Ints, also: Ints | None = None) -> Bools:
+    """Return which entries are edited, by row, and one behind for spans of no entry.
+
+    Those of the rows `also` count as edited.
+    """
+    touched = np.zeros(len(entry) + 1, dtype=np.bool_)
+    touched[entry[np.flatnonzero(edits.factors(len(entry)) != 1.0)]] = True
+    for rows in (*edits.groups(), *(one.rows for one in edits.spared)):
+        touched[entry[rows]] = True
+    if also is not None:
+        touched[entry[also]] = True
+    touched[-1] = False
+    return touched
+
+
+@dataclass(frozen=True)
+class _Played:
+    """Where the spans are after a replay, one element a row of `tree` and one behind."""
+
+    length: Floats
+    reached: Floats
+    """When a span ends, counted from the start of the span that waits for it."""
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """What a replay starts from: one element a row of a piece of `tree`, and one behind."""
+
+    entry: Ints
+    depth: Ints
+    skew_ns: Ints
+    """These three without the one behind."""
+    parent: Ints
+    before: Ints
+    start: Ints
+    end: Ints
+    waited: Bools
+    """Whether the parent waits for it."""
+    ready: Ints
+    """When it could begin."""
+    done: Ints
+    """When the last span that it waits for was done."""
+
+    @classmethod
+    def of(cls, frames: Frames) -> _Spans:
+        """Lay the columns of `COLUMNS` out as arrays."""
+        tree, waits_of = frames["tree"], frames["span_waits"]
+        parent, before, last = (
+            np.append(indices(waits_of[name]), -1)
+            for name in ("parent_row", "before_row", "last_row")
+        )
+        start, end = (np.append(waits_of[name].to_numpy(), 0) for name in ("start_ns", "end_ns"))
+        return cls(
+            entry=indices(tree["entry_row"]),
+            depth=tree["depth"].to_numpy(),
+            skew_ns=tree["skew_ns"].to_numpy(),
+            parent=parent,
+            before=before,
+            start=start,
+            end=end,
+            waited=(parent >= 0) & (end > start),
+            ready=np.where(before >= 0, end[before], start[parent]),
+            done=np.where(last >= 0, end[last], start),
+        )
+
+
+class _Replay:
+    """One replay of some rows; all arrays have one element a row of `tree`, and one behind."""
+
+    def __init__(self, spans: _Spans, rows: Ints, edits: Edits) -> None:
+        self.depth, self.parent, self.before = spans.depth, spans.parent, spans.before
+        self.waited = spans.waited
+        self.rows = rows
+        self.above = len(spans.depth)
+        start, end, ready, done = spans.start, spans.end, spans.ready, spans.done
+        lag, tail = (start - ready).astype(np.float64), (end - done).astype(np.float64)
+        if edits.spared:
+            waited, skew = rows[self.waited[rows]], spans.skew_ns
+            lag[waited] -= _spared(edits, self.parent[waited], ready[waited], start[waited], skew)
+            tail[rows] -= _spared(edits, rows, done[rows], end[rows], skew)
+        factor = np.append(edits.factors(self.above), 1.0)
+        self.lag, self.tail = lag * factor[self.parent], tail * factor
+        self.members, first, final = _members(
+            edits.groups(), self.parent, start, self.waited, self.depth
+        )
+        self.sizes, self.leaders = final - first + 1, self.members[first]
+        self.height = -self.depth[self.members], -self.depth[self.leaders]
+
+    def run(self) -> _Played:
+        """Replay; of rows that are not replayed the result means nothing."""
+        length: Floats = self.tail.copy()
+        inside = np.zeros(self.above + 1)
+        reached = np.zeros(self.above + 1)
+        jump = np.where(self.before >= 0, self.before, self.above)
+        jump[self.members] = np.repeat(jump[self.leaders], self.sizes)
+        order = self.rows[np.argsort(-self.depth[self.rows], kind="stable")]
+        levels = np.split(order, np.flatnonzero(np.diff(self.depth[order])) + 1)
+        for level in levels if len(order) else ():
+            length[level] += inside[level]
+            waited = level[self.waited[level]]
+            reached[waited] = length[waited] + self.lag[waited]
+            self._join(int(self.depth[level[0]]), length, reached)
+            _along_chains(waited, jump, reached)
+            np.maximum.at(inside, self.parent[waited], reached[waited])
+        return _Played(length, reached)
+
+    def _join(self, depth: int, length: Floats, reached: Floats) -> None:
+        """Let all calls of a group end with its longest, and own work between them come after it.
+
+        Groups are in order of depth, the deepest first.
+        """
+        members, sizes = (
+            values[slice(*np.searchsorted(height, [-depth, 1 - depth]))]
+            for values, height in zip((self.members, self.sizes), self.height, strict=True)
+        )
+        if len(members):
+            first = np.cumsum(sizes) - sizes
+            # The sum of all lags is that before the first call and those between the others.
+            own = np.add.reduceat(self.lag[members], first)
+            reached[members] = np.repeat(own + np.maximum.reduceat(length[members], first), sizes)
+
+
+def _spared(edits: Edits, rows: Ints, start: Ints, end: Ints, skew: Ints) -> Floats:
+    """Return how much of pieces of own time is spared, on the clock of their spans' hosts."""
+    moved = skew[rows]
+    total = np.zeros(len(rows))
+    for one in edits.spared:
+        total += SparedTime(one, len(skew)).within(rows, start - moved, end - moved)
+    return np.clip(total, 0.0, (end - start).astype(np.float64))
+
+
+def _members(
+    groups: Sequence[Ints], parent: Ints, start: Ints, waited: Bools, depth: Ints
+) -> tuple[Ints, Ints, Ints]:
+    """Return the calls of all groups, and at which places groups begin and end.
+
+    The deepest groups come first, and in a group the earliest call. A group is divided by parent;
+    parts of one call are left out.
+    """
+    rows = np.concatenate([*groups, np.zeros(0, dtype=np.int64)])
+    number = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    rows, number = rows[waited[rows]], number[waited[rows]]
+    order = np.lexsort((rows, start[rows], parent[rows], number, -depth[rows]))
+    rows, number = rows[order], number[order]
+    part = np.cumsum(np.append(False, (np.diff(number) != 0) | (np.diff(parent[rows]) != 0)))
+    part = part[: len(rows)]
+    several = np.bincount(part, minlength=1)[part] > 1
+    rows = rows[several]
+    return rows, *runs(part[several])
+
+
+def _along_chains(nodes: Ints, jump: Ints, reached: Floats) -> None:
+    """Add to each node what the siblings that it waited for took; `jump` is used up."""
+    above = len(reached) - 1
+    active = nodes[jump[nodes] != above]
+    while active.size:
+        ahead = jump[active]
+        total, further = reached[active] + reached[ahead], jump[ahead]
+        reached[active] = total
+        jump[active] = further
+        active = active[further != above]
