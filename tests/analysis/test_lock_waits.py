@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -158,9 +159,19 @@ def test_nothing_to_say_gives_the_columns() -> None:
 ENTER = (*SERVE[:-1], app("reserve", 30), app("acquire", 50))
 HOLD = (*SERVE[:-1], app("reserve", 34), EXECUTE)
 AFTER = (*SERVE[:-1], app("elsewhere", 70))
+WITH = (*SERVE[:-1], app("reserve", 30))
+DONE = (*SERVE[:-1], app("reserve", 41))
 
 
-def with_lock(seed: int, *, locked: bool, threads: int = 3, rounds: int = 12) -> list[Sample]:
+def with_lock(
+    seed: int,
+    *,
+    locked: bool,
+    threads: int = 3,
+    rounds: int = 12,
+    enter: tuple[Frame, ...] = ENTER,
+    after: tuple[Frame, ...] = AFTER,
+) -> list[Sample]:
     """Simulate threads that work, take a lock (or sleep as long as it might have), and work.
 
     Samples are exact. The thread that waits is seen in `acquire`, the one that holds the lock
@@ -179,12 +190,12 @@ def with_lock(seed: int, *, locked: bool, threads: int = 3, rounds: int = 12) ->
     for _ in range(rounds * threads):
         thread = min(now, key=lambda each: now[each])
         if locked:
-            add(thread, ENTER, max(0, free_at - now[thread]), "idle")
+            add(thread, enter, max(0, free_at - now[thread]), "idle")
         else:
-            add(thread, ENTER, chance.randint(20, 80), "idle")
+            add(thread, enter, chance.randint(20, 80), "idle")
         add(thread, HOLD, chance.randint(20, 60), "idle")
         free_at = now[thread]
-        add(thread, AFTER, chance.randint(5, 60), "running")
+        add(thread, after, chance.randint(5, 60), "running")
     return samples
 
 
@@ -200,6 +211,24 @@ def test_a_bare_lock_is_told_from_sleep_by_what_the_others_do(seed: int) -> None
     )
     assert found[0]["wait_ns"] == expected
     asleep = lock_table(with_lock(seed, locked=False))
+    assert "lock" not in asleep["kind"].to_list()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_lock_ends_before_its_function_does(seed: int) -> None:
+    inline: dict[str, Any] = {"enter": WITH, "after": DONE, "threads": 6, "rounds": 20}
+    samples = with_lock(seed, locked=True, **inline)
+    found = lock_table(samples).filter(pl.col("kind") == "lock").rows(named=True)
+    assert [(each["function"], each["line"]) for each in found] == [("reserve", 30)]
+    assert found[0]["confidence"] > 0.85
+    # Where it is also seen running it computes, and its threads wait for the interpreter.
+    waits = [each for each in samples if each.frames == WITH]
+    computes = [each for each in samples if each.frames != WITH]
+    computes += [replace(each, state="running") for each in waits[::4]]
+    computes += [each for place, each in enumerate(waits) if place % 4]
+    confidence = lock_table(computes).filter(pl.col("kind") == "lock")["confidence"]
+    assert confidence.is_empty() or confidence[0] < found[0]["confidence"] - 0.2
+    asleep = lock_table(with_lock(seed, locked=False, **inline))
     assert "lock" not in asleep["kind"].to_list()
 
 

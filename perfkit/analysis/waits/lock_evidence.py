@@ -2,8 +2,8 @@
 
 Taking a `threading.Lock` is a call into C that leaves no frame, so a thread that waits looks like
 one that reads a file or sleeps. But while a thread waits for a lock, exactly one other thread is
-past the line that takes it: further down in the same function, or in a caller further down. That is
-what is measured here, with no knowledge of the source.
+past the line that takes it: further down in the same function, or in a caller further down, as far
+as the lock is held. That is what is measured here, with no knowledge of the source.
 """
 
 from __future__ import annotations
@@ -18,24 +18,35 @@ from perfkit.analysis.vector.intervals import Changes
 
 _CALLERS = 2
 """In how many callers up the lock may be held: a function whose only task is to take it has one."""
+_ENDS = 6
+"""How many lines are tried for the last one under the lock."""
 
 
 def confidences(
-    paths: pl.DataFrame, samples: pl.DataFrame, waiting: Sequence[pl.DataFrame]
+    paths: pl.DataFrame,
+    samples: pl.DataFrame,
+    waiting: Sequence[pl.DataFrame],
+    hardly_run: Sequence[bool],
 ) -> list[float]:
     """Return, for each set of samples that wait at one line, how certain it is that it is a lock.
 
     `samples` are all samples with a length: `path`, `pid`, `ts_ns`, `duration_ns`. `waiting` have
-    the same columns, and `run`, the number of the wait.
+    the same columns, and `run`, the number of the wait; `hardly_run` says of each whether threads
+    are hardly ever seen running at that line.
 
     The answer, from 0 to 1, is the share of the waiting time in which exactly one other thread of
     the process was past the line, times the share of the time with anyone past the line in which it
-    was only one, times n / (n + 1) for n waits, as a single one may be chance. This measure is our
-    own.
+    was only one, times n / (n + 1) for n waits, as a single one may be chance. Up to which line the
+    lock is held is not known. To the end of the function, if threads also run at the waiting line:
+    they may wait for the interpreter, which one thread has at a time, too. Otherwise of those lines
+    that are tried the one that fits best. This measure is our own.
     """
     tree = CallPaths.of(paths)
     code = (paths["own"] | (paths["category"] == "library")).fill_null(False)
-    past = [_past(paths, tree, code, _longest(waits)) for waits in waiting]
+    past = [
+        _past(paths, tree, code, _longest(waits), _ENDS if hardly else 1)
+        for waits, hardly in zip(waiting, hardly_run, strict=True)
+    ]
     concerned = np.zeros(paths.height, dtype=np.bool_)
     for nodes in (nodes for regions in past for nodes in regions):
         concerned[nodes] = True
@@ -57,19 +68,35 @@ def _longest(waits: pl.DataFrame) -> int:
     return int(by_path.sort("duration_ns", "path", descending=[True, False])["path"][0])
 
 
-def _past(paths: pl.DataFrame, tree: CallPaths, code: pl.Series, path: int) -> list[Ints]:
-    """Return the topmost frames past the waiting line: in its function, then in its callers."""
+def _past(
+    paths: pl.DataFrame, tree: CallPaths, code: pl.Series, path: int, most: int
+) -> list[Ints]:
+    """Return what may be under the lock, each as its topmost frames.
+
+    It is what is between the waiting line and one of at most so many lines further down in its
+    function; and the same in its callers.
+    """
     regions: list[Ints] = []
     node: int | None = path
-    while node is not None and len(regions) <= _CALLERS:
+    levels = 0
+    while node is not None and levels <= _CALLERS:
         function, file, line, above = paths.select("function", "file", "line", "parent").row(node)
         if code[node] and None not in (function, file, line):
+            levels += 1
             further = (
                 (paths["function"] == function) & (paths["file"] == file) & (paths["line"] > line)
-            )
-            regions.append(np.flatnonzero(tree.topmost(further.fill_null(False).to_numpy())))
+            ).fill_null(False)
+            for end in _ends(paths["line"].filter(further).unique().sort(), most):
+                under = further & (paths["line"] <= end).fill_null(False)
+                regions.append(np.flatnonzero(tree.topmost(under.to_numpy())))
         node = above
     return regions
+
+
+def _ends(lines: pl.Series, most: int) -> list[int]:
+    """Choose some of the lines, evenly, the last with them."""
+    chosen = np.linspace(len(lines) - 1, 0, min(most, len(lines))).round().astype(np.int64)
+    return [int(line) for line in lines.gather(chosen)]
 
 
 class _ByPath:

@@ -21,6 +21,9 @@ SPELL_GAP_NS = 100_000_000
 """Waits at a place that are less apart are one spell: what held the lock held up all of them (our
 own choice)."""
 _UNKNOWN_STATE_FACTOR = 0.5
+_HARDLY_RUNS_RATIO = 0.03
+"""What runs for longer at a line computes there, and waits for the interpreter in between: of 16
+threads that compute, with one lock of the interpreter, each runs for 6 % of its time."""
 _CONFIDENCE = {"pool": 0.95, "lock": 0.9, "io": 0.7, "queue": 0.6, "condition": 0.5}
 """How certain it is that a wait of a kind costs a request time. A queue or a condition may also be
 how a program waits for work. Our own estimates."""
@@ -143,13 +146,29 @@ def _bare_locks(rows: pl.DataFrame, samples: pl.DataFrame, paths: pl.DataFrame) 
     if not groups:
         return calls.clear()
     timed = samples.filter(pl.col("duration_ns") > 0, pl.col("path").is_not_null())
+    hardly_run = _hardly_run(timed, lines, groups)
     found = []
-    for group, certain in zip(groups, confidences(paths, timed, groups), strict=True):
-        known = group["state"].is_not_null().all()
-        confidence = certain if known else certain * _UNKNOWN_STATE_FACTOR
+    for group, certain in zip(groups, confidences(paths, timed, groups, hardly_run), strict=True):
+        unknown_ns = int(group["duration_ns"].filter(group["state"].is_null()).sum())
+        unknown_ratio = unknown_ns / int(group["duration_ns"].sum())
+        confidence = certain * (1 - unknown_ratio * (1 - _UNKNOWN_STATE_FACTOR))
         if confidence >= MIN_LOCK_CONFIDENCE:
             found.append(group.with_columns(confidence=pl.lit(confidence), kind=pl.lit("lock")))
     return pl.concat(found) if found else calls.clear()
+
+
+def _hardly_run(samples: pl.DataFrame, lines: pl.Series, groups: list[pl.DataFrame]) -> list[bool]:
+    """Return for each group, of one line, whether its time is a small part running."""
+    running = (pl.col("state") == "running").fill_null(False)
+    span = pl.col("duration_ns")
+    hardly = (
+        samples.select("duration_ns", running=running, spot=lines.gather(samples["path"]))
+        .group_by("spot")
+        .agg(hardly=span.filter("running").sum() <= _HARDLY_RUNS_RATIO * span.sum())
+        .filter("hardly")["spot"]
+    )
+    spots = set(hardly)
+    return [group["spot"][0] in spots for group in groups]
 
 
 def _placed(waiting: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
