@@ -29,22 +29,27 @@ from perfkit.formats.otlp_spans import (
 )
 from perfkit.formats.span_attributes import SpanAttributes, spread
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS, Origin
+from perfkit.formats.wire_fields import FIXED64, LENGTH, VARINT, Field, fields
 from perfkit.formats.wire_walk import (
-    FIXED64,
-    LENGTH,
-    VARINT,
     Bools,
     Buffer,
     Fields,
     Ints,
     NotPlain,
+    Values,
     distinct,
 )
 
+_RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 1, 2, 2
 _TRACE_ID, _SPAN_ID, _TRACE_STATE, _PARENT_ID, _NAME, _KIND, _START, _END = range(1, 9)
 _ATTRIBUTES, _DROPPED_ATTRIBUTES, _EVENTS, _DROPPED_EVENTS = 9, 10, 11, 12
 _LINKS, _DROPPED_LINKS, _STATUS = 13, 14, 15
 _MESSAGE, _CODE = 2, 3
+_IN_ORDER = (
+    *((_TRACE_ID, LENGTH), (_SPAN_ID, LENGTH), (_TRACE_STATE, LENGTH), (_PARENT_ID, LENGTH)),
+    *((_NAME, LENGTH), (_KIND, VARINT), (_START, FIXED64), (_END, FIXED64)),
+)
+"""Fields before the attributes, in the order in which they are usually written."""
 _TEXTS = (_TRACE_ID, _SPAN_ID, _TRACE_STATE, _PARENT_ID, _NAME, _STATUS)
 _WIRE = dict.fromkeys((*_TEXTS, _ATTRIBUTES, _EVENTS, _LINKS), LENGTH)
 _WIRE |= dict.fromkeys((_START, _END), FIXED64)
@@ -67,21 +72,51 @@ class _Singles:
         self.start = {number: np.full(count, -1) for number in numbers}
         self.length = {number: np.zeros(count, dtype=np.int64) for number in numbers}
 
-    def take(self, fields: Fields) -> None:
-        """Remember those that are among ours; of equal ones the last counts."""
-        for number, starts in self.start.items():
+    def put(self, number: int, values: Values) -> None:
+        """Remember values of one of ours; of equal ones the last counts."""
+        self.start[number][values.message] = values.start
+        self.length[number][values.message] = values.length
+
+    def take(self, fields: Fields, message: Ints) -> None:
+        """Remember those that are among ours; `message` says whose they are."""
+        for number in self.start:
             mine = fields.number == number
             if mine.any():
                 if (fields.wire[mine] != _WIRE.get(number, LENGTH)).any():
                     raise NotPlain
-                message = fields.message[mine]
-                starts[message] = fields.start[mine]
-                self.length[number][message] = fields.length[mine]
+                self.put(number, Values(message[mine], fields.start[mine], fields.length[mine]))
 
     def has(self, number: int) -> Bools:
         """Return which messages have the field."""
         found: Bools = self.start[number] >= 0
         return found
+
+
+class _Repeated:
+    """The attributes of spans, as they are found."""
+
+    def __init__(self, count: int) -> None:
+        self._counts = np.zeros(count, dtype=np.int64)
+        self._found: list[tuple[Values, Ints]] = []
+
+    def put(self, values: Values) -> None:
+        """Take one attribute of each of some spans: the next one of theirs."""
+        self._found.append((values, self._counts[values.message]))
+        self._counts[values.message] += 1
+
+    def finish(self, buffer: Buffer) -> SpanAttributes:
+        """Put them in order: the attributes of a span follow each other."""
+        begins = np.cumsum(self._counts) - self._counts
+        none = np.empty(0, dtype=np.int64)
+        places = [begins[values.message] + place for values, place in self._found]
+        return SpanAttributes(
+            buffer,
+            np.concatenate([none, *(values.start for values, _ in self._found)]),
+            np.concatenate([none, *(values.length for values, _ in self._found)]),
+            np.concatenate([none, *places]),
+            self._counts,
+            otlp.PROTOBUF.attributes,
+        )
 
 
 def read(
@@ -107,25 +142,47 @@ def read(
 
 def traces(bodies: Sequence[bytes]) -> Spans:
     """Read ExportTraceServiceRequests. Raises NotPlain."""
-    parts: list[bytes] = []
+    buffer = Buffer(bodies)
     origins: list[Origin] = []
-    sizes: list[int] = []
+    lengths: list[Ints] = []
+    firsts: list[int] = []
     try:
-        for body in bodies:
+        for body, base in zip(bodies, buffer.starts.tolist(), strict=True):
             for group in wire.split_traces(body).resource_spans:
                 for scope in group.scope_spans:
-                    parts += scope.spans
-                    origins.append(_origin(group.resource, scope.scope))
-                    sizes.append(len(scope.spans))
+                    if scope.spans:
+                        count = len(scope.spans)
+                        lengths.append(np.fromiter(map(len, scope.spans), np.int64, count))
+                        origins.append(_origin(group.resource, scope.scope))
+            firsts += (base + first for first in _first_spans(body))
     except InputError as error:
         raise NotPlain from error
-    if not parts:
+    if not lengths:
         return Spans(model.SPANS.empty(), Batch())
-    origin = np.repeat(np.arange(len(origins)), sizes)
+    if len(firsts) != len(lengths):
+        raise NotPlain
+    rows = np.array([len(one) for one in lengths])
+    length = np.concatenate(lengths)
+    start = buffer.in_a_row(np.array(firsts), length, rows, _SPANS)
+    origin = np.repeat(np.arange(len(origins)), rows)
     try:
-        return _Reader(Buffer(parts), origin, origins).read()
+        return _Reader(buffer, (start, start + length), origin, origins).read()
     except (UnicodeDecodeError, InputError) as error:
         raise NotPlain from error
+
+
+def _first_spans(body: bytes) -> Iterator[int]:
+    """Yield where the first span begins, its tag, in each list that has any."""
+    for group in fields(body, Field(0, LENGTH, 0, 0, len(body))):
+        for scope in fields(body, group) if _is_list(group, _RESOURCE_SPANS) else ():
+            for span in fields(body, scope) if _is_list(scope, _SCOPE_SPANS) else ():
+                if _is_list(span, _SPANS):
+                    yield span.start
+                    break
+
+
+def _is_list(field: Field, number: int) -> bool:
+    return field.number == number and field.wire_type == LENGTH
 
 
 def _origin(resource: bytes, scope: bytes) -> Origin:
@@ -139,8 +196,12 @@ _kept_origin = lru_cache(maxsize=256)(otlp.origin_of)
 class _Reader:
     """Reads the spans of some bodies; the steps need each other, so they are one object."""
 
-    def __init__(self, buffer: Buffer, origin: Ints, origins: list[Origin]) -> None:
+    def __init__(
+        self, buffer: Buffer, spans: tuple[Ints, Ints], origin: Ints, origins: list[Origin]
+    ) -> None:
+        """`spans` are where they begin and end."""
         self._buffer = buffer
+        self._starts, self._ends = spans
         self._origin = origin
         self._origins = origins
         self._count = len(origin)
@@ -148,36 +209,28 @@ class _Reader:
         self._walk()
 
     def _walk(self) -> None:
-        singles = (*range(1, 9), *range(10, 16))
-        self._fields = _Singles(self._count, singles)
-        number_of_attributes = np.zeros(self._count, dtype=np.int64)
-        found: list[tuple[Ints, Ints, Ints, Ints]] = []
-        for fields in self._buffer.walk(self._buffer.starts, self._buffer.ends):
-            mine = fields.number == _ATTRIBUTES
+        buffer, ends, at = self._buffer, self._ends, self._starts.copy()
+        self._fields = _Singles(self._count, (*range(1, 9), *range(10, 16)))
+        attributes = _Repeated(self._count)
+        for number, kind in _IN_ORDER:
+            if (values := buffer.take(at, ends, number, kind)) is not None:
+                self._fields.put(number, values)
+        for values in buffer.take_repeated(at, ends, _ATTRIBUTES):
+            attributes.put(values)
+        # What else there is, in any order: most spans have no more.
+        rest = np.flatnonzero(at < ends)
+        for found in buffer.walk(at[rest], ends[rest]):
+            span = rest[found.message]
+            mine = found.number == _ATTRIBUTES
             if mine.any():
-                if (fields.wire[mine] != LENGTH).any():
+                if (found.wire[mine] != LENGTH).any():
                     raise NotPlain
-                span = fields.message[mine]
-                place = number_of_attributes[span]
-                found.append((span, place, fields.start[mine], fields.length[mine]))
-                number_of_attributes[span] += 1
+                attributes.put(Values(span[mine], found.start[mine], found.length[mine]))
             if not mine.all():
-                if ((fields.number == _STATUS) & self._fields.has(_STATUS)[fields.message]).any():
+                if ((found.number == _STATUS) & self._fields.has(_STATUS)[span]).any():
                     raise NotPlain  # two of them would have to be merged
-                self._fields.take(fields)
-        self._attribute_ends = np.cumsum(number_of_attributes)
-        begins = self._attribute_ends - number_of_attributes
-        total = int(number_of_attributes.sum())
-        # Put in order: the attributes of a span follow each other.
-        span_of = np.empty(total, np.int64)
-        starts, lengths = np.empty(total, np.int64), np.empty(total, np.int64)
-        for span, place, start, length in found:
-            at = begins[span] + place
-            span_of[at] = span
-            starts[at], lengths[at] = start, length
-        self._attributes = SpanAttributes(
-            self._buffer, starts, lengths, span_of, otlp.PROTOBUF.attributes
-        )
+                self._fields.take(found, span)
+        self._attributes = attributes.finish(buffer)
 
     def read(self) -> Spans:
         """Return the rows of all spans that can be taken."""
@@ -263,7 +316,7 @@ class _Reader:
         """Read events and links by protobuf's parser: few spans have any."""
         with_more = self._fields.has(_EVENTS) | self._fields.has(_LINKS)
         chosen = np.flatnonzero(with_more)
-        starts, ends = self._buffer.starts[chosen], self._buffer.ends[chosen]
+        starts, ends = self._starts[chosen], self._ends[chosen]
         for row, raw in zip(chosen, self._buffer.slices(starts, ends - starts), strict=True):
             trace = (int(self._trace_hi[row]), int(self._trace_lo[row]))
             span = wire.parse_span(raw)
@@ -289,15 +342,15 @@ class _Reader:
         status = _Singles(len(has_status), (_MESSAGE, _CODE))
         starts = self._fields.start[_STATUS][has_status]
         ends = starts + self._fields.length[_STATUS][has_status]
-        for fields in self._buffer.walk(starts, ends):
-            expected = np.where(fields.number == _CODE, VARINT, LENGTH)
-            ours = (fields.number == _CODE) | (fields.number == _MESSAGE)
-            if (ours & (fields.wire != expected)).any():
+        for found in self._buffer.walk(starts, ends):
+            expected = np.where(found.number == _CODE, VARINT, LENGTH)
+            ours = (found.number == _CODE) | (found.number == _MESSAGE)
+            if (ours & (found.wire != expected)).any():
                 raise NotPlain
             for number in (_MESSAGE, _CODE):
-                mine = fields.number == number
-                status.start[number][fields.message[mine]] = fields.start[mine]
-                status.length[number][fields.message[mine]] = fields.length[mine]
+                mine = found.number == number
+                status.start[number][found.message[mine]] = found.start[mine]
+                status.length[number][found.message[mine]] = found.length[mine]
         code: Ints = np.zeros(self._count, dtype=np.int64)
         code[has_status] = np.minimum(status.length[_CODE], len(model.STATUSES))
         texts, own = self._texts_at(status.start[_MESSAGE], status.length[_MESSAGE])

@@ -22,12 +22,20 @@ class SpanAttributes:
     """Attributes in the order of their spans."""
 
     def __init__(
-        self, buffer: Buffer, starts: Ints, lengths: Ints, spans: Ints, cache: AttributeCache
+        self,
+        buffer: Buffer,
+        starts: Ints,
+        lengths: Ints,
+        places: Ints,
+        counts: Ints,
+        cache: AttributeCache,
     ) -> None:
-        """`spans` says which span each belongs to."""
+        """`counts` says how many each span has, `places` each one's place in the order of spans."""
         self._cache = cache
-        self._span_of = spans
-        self._code, firsts = distinct(buffer.hashes(starts, lengths))
+        self._span_of = np.repeat(np.arange(len(counts)), counts)
+        code, firsts = distinct(buffer.hashes(starts, lengths))
+        self._code = np.empty_like(code)
+        self._code[places] = code
         self._raw = list(buffer.slices(starts[firsts], lengths[firsts]))
         self._known: list[tuple[str, str, int]] = []
         damaged = np.zeros(len(self._raw), dtype=np.bool_)

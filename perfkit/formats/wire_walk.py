@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perfkit.formats.wire_fields import FIXED32, FIXED64, LENGTH, VARINT
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _IS_SIZED = np.isin(np.arange(8), (VARINT, LENGTH))
 _IS_KNOWN = np.isin(np.arange(8), (VARINT, LENGTH, FIXED64, FIXED32))
 _FIXED_BYTES = np.array([0, 8, 0, 0, 0, 4, 0, 0])
@@ -50,6 +51,16 @@ class Fields:
     wire: Ints
     start: Ints
     """Where the value begins, after its length if it has one."""
+    length: Ints
+    """Of the value in bytes; of a varint its value."""
+
+
+class Values(NamedTuple):
+    """The values of one field in some messages."""
+
+    message: Ints | slice
+    """Which messages; a slice of all of them when all have it."""
+    start: Ints
     length: Ints
     """Of the value in bytes; of a varint its value."""
 
@@ -87,6 +98,85 @@ class Buffer:
         raw = self.raw
         for begin, size in zip(at.tolist(), length.tolist(), strict=True):
             yield raw[begin : begin + size]
+
+    def take(self, at: Ints, ends: Ints, number: int, wire: int) -> Values | None:
+        """Read the next field of those messages in which it is the one of this number, below 16.
+
+        Moves their `at` behind it. Raises NotPlain for a value that does not fit into its message.
+        """
+        pairs = self._pairs[at]
+        mine = ((pairs & 0xFF) == (number << 3 | wire)) & (at < ends)
+        message: Ints | slice = slice(None)
+        if not mine.all():
+            message = np.flatnonzero(mine)
+            if not message.size:
+                return None
+        start, length, following = self._values(at[message], pairs[message], wire)
+        if (following > ends[message]).any():
+            raise NotPlain
+        at[message] = following
+        return Values(message, start, length)
+
+    def take_repeated(self, at: Ints, ends: Ints, number: int) -> Iterator[Values]:
+        """Read fields with a length, of this number below 16, while they follow each other.
+
+        Yields the first one of all messages, then the second one, and so on; moves `at` behind
+        them. Raises NotPlain as `walk` does.
+        """
+        tag = number << 3 | LENGTH
+        pairs = self._pairs[at]
+        message = np.flatnonzero(((pairs & 0xFF) == tag) & (at < ends))
+        here, end, pairs = at[message], ends[message], pairs[message]
+        for _ in range(_MAX_STEPS):
+            if not message.size:
+                return
+            start, length, here = self._values(here, pairs, LENGTH)
+            if (here > end).any():
+                raise NotPlain
+            yield Values(message, start, length)
+            pairs = self._pairs[here]
+            goes_on = ((pairs & 0xFF) == tag) & (here < end)
+            if not goes_on.all():
+                at[message[~goes_on]] = here[~goes_on]
+                message, here, end = message[goes_on], here[goes_on], end[goes_on]
+                pairs = pairs[goes_on]
+        raise NotPlain
+
+    def _values(self, at: Ints, pairs: NDArray[np.uint16], wire: int) -> tuple[Ints, Ints, Ints]:
+        """Return where values begin, their lengths, and where they end, after tags of one byte.
+
+        `pairs` are the tags, each with the byte that follows.
+        """
+        if wire == FIXED64:
+            return at + 1, np.full(len(at), 8), at + 9
+        value = (pairs >> 8).astype(np.int64)
+        after = at + 2
+        longer = np.flatnonzero(value >= 0x80)
+        if longer.size:
+            value[longer], after[longer], whole = self._varints(at[longer] + 1)
+            if not whole.all():
+                raise NotPlain
+        return after, value, after if wire == VARINT else after + value
+
+    def in_a_row(self, first: Ints, lengths: Ints, rows: Ints, number: int) -> Ints:
+        """Return where values begin whose fields, of this number below 16, follow each other.
+
+        `lengths` are those of all values, `rows` how many of them follow each other, and `first`
+        where the first field of such a row begins. Raises NotPlain where it is not so.
+        """
+        header = 2 + sum(
+            (lengths >= limit).astype(np.int64) for limit in (1 << 7, 1 << 14, 1 << 21)
+        )
+        ends = np.cumsum(header + lengths)
+        before = np.append(0, ends)[np.cumsum(rows) - rows]
+        at = ends - header - lengths + np.repeat(first - before, rows)
+        if at.size and (int(at.min()) < 0 or int(at.max()) >= len(self.raw) - len(_PADDING)):
+            raise NotPlain
+        said, after, whole = self._varints(at + 1)
+        right = whole & (said == lengths) & (after - at == header)
+        if not (right & (self._bytes[at] == (number << 3 | LENGTH))).all():
+            raise NotPlain
+        return after
 
     def walk(self, starts: Ints, ends: Ints) -> Iterator[Fields]:
         """Yield the first fields of all messages, then the second ones, and so on.
