@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from perfkit import model
 from perfkit.errors import InputError
 from perfkit.formats import otlp, otlp_columns, wire_walk
+from perfkit.formats.wire_fields import LENGTH, Field, fields
 from perfkit.formats.wire_walk import Buffer, NotPlain, distinct
 from perfkit.parts import conform
 from tests.formats.build_otlp import requests as requests_of
@@ -57,14 +58,14 @@ def test_many_bodies_are_read_as_one_by_one(requests: list[ExportTraceServiceReq
 def request_of(*spans: dict[str, Any]) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
     scope = request.resource_spans.add().scope_spans.add()
-    for number, fields in enumerate(spans, 1):
+    for number, members in enumerate(spans, 1):
         plain = {
             "trace_id": b"t" * 16,
             "span_id": number.to_bytes(8, "big"),
             "start_time_unix_nano": START_NS,
             "end_time_unix_nano": START_NS + 5,
         }
-        scope.spans.add(**(plain | fields))
+        scope.spans.add(**(plain | members))
     return request
 
 
@@ -182,3 +183,48 @@ def test_messages_of_very_many_fields_are_left_alone(monkeypatch: pytest.MonkeyP
     [(frame, batch)] = otlp_columns.read([body])
     assert (frame.height, batch.rows("spans")) == (0, 1)
     assert isinstance(frame, pl.DataFrame)
+
+
+def fields_of(message: bytes) -> list[bytes]:
+    whole = Field(0, LENGTH, 0, 0, len(message))
+    return [message[field.start : field.end] for field in fields(message, whole)]
+
+
+def enclosed(number: int, value: bytes, *, long: bool = False) -> bytes:
+    """Write a field with a length; with `long` the length takes more bytes than it must."""
+    length = len(value)
+    size = bytes([length]) if length < 0x80 else bytes([length & 0x7F | 0x80, length >> 7])
+    if long:
+        size = size[:-1] + bytes([size[-1] | 0x80, 0])
+    return bytes([number << 3 | LENGTH]) + size + value
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_fields_may_come_in_any_order(data: st.DataObject) -> None:
+    attributes = [attribute(f"k{n}", str(n)) for n in range(3)]
+    request = request_of({"name": "a", "attributes": attributes, "kind": 2, "flags": 257}, {})
+    spans = request.resource_spans[0].scope_spans[0].spans
+    split = [fields_of(span.SerializeToString()) for span in spans]
+    raws = [b"".join(data.draw(st.permutations(parts))) for parts in split]
+    long = data.draw(st.booleans())
+    listed = [enclosed(2, raw, long=long) for raw in raws]
+    other = data.draw(st.sampled_from([[], [b"\x1a\x01s"], [enclosed(1, b"\x0a\x01n")]]))
+    scope = b"".join(data.draw(st.permutations([*listed, *other])))
+    body = enclosed(1, enclosed(2, scope))
+    rows, _, rejected = slowly([body])
+    got = list(otlp_columns.read([body, body]))
+    read = [row for frame, _ in got for row in frame.to_dicts()]
+    for _, batch in got:
+        read += conform(model.SPANS, batch.tables.get("spans", {})).to_dicts()
+    assert (read, rejected) == (rows * 2, {})
+
+
+def test_spans_between_others_and_with_odd_lengths_are_left_to_protobuf() -> None:
+    span = request_of({}).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+    plain, odd = enclosed(2, span), enclosed(2, span, long=True)
+    name = enclosed(1, b"\x0a\x01n")
+    assert len(fast([enclosed(1, enclosed(2, name + plain * 2))])[0]) == 2
+    for scope in (plain + name + plain, odd, plain + odd):
+        with pytest.raises(NotPlain):
+            otlp_columns.traces([enclosed(1, enclosed(2, scope))])
