@@ -1,13 +1,14 @@
 """Recording the demo gateway with chosen problems, as its user would: one capture a run.
 
-Other work on the machine disturbs a run far more than most problems cost. So what is compared runs
-at the same time: two gateways, each with its own backend, recorder and load, side by side.
+Other work on the machine disturbs a run far more than most problems cost. So gateways that are
+compared take turns under the same calls (`bench.turns`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,8 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from perfkit.demo.problems import NAMES
+from bench.turns import Turns, before_all_others, take_turns
+from perfkit.demo.load import SCENARIOS, Scenario
+from perfkit.demo.problems import NAMES, PROBLEMS
 from perfkit.demo.processes import END_TIMEOUT_S, START_TIMEOUT_S, ServiceError, end, running
 
 
@@ -115,18 +119,48 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def pairs(folder: Path, rounds: int, load: Load) -> Iterator[tuple[str, Path, Path]]:
-    """Record each problem's gateway, with all problems, beside one in which it is mended.
+def pairs(
+    folder: Path, rounds: int, turns: Turns
+) -> Iterator[tuple[str, Path, Path, list[dict[str, Any]]]]:
+    """Record each problem's gateway, with all problems, in turns with one in which it is mended.
 
-    Yields problem, capture before and capture after; what is in the folder already is kept.
+    `all` mends all of them, under the load of all. Yields problem, capture before, capture after
+    and the turns; what is in the folder already is kept.
     """
+    affected = {problem.name: problem.affects for problem in PROBLEMS if problem.name != "leak"}
     for number in range(1, rounds + 1):
-        for name in NAMES:
+        for name, labels in {**affected, "all": None}.items():
             place = folder / f"round-{number}" / name
             before, after = place / "before.perfkit", place / "after.perfkit"
-            switches = {before: [], after: ["--mend", name]}
-            _once(place / "done", switches, replace(load, seed=number))
-            yield name, before, after
+            taken = place / "turns.json"
+            if not taken.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
+                scenarios = [one for one in SCENARIOS if labels is None or _calls(one, labels)]
+                mine = replace(turns, scenarios=scenarios, seed=number)
+                with before_all_others() as quiet:
+                    if not quiet:
+                        print("other work on the machine may disturb this", file=sys.stderr)
+                    slices = _in_turns({before: [], after: ["--mend", name]}, mine)
+                taken.write_text(json.dumps(slices))
+            yield name, before, after, json.loads(taken.read_text())
+
+
+def _calls(scenario: Scenario, labels: Sequence[str]) -> bool:
+    return any(call.label in labels for call in scenario.calls(random.Random(0)))
+
+
+def _in_turns(captures: Mapping[Path, Sequence[str]], turns: Turns) -> list[dict[str, object]]:
+    with ExitStack() as stack:
+        started = {
+            path.stem: stack.enter_context(_gateway(path, switches))
+            for path, switches in captures.items()
+        }
+        slices = take_turns({side: url for side, (url, _) in started.items()}, turns)
+        # Before the receivers go, so that the last spans of the services behind arrive too.
+        for _, end_backend in started.values():
+            end_backend()
+    return slices
 
 
 def alone(folder: Path, rounds: int, load: Load) -> Iterator[tuple[str, Path]]:

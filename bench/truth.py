@@ -3,9 +3,10 @@
     python -m bench.truth what-if FOLDER     # predicted saving beside that measured by mending
     python -m bench.truth rules FOLDER       # what is found where a problem is alone
 
-Both record into the folder what it lacks (`bench.demo_runs`; a round takes about 6 minutes) and
-print a table in Markdown. Request time is that of the recorded spans: what a request waited before
-the service read it, as behind a blocked event loop, is in neither column.
+Both record into the folder what it lacks (`bench.demo_runs`; a round takes about 18 and 6 minutes)
+and print a table in Markdown. Request time is that of the recorded spans: what a request waited
+before the service read it, as behind a blocked event loop, is in the last column alone, that of the
+clients.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from bench.demo_runs import Load, alone, pairs
 from bench.measure import leave_on_sigterm
+from bench.turns import Turns
 from perfkit.analysis.replay.edits import Edits
 from perfkit.analysis.replay.what_if import Change, forecast
 from perfkit.analysis.session import Tables
 from perfkit.capture import Capture
+from perfkit.demo.load import SCENARIOS
 from perfkit.demo.problems import PROBLEMS, Problem
 from perfkit.rules import evaluate
 from perfkit.rules.load import load_rules
@@ -99,9 +103,9 @@ class Run:
         self.findings = evaluate.findings(self.outcomes)
 
     def requests(self) -> pl.DataFrame:
-        """Return the entries with `label`, as the load generator names them, and `duration_ns`."""
+        """Return the entries with `label`, as the load names them, `start_ns` and `duration_ns`."""
         tree = self.tables.frame("tree").filter(pl.col("row") == pl.col("entry_row"))
-        return tree.select("duration_ns", label=_LABEL)
+        return tree.select("start_ns", "duration_ns", label=_LABEL)
 
     def change(self, problem: Problem) -> tuple[Change, list[Finding]]:
         """Return what the findings that name a problem would change together."""
@@ -109,18 +113,6 @@ class Run:
         changes = {key: one for outcome in self.outcomes for key, one in outcome.changes.items()}
         chosen = [changes[one.fingerprint] for one in named if one.fingerprint in changes]
         return reduce(add, chosen, Change(Edits(), Edits())), named
-
-    def growth_bytes(self) -> float:
-        """Return how much the gateway's memory grew under load."""
-        spans = self.tables.frame("tree")
-        since, until = spans["start_ns"].min(), spans["end_ns"].max()
-        memory = self.tables["metrics"].filter(
-            pl.col("name") == "process.memory.usage", pl.col("ts_ns").is_between(since, until)
-        )
-        each = memory.sort("ts_ns").group_by("instance").agg(pl.col("value"))
-        return max(
-            (float(one[-1] - one[0]) for one in each.collect()["value"] if len(one)), default=0.0
-        )
 
 
 def _sensitive(rule: Rule) -> Rule:
@@ -136,73 +128,110 @@ _LABEL = pl.coalesce(
 
 
 @dataclass(frozen=True)
-class Saving:
-    """Of the time of the affected requests in one round: predicted at least, at most, measured."""
+class Predicted:
+    """What a change would save of the time of the affected requests, at least and at most."""
 
     low: float
     high: float
-    measured: float
     share: float
     """Their share of all request time."""
 
-    @property
-    def off(self) -> float:
-        """How far the middle of the prediction is from what was measured."""
-        return self.measured - (self.low + self.high) / 2
 
-
-def saving(problem: Problem, before: Run, after: Run) -> Saving:
-    """Predict from a run with the problem, and measure by one in which it is mended."""
-    change, _ = before.change(problem)
+def predicted(problems: Sequence[Problem], before: Run) -> Predicted:
+    """Predict what mending the problems saves, from a run that has them."""
+    changes = [before.change(problem)[0] for problem in problems]
     by = ["entry_tool", "entry_endpoint"]
+    change = reduce(add, changes)
     foreseen = forecast(before.tables, change, by).with_columns(label=_LABEL)
-    mine = foreseen.filter(pl.col("label").is_in(problem.affects))
-    sums = {
-        when: float((mine["requests"] * mine[f"mean_{when}_ns"]).sum())
-        for when in ("now", "low", "high")
-    }
-    mended = after.requests().group_by("label").agg(pl.col("duration_ns").mean())
-    joined = before.requests().join(mended, on="label", suffix="_mended")
-    left = float(joined.filter(pl.col("label").is_in(problem.affects))["duration_ns_mended"].sum())
+    mine = foreseen.filter(_affected(problems))
+    now, low, high = (
+        float((mine["requests"] * mine[f"mean_{when}_ns"]).sum()) for when in ("now", "low", "high")
+    )
     total = float((foreseen["requests"] * foreseen["mean_now_ns"]).sum())
-    now = sums["now"]
-    return Saving(1 - sums["high"] / now, 1 - sums["low"] / now, 1 - left / now, now / total)
+    return Predicted(1 - high / now, 1 - low / now, now / total)
 
 
-def mean_and_margin(values: list[float]) -> tuple[float, float]:
-    """Return the mean and half the width of its 95 % confidence interval; the unit is the run."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, math.nan
-    margin = statistics.stdev(values) / math.sqrt(len(values))
-    return mean, margin * _STUDENT[min(len(values) - 1, len(_STUDENT)) - 1]
+def _affected(problems: Sequence[Problem]) -> pl.Expr:
+    labels = {label for problem in problems for label in problem.affects}
+    return pl.col("label").is_in(list(labels)) | pl.lit("all" in labels)
 
 
-def what_if_table(recorded: Iterable[tuple[str, Path, Path]]) -> Iterable[str]:
+def slice_sums(problems: Sequence[Problem], run: Run, slices: pl.DataFrame) -> pl.DataFrame:
+    """Return `number`, `requests` and `spent_ns` of the affected requests of each slice."""
+    requests = run.requests().filter(_affected(problems)).sort("start_ns")
+    inside = requests.join_asof(slices.sort("start_ns"), on="start_ns", strategy="backward")
+    return (
+        inside.filter(pl.col("start_ns") <= pl.col("end_ns"))
+        .group_by("number")
+        .agg(requests=pl.len(), spent_ns=pl.col("duration_ns").sum())
+    )
+
+
+def ratio_and_margin(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Return the share of the sum that is saved, and half the width of its 95 % interval.
+
+    The unit is the slice, before and after under the same calls; each is left out once (the
+    jackknife, Quenouille 1956).
+    """
+    whole = 1 - sum(after) / sum(before)
+    count = len(before)
+    if count < 2:
+        return whole, math.nan
+    left = [1 - (sum(after) - after[at]) / (sum(before) - before[at]) for at in range(count)]
+    centre = statistics.fmean(left)
+    deviation = math.sqrt((count - 1) / count * sum((one - centre) ** 2 for one in left))
+    return whole, deviation * _STUDENT[min(count - 1, len(_STUDENT)) - 1]
+
+
+def what_if_table(
+    recorded: Iterable[tuple[str, Path, Path, list[dict[str, Any]]]],
+) -> Iterable[str]:
     """Yield the table of predicted and measured savings."""
-    rows: dict[str, list[Saving]] = {}
-    growth: list[tuple[float, float]] = []
-    problems = {problem.name: problem for problem in PROBLEMS}
-    for name, *paths in recorded:
+    problems = {problem.name: [problem] for problem in PROBLEMS}
+    problems["all"] = [problem for problem in PROBLEMS if problem.name != "leak"]
+    foreseen: dict[str, list[Predicted]] = {}
+    spans: dict[str, list[pl.DataFrame]] = {}
+    clients: dict[str, list[tuple[float, float]]] = {}
+    for name, *paths, turns in recorded:
         before, after = Run(paths[0], small_too=True), Run(paths[1])
-        if name == "leak":
-            growth.append((before.growth_bytes(), after.growth_bytes()))
-        else:
-            rows.setdefault(name, []).append(saving(problems[name], before, after))
-    yield "| problem | of all time | predicted | measured (95 % CI) | off | agrees |"
-    yield "|---|---|---|---|---|---|"
-    for name, each in rows.items():
+        mine = problems[name]
+        foreseen.setdefault(name, []).append(predicted(mine, before))
+        both = [
+            slice_sums(mine, run, pl.DataFrame([one for one in turns if one["side"] == side]))
+            for side, run in (("before", before), ("after", after))
+        ]
+        spans.setdefault(name, []).append(both[0].join(both[1], on="number", suffix="_mended"))
+        clients.setdefault(name, []).extend(_waited(mine, turns))
+    yield "| problem | requests | predicted | measured (95 % CI) | off | agrees | for the client |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, each in foreseen.items():
         low, high = (statistics.fmean(getattr(one, at) for one in each) for at in ("low", "high"))
-        measured, margin = mean_and_margin([one.measured for one in each])
+        slices = pl.concat(spans[name])
+        measured, margin = ratio_and_margin(
+            slices["spent_ns"].to_list(), slices["spent_ns_mended"].to_list()
+        )
+        waited, waited_margin = ratio_and_margin(*zip(*clients[name], strict=True))
         off = measured - (low + high) / 2
         agrees = "yes" if abs(off) <= AGREES_WITHIN else "NO"
         yield (
-            f"| {name} | {statistics.fmean(one.share for one in each):.0%} | {low:.0%}–{high:.0%} "
-            f"| {measured:.0%} ± {margin:.0%} | {off:+.0%} | {agrees} |"
+            f"| {name} | {slices['requests'].sum()} | {low:.0%}–{high:.0%} "
+            f"| {measured:.0%} ± {margin:.0%} | {off:+.0%} | {agrees} "
+            f"| {waited:.0%} ± {waited_margin:.0%} |"
         )
-    if growth:
-        before_mib, after_mib = (statistics.fmean(one) / 2**20 for one in zip(*growth, strict=True))
-        yield f"| leak | grows by {before_mib:.0f} MiB | no growth | {after_mib:.0f} MiB | | |"
+
+
+def _waited(
+    problems: Sequence[Problem], turns: Sequence[dict[str, Any]]
+) -> list[tuple[float, float]]:
+    labels = {label for problem in problems for label in problem.affects}
+    sums: dict[tuple[str, int], float] = {
+        (one["side"], one["number"]): sum(
+            sum(each) for label, each in one["latency_s"].items() if {label, "all"} & labels
+        )
+        for one in turns
+    }
+    numbers = sorted({number for _, number in sums})
+    return [(sums["before", number], sums["after", number]) for number in numbers]
 
 
 def rules_table(recorded: Iterable[tuple[str, Path]]) -> Iterable[str]:
@@ -248,12 +277,12 @@ def main() -> None:
     parser.add_argument("table", choices=("what-if", "rules"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--duration", type=float, default=20, help="seconds of load in each run")
+    parser.add_argument("--duration", type=float, default=20, help="seconds of load (rules)")
+    parser.add_argument("--slices", type=int, default=10, help="turns of each side (what-if)")
     options = parser.parse_args()
     if options.table == "what-if":
-        # Two gateways share the machine: so each gets less.
-        load = Load(options.duration, rate=10)
-        lines = what_if_table(pairs(options.folder, options.rounds, load))
+        turns = Turns(SCENARIOS, slices=options.slices)
+        lines = what_if_table(pairs(options.folder, options.rounds, turns))
     else:
         lines = rules_table(alone(options.folder, options.rounds, Load(options.duration)))
     for line in lines:

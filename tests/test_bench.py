@@ -1,11 +1,17 @@
-"""The page on performance has a place for what each benchmark measures, and takes it there."""
+"""Benchmarks: each has its place in the page on performance; how savings are measured in turns."""
 
 from __future__ import annotations
+
+import random
+import statistics
 
 import pytest
 
 from bench.__main__ import BENCHMARKS, HEAD, PAGE, line, written
 from bench.measure import Row
+from bench.truth import ratio_and_margin
+from bench.turns import Turns, plan_rate
+from perfkit.demo.load import SCENARIOS, plan
 
 
 def test_every_benchmark_has_its_place_in_the_page() -> None:
@@ -24,3 +30,25 @@ def table(page: str, name: str) -> str:
 def test_a_page_without_the_place_is_refused() -> None:
     with pytest.raises(ValueError, match="0 places for the benchmark spans"):
         written("\n".join(HEAD), "spans", [])
+
+
+def test_a_saving_that_is_the_same_in_every_slice_is_certain() -> None:
+    saved, margin = ratio_and_margin([100, 200, 50], [25, 50, 12.5])
+    assert saved == pytest.approx(0.75)
+    assert margin == pytest.approx(0)
+
+
+def test_the_interval_of_a_saving_is_that_of_equal_slices_means() -> None:
+    # With equal slices before, the jackknife is Student's interval of the mean of the savings.
+    saved, margin = ratio_and_margin([100, 100, 100, 100], [40, 60, 55, 45])
+    assert saved == pytest.approx(0.5)
+    assert margin == pytest.approx(3.182 * statistics.stdev([0.6, 0.4, 0.45, 0.55]) / 2)
+
+
+def test_turns_draw_only_the_calls_that_are_asked_for() -> None:
+    chosen = [one for one in SCENARIOS if one.calls(random.Random(0))[0].label == "plan-trip"]
+    turns = Turns(chosen, rate=5)
+    assert plan_rate(turns) == 5
+    calls = [call for _, call in plan(20, plan_rate(turns), 1, chosen)]
+    assert {call.label for call in calls} == {"plan-trip"}
+    assert 60 < len(calls) < 140

@@ -100,14 +100,16 @@ SCENARIOS = (
 )
 
 
-def plan(duration_s: float, rate: float, seed: int) -> Iterator[tuple[float, Call]]:
+def plan(
+    duration_s: float, rate: float, seed: int, scenarios: Sequence[Scenario] = SCENARIOS
+) -> Iterator[tuple[float, Call]]:
     """Yield (seconds from the start, call): on average `rate` calls a second, in order of time.
 
     Scenarios arrive as a Poisson process, as visitors who do not know one another do. They are
     dealt from a shuffled deck, so that even a short run has each of them in its proportion.
     """
     chance = random.Random(seed)
-    deck = [scenario for scenario in SCENARIOS for _ in range(scenario.share)]
+    deck = [scenario for scenario in scenarios for _ in range(scenario.share)]
     calls_per_scenario = sum(len(each.calls(random.Random(0))) for each in deck) / len(deck)
     at_s = 0.0
     while True:

@@ -9,6 +9,7 @@ from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.analysis.code.span_threads import NOWHERE, SpanThreads, span_threads
 from perfkit.analysis.replay.cache_replay import hits
 from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
+from perfkit.analysis.replay.unseen import unseen
 from perfkit.analysis.session import Frames, Tables
 from perfkit.analysis.vector.forest import Ints, nearest_marked
 from perfkit.analysis.vector.intervals import Intervals
@@ -167,7 +168,8 @@ def places(
 
 def freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
     """Take times on threads out of the own time of the spans that ran there."""
-    return _Lines.of(tables).edits(times, stays)
+    lines = _Lines.of(tables)
+    return lines.edits(times, stays) + lines.unseen(tables, times, stays)
 
 
 def loop_freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
@@ -196,6 +198,7 @@ class _Lines:
     """Spans on sampled threads, and times on those threads."""
 
     def __init__(self, spans: SpanThreads, early_ns: int) -> None:
+        self._all = spans
         on_thread = spans.spans.with_columns(tree_row=spans.rows.gather(spans.spans["row"]))
         self._spans = on_thread.filter(pl.col("thread") != NOWHERE)
         self._threads = spans.threads
@@ -218,6 +221,11 @@ class _Lines:
         )
         rows, line = spans["tree_row"].to_numpy(), spans["thread"].to_numpy()
         return Edits(spared=(Spared(rows, line, placed, stays),)) if len(rows) else Edits()
+
+    def unseen(self, tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
+        """Spare what is like the times, and of which no stack was seen."""
+        seen = self._placed(times, early_ns=0)
+        return unseen(tables, self._all, seen, self._placed(times), stays)
 
     def given_back(self, times: pl.DataFrame, stays: float) -> Edits:
         """Give their times back to the entries that kept a thread."""
@@ -248,8 +256,9 @@ class _Lines:
         rows = spans["tree_row"].to_numpy()
         return Edits(spared=(Spared(rows, line[: spans.height], kept, 2.0 - stays),))
 
-    def _placed(self, times: pl.DataFrame) -> Intervals:
+    def _placed(self, times: pl.DataFrame, early_ns: int | None = None) -> Intervals:
         """Return times on threads as intervals of the number of the thread."""
+        early_ns = self._early_ns if early_ns is None else early_ns
         known = times.join(self._threads, on=["pid", "tid"], how="inner", nulls_equal=True)
-        start = known["start_ns"].to_numpy() - self._early_ns
+        start = known["start_ns"].to_numpy() - early_ns
         return Intervals(known["thread"].to_numpy(), start, start + known["duration_ns"].to_numpy())

@@ -1,0 +1,116 @@
+"""What of a thread's time no stack shows, judged by what was seen of spans of the same name.
+
+A stack stands for the time until the next one. Where a profiler misses some, as it does while a
+thread computes, one from before a span began stands for part of the span too: such time, and time
+without any stack, is unseen. It is taken to be spent as the time that was seen (a ratio estimator:
+Cochran, Sampling Techniques, 1977, chapter 6).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from perfkit.analysis.code.call_paths import CallPaths
+from perfkit.analysis.code.frame_roles import LOOP_ROLES
+from perfkit.analysis.code.span_threads import SpanThreads
+from perfkit.analysis.code.waiting import waits
+from perfkit.analysis.replay.edits import Edits, Spared, SparedTime, scaled
+from perfkit.analysis.session import Tables
+from perfkit.analysis.vector.intervals import Intervals
+
+_MIN_OBSERVATIONS = 10
+"""Of what is looked for, in spans of one name: fewer say too little about what was not seen."""
+_MOST_UNSEEN = 4.0
+"""How many times as long as what was seen the whole may be taken to be."""
+
+
+def unseen(
+    tables: Tables, spans: SpanThreads, seen: Intervals, spared: Intervals, stays: float
+) -> Edits:
+    """Return how much more of own time goes than the `spared` times, so that unseen time does too.
+
+    Both are times on threads: `seen` as stacks show them, `spared` as they are taken out of spans
+    already. Threads of event loops are left out: there a stack from before a request may well be
+    one that waits during it.
+    """
+    own = _own_times(spans, spared)
+    parts = _fresh(tables)
+    if not len(seen.group) or own.is_empty() or parts.is_empty():
+        return Edits()
+    number = np.arange(parts.height)
+    start = parts["start_ns"].to_numpy()
+    found = SparedTime(Spared(number, parts["thread"].to_numpy(), seen), parts.height).within(
+        number, start, start + parts["duration_ns"].to_numpy()
+    )
+    by_row = (
+        parts.with_columns(found_ns=pl.Series(found))
+        .group_by("row")
+        .agg(
+            fresh_ns=pl.col("duration_ns").sum(),
+            found_ns=pl.col("found_ns").sum(),
+            observations=(pl.col("found_ns") > 0).sum(),
+        )
+    )
+    name = ("service", "name")
+    whole = pl.col("found_ns") * (pl.col("own_ns") / pl.col("fresh_ns")).clip(1.0, _MOST_UNSEEN)
+    more = (pl.min_horizontal(whole, "own_ns") - pl.col("gone_ns")).clip(0.0)
+    left = pl.col("own_ns") - (1.0 - stays) * pl.col("gone_ns")
+    edited = (
+        own.with_columns(tables.picked("tree", own["row"].to_numpy(), *name))
+        .join(by_row, on="row", how="left")
+        .group_by(name)
+        .agg(pl.col("row"), pl.col("own_ns", "gone_ns", *by_row.columns[1:]).sum())
+        .filter(pl.col("observations") >= _MIN_OBSERVATIONS)
+        .with_columns(more_ns=more, left_ns=left)
+        .filter(pl.col("more_ns") > 0)
+        .select("row", stays=1.0 - (1.0 - stays) * pl.col("more_ns") / pl.col("left_ns"))
+        .explode("row")
+    )
+    return scaled(edited["row"].to_numpy(), edited["stays"].to_numpy())
+
+
+def _own_times(spans: SpanThreads, spared: Intervals) -> pl.DataFrame:
+    """Return `row`, `own_ns`, and `gone_ns`, what is spared of it, of the spans on threads."""
+    matched = spans.matched()
+    place = np.arange(len(matched.row))
+    own = (matched.end_ns - matched.start_ns).astype(np.float64)
+    times = SparedTime(Spared(place, matched.thread, spared), len(place))
+    gone = times.within(place, matched.start_ns, matched.end_ns)
+    below = np.flatnonzero(matched.above >= 0)
+    for values in (own, gone):
+        np.subtract.at(values, matched.above[below], values[below])
+    return pl.DataFrame(
+        {
+            "row": spans.rows.gather(matched.row),
+            "own_ns": own.clip(0),
+            "gone_ns": gone.clip(0),
+        }
+    ).drop_nulls("row")
+
+
+def _fresh(tables: Tables) -> pl.DataFrame:
+    """Return the parts of samples that say what a span was doing on its thread.
+
+    A stack says so when it is taken: where a span began or ended since, its thread has moved on.
+    A worker that has nothing to do serves no span: it was taken just before it went on.
+    """
+    paths = tables.frame("call_paths")
+    in_loop = paths["role"].is_in(LOOP_ROLES).fill_null(False).to_numpy()
+    loop_paths = np.flatnonzero(CallPaths.of(paths).under(in_loop))
+    idle = np.flatnonzero(waits(paths)["kind"].eq("idle").fill_null(False).to_numpy())
+    samples = tables.frame("ordered_samples")
+    loops = samples.filter(pl.col("path").is_in(loop_paths))["thread"].unique()
+    parts = tables.frame("sample_spans").drop_nulls(["row", "duration_ns"])
+    taken = samples.select("ts_ns", "path", "thread")[parts["sample_row"]]
+    fresh = (
+        (parts["start_ns"] == taken["ts_ns"])
+        & taken["path"].is_not_null()
+        & ~taken["path"].is_in(idle)
+        & ~taken["thread"].is_in(loops.implode())
+    )
+    return (
+        parts.select("row", "start_ns", "duration_ns")
+        .with_columns(taken["thread"])
+        .filter(fresh.fill_null(False))
+    )
