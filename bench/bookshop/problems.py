@@ -5,22 +5,7 @@ Chosen from the catalogue of rules, before a look at how the rules find it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One planted problem."""
-
-    name: str
-    path: str
-    """The endpoint that has it."""
-    wrong: str
-    rules: tuple[str, ...]
-    """How the identifiers begin of the rules that name it."""
-    place: str = ""
-    """What a finding that names it must mention, beside or instead of the path."""
-
+from bench.planted.problem import Problem
 
 PROBLEMS = (
     Problem("lazy_books", "/authors", "the ORM loads each author's books lazily", ("db.n-plus",)),
@@ -29,14 +14,14 @@ PROBLEMS = (
         "/orders",
         "two connections for bursts of twelve requests",
         ("pool.",),
-        "postgresql",
+        ("postgresql",),
     ),
     Problem(
         "no_index",
         "/reviews",
         "reviews are looked up by a column without an index",
         ("db.slow", "db.missing-index"),
-        "reviews",
+        ("reviews",),
     ),
     Problem("serial", "/quote", "four independent upstream calls, one by one", ("calls.serial",)),
     Problem(
@@ -44,21 +29,21 @@ PROBLEMS = (
         "/cover",
         "an async handler calls upstream with requests",
         ("py.event-loop",),
-        "cover",
+        ("cover",),
     ),
     Problem(
         "retries",
         "/shipping",
         "up to five attempts at once at an upstream that fails half of the time",
         ("errors.retry", "errors.hidden"),
-        "Retry calls",
+        ("Retry calls",),
     ),
     Problem(
         "client_per_call",
         "/tax",
         "a client, with its TLS context and connection, for every call",
         ("py.tls-context", "net.connection-per"),
-        "tax",
+        ("tax",),
     ),
     Problem(
         "connection_per_call",
@@ -66,17 +51,21 @@ PROBLEMS = (
         "a database connection is opened for every request",
         ("pool.", "db.connection", "net.connection-per"),
     ),
-    Problem("regex", "/search", "patterns are compiled for every book", ("py.regex",), "search"),
-    Problem("logging", "/basket", "every line of a basket is logged", ("py.logging",), "basket"),
+    Problem("regex", "/search", "patterns are compiled for every book", ("py.regex",), ("search",)),
+    Problem("logging", "/basket", "every line of a basket is logged", ("py.logging",), ("basket",)),
     Problem(
         "all_rows",
         "/bestsellers",
         "all sales are fetched, and ten of them shown",
         ("db.too-many", "py.orm-hydration"),
-        "sqlalchemy.orm",
+        ("sqlalchemy.orm",),
     ),
     Problem(
-        "repeated", "/price", "the same exchange rate is fetched every time", ("cache.",), "rates"
+        "repeated",
+        "/price",
+        "the same exchange rate is fetched every time",
+        ("cache.",),
+        ("rates",),
     ),
 )
 """All planted problems."""

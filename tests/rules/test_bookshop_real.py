@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench import postgresql
-from bench.bookshop.__main__ import names
-from bench.bookshop.problems import PROBLEMS
-from bench.bookshop.record import record
+from bench.bookshop.service import BOOKSHOP
+from bench.planted.problem import names
+from bench.planted.record import record
 from bench.truth import Run
 
 pytestmark = [
@@ -20,11 +20,11 @@ pytestmark = [
 
 
 def test_books_that_an_orm_loads_one_by_one_are_named_and_counted_once(tmp_path: Path) -> None:
-    problem = next(one for one in PROBLEMS if one.name == "lazy_books")
+    (problem,) = BOOKSHOP.planted("lazy_books")
     capture = tmp_path / "shop.perfkit"
     # In a thread: tests of the browser leave an event loop running in this one.
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(record, capture, problem.name, duration_s=8, seed=1).result() > 0
+        assert thread.submit(record, BOOKSHOP, capture, problem.name, 8, 1).result() > 0
     run = Run(capture)
     named = [one for one in run.findings if names(problem, one)]
     assert named[0].severity in ("high", "medium")

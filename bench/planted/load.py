@@ -1,42 +1,34 @@
-"""The bookshop's visitors: an open load, drawn before, dealt from a shuffled deck."""
+"""A service's visitors: an open load, drawn before, dealt from a shuffled deck."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import httpx
 
-BURST = 12
-_VISITS: tuple[tuple[int, int, Callable[[random.Random], str]], ...] = (
-    (6, 1, lambda r: f"/authors?first={r.randint(1, 250)}"),
-    (1, BURST, lambda r: f"/orders?book={r.randint(1, 3000)}"),
-    (8, 1, lambda r: f"/reviews?book={r.randint(1, 3000)}"),
-    (8, 1, lambda r: "/quote"),
-    (4, 2, lambda r: f"/cover?book={r.randint(1, 3000)}"),
-    (8, 1, lambda r: f"/shipping?order={r.randrange(10**6)}"),
-    (8, 1, lambda r: f"/tax?order={r.randrange(10**6)}"),
-    (8, 1, lambda r: f"/stock?book={r.randint(1, 3000)}"),
-    (8, 1, lambda r: f"/search?word={r.choice(['tale', 'song'])}&visit={r.randrange(10**6)}"),
-    (8, 1, lambda r: "/basket"),
-    (6, 1, lambda r: "/bestsellers"),
-    (8, 1, lambda r: "/price"),
-)
+Visit = tuple[int, int, Callable[[random.Random], str]]
 """How often a visit comes in a deck, how many requests it sends at once, and their address."""
-
 
 _BUSY = 3
 """How much more often the endpoint with the problem is visited, so that it matters."""
 
 
-async def visit(url: str, busy: str, duration_s: float, visits_per_s: float, seed: int) -> int:
-    """Send the load, more of it to the path `busy`; return how many requests were answered well."""
+async def visit(
+    url: str,
+    visits: Sequence[Visit],
+    busy: Collection[str],
+    duration_s: float,
+    visits_per_s: float,
+    seed: int,
+) -> int:
+    """Send the load, more of it to the paths `busy`; return how many were answered well."""
     chance = random.Random(seed)
     deck = [
         visit
-        for visit in _VISITS
-        for _ in range(visit[0] * (_BUSY if busy and visit[2](chance).startswith(busy) else 1))
+        for visit in visits
+        for _ in range(visit[0] * (_BUSY if visit[2](chance).split("?")[0] in busy else 1))
     ]
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(

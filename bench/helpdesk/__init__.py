@@ -1,0 +1,1 @@
+"""A small helpdesk: a third service with planted problems, of another kind than the first two."""

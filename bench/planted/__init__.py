@@ -1,0 +1,1 @@
+"""Services with planted problems: what they share."""
