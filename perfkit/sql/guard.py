@@ -26,7 +26,7 @@ import sqlglot
 from sqlglot import Dialect, exp
 from sqlglot.errors import SqlglotError
 
-from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
+from perfkit.sql.scopes import GuardError, Stage, at, children, describe, stage, unknown
 from perfkit.sql.stars import spell_out_stars
 
 Value = str | int | float | bool
@@ -202,8 +202,7 @@ def _scalar(text: str) -> tuple[exp.Expr, list[exp.Column], list[exp.Placeholder
     if extra:
         raise GuardError(f"an expression cannot have {extra[0].rstrip('_').upper()}")
     root: exp.Expr = tree.expressions[0]
-    _check_nodes(root, _SCALAR, shift=7)
-    return root, list(root.find_all(exp.Column)), list(root.find_all(exp.Placeholder))
+    return root, *_check_nodes(root, _SCALAR, shift=7)
 
 
 def check_query(
@@ -222,8 +221,8 @@ def check_query(
         raise GuardError(f"{root.key.upper()} is not allowed, only one SELECT")
     if stars:
         spell_out_stars(root, tables)
-    _check_nodes(root, _IN_QUERY)
-    _check_params(root.find_all(exp.Placeholder), params)
+    _, given = _check_nodes(root, _IN_QUERY)
+    _check_params(given, params)
     known: dict[str, Collection[str]] = dict(tables)
     stages: list[Stage] = []
     with_ = root.args.get("with_")
@@ -240,7 +239,7 @@ def check_query(
     root.set("with_", None)
     stages.append(stage("", root, known))
     named = {one.name for one in stages}
-    read = [table.name for one in stages for table in one.select.find_all(exp.Table)]
+    read = [name for one in stages for name in one.reads]
     return Query(tuple(stages), tuple(dict.fromkeys(name for name in read if name not in named)))
 
 
@@ -278,7 +277,10 @@ def _nesting(text: str) -> int:
 
 def _check_nodes(
     root: exp.Expr, allowed: Mapping[type[exp.Expr], set[str]], shift: int = 0
-) -> None:
+) -> tuple[list[exp.Column], list[exp.Placeholder]]:
+    """Refuse what is not allowed; return the columns and the parameters that are named."""
+    columns: list[exp.Column] = []
+    given: list[exp.Placeholder] = []
     number = 0
     todo = [(root, 1)]
     while todo:
@@ -291,18 +293,18 @@ def _check_nodes(
         arguments = allowed.get(type(node))
         if arguments is None:
             raise at(node, f"{describe(node)} is not allowed here", shift=shift)
-        children: list[exp.Expr] = []
         for key, value in node.args.items():
-            if not value:
-                continue
-            if key not in arguments:
+            if value and key not in arguments:
                 raise at(node, f"{key.rstrip('_').upper()} is not allowed here", shift=shift)
-            several = value if isinstance(value, list) else (value,)
-            children += [child for child in several if isinstance(child, exp.Expr)]
         check = _CHECKS.get(type(node))
         if check is not None:
             check(node, shift)
-        todo += [(child, depth + 1) for child in reversed(children)]
+        if isinstance(node, exp.Column):
+            columns.append(node)
+        elif isinstance(node, exp.Placeholder):
+            given.append(node)
+        todo += [(child, depth + 1) for child in reversed(children(node))]
+    return columns, given
 
 
 def _check_function(node: exp.Expr, shift: int) -> None:

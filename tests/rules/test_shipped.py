@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +15,13 @@ from perfkit.rules.model import Rule, RuleTest
 
 RULES = load_rules(tests=True)
 TESTS = [(rule, test) for rule in RULES for test in rule.tests]
+MOVED = {
+    "www.starlette.io": "starlette.dev",
+    "www.uvicorn.org": "uvicorn.dev",
+    "docs.gunicorn.org": "gunicorn.org",
+    "jcristharif.com": "msgspec.dev",
+    "docs.pydantic.dev": "pydantic.dev",
+}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,16 @@ def test_a_rule_is_complete(rule: Rule) -> None:
     assert rule.fix.steps
     assert rule.requires
     assert all(len(param.source) > 5 for param in rule.params.values())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_links_lead_to_where_documentation_is_now(rule: Rule) -> None:
+    for reference in rule.references:
+        url = urlsplit(reference["url"])
+        assert "." in (url.hostname or "")
+        assert not url.query
+        assert url.hostname not in MOVED, f"moved to {MOVED[str(url.hostname)]}"
+        assert not url.path.startswith("/docs/specs/semconv/database/"), "moved to /semconv/db/"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)

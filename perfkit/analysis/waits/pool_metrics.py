@@ -18,7 +18,7 @@ _NAMES = {
     "db.client.connection.timeouts": "timeouts",
     "db.client.connections.timeouts": "timeouts",
 }
-"""https://opentelemetry.io/docs/specs/semconv/database/database-metrics/ and its version 1.24."""
+"""https://opentelemetry.io/docs/specs/semconv/db/database-metrics/ and its version 1.24."""
 
 _POOL = ("db.client.connection.pool.name", "pool.name")
 _STATE = ("db.client.connection.state", "state")
