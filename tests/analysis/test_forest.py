@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.analysis.vector import forest
+from perfkit.analysis.vector.depth_first import depth_first, marked_above
 from perfkit.analysis.vector.forest import Ints
 
 
@@ -38,24 +39,42 @@ def test_values_along_the_path(parent: list[int], random: object) -> None:
     values = [node * 7 % 5 for node in range(len(parent))]
     summed = forest.along_path(array(parent), array(values), np.add, 0)
     largest = forest.along_path(array(parent), array(values), np.maximum, -1)
-    depths = forest.depths(array(parent))
     for node in range(len(parent)):
         above = path(parent, node)
         assert summed[node] == sum(values[one] for one in above)
         assert largest[node] == max(values[one] for one in above)
-        assert depths[node] == len(above) - 1
 
 
 @given(forests(), st.data())
-def test_nearest_marked_and_all_along_path(parent: list[int], data: st.DataObject) -> None:
+def test_nearest_marked(parent: list[int], data: st.DataObject) -> None:
     size = len(parent)
     flags = np.array(data.draw(st.lists(st.booleans(), min_size=size, max_size=size)), dtype=bool)
     nearest = forest.nearest_marked(array(parent), flags)
-    everywhere = forest.all_along_path(array(parent), flags)
     for node in range(size):
         above = path(parent, node)
         assert nearest[node] == next((one for one in above if flags[one]), -1)
-        assert everywhere[node] == all(flags[one] for one in above)
+
+
+@given(forests(), st.data())
+def test_depth_first_order(parent: list[int], data: st.DataObject) -> None:
+    size = len(parent)
+    start = data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))
+    flags = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    expected: list[int] = []
+
+    def visit(node: int) -> None:
+        below = sorted((start[one], one) for one in range(size) if parent[one] == node)
+        for _, one in below:
+            expected.append(one)
+            visit(one)
+
+    visit(-1)
+    order, sizes = depth_first(array(parent), array(start))
+    assert order.tolist() == expected
+    marked = marked_above(np.array(flags, dtype=bool)[order], sizes)
+    for row, node in enumerate(expected):
+        assert sizes[row] == sum(node in path(parent, one) for one in range(size))
+        assert marked[row] == sum(flags[one] for one in path(parent, node))
 
 
 @given(forests())
@@ -101,13 +120,18 @@ def test_marked_chains(following: list[int], data: st.DataObject) -> None:
     assert set(np.flatnonzero(forest.marked_chains(array(following), array(start)))) == expected
 
 
+def deepest(parent: Ints) -> int:
+    """Return how many ancestors the last node has."""
+    return int(forest.along_path(parent, (parent >= 0).astype(np.int64), np.add, 0)[-1])
+
+
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_a_deep_chain_and_a_wide_family(size: int) -> None:
     chain = np.arange(size) - 1
-    assert forest.depths(chain)[-1] == size - 1
+    assert deepest(chain) == size - 1
     assert forest.subtree_sizes(chain)[0] == size
     family = np.append(-1, np.zeros(size, dtype=np.int64))
     assert forest.preorder(family)[0].tolist() == list(range(size + 1))
     mended, roots = forest.cut_cycles(np.roll(np.arange(size), 1))
     assert roots.tolist() == [0]
-    assert forest.depths(mended)[-1] == size - 1
+    assert deepest(mended) == size - 1

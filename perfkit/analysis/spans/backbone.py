@@ -12,9 +12,10 @@ from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans import duplicates, parents, skew
 from perfkit.analysis.spans.recorded import Recorded
-from perfkit.analysis.vector.forest import Bools, Ints, depths, nearest_marked, preorder
+from perfkit.analysis.vector.depth_first import depth_first, marked_above
+from perfkit.analysis.vector.forest import Bools, Ints, nearest_marked
 from perfkit.analysis.vector.plausible import FIRST_NS, LAST_NS
-from perfkit.analysis.vector.rows import rows_or_null, stable_order
+from perfkit.analysis.vector.rows import rows_or_null
 
 COLUMNS = {
     "row": "number of the span here; a span's subtree is the `subtree` rows that begin with it",
@@ -71,10 +72,13 @@ def build(spans: Recorded, links: pl.DataFrame, *, roots_stand_in: bool = True) 
     entries = requests & ((request[parent] < 0) | (parent < 0) | detached)
     calls_server = _calls_server(spans, parent, detached)
 
-    order, sizes = _depth_first(parent, start)
+    order, sizes = depth_first(parent, start)
     place = _places(order)
-    parent, request = _moved(parent, order, place), _moved(request, order, place)
-    entries = entries[order]
+    parent, request = place[parent[order]], place[request[order]]
+    entry = nearest_marked(parent, entries[order])
+    depth = marked_above(np.ones(len(order), dtype=np.bool_), sizes) - 1
+    # Of what belongs to no entry all spans above it count.
+    depth -= np.where(entry >= 0, depth[entry], 0)
     start, end = start[order], end[order]
     source = order if spans.kept is None else spans.kept[order]
     return pl.DataFrame(
@@ -82,8 +86,8 @@ def build(spans: Recorded, links: pl.DataFrame, *, roots_stand_in: bool = True) 
             "row": np.arange(len(order)),
             "parent_row": rows_or_null(parent),
             "request_row": rows_or_null(request),
-            "entry_row": rows_or_null(nearest_marked(parent, entries)),
-            "depth": depths(np.where(entries, -1, parent)),
+            "entry_row": rows_or_null(entry),
+            "depth": depth,
             "subtree": sizes,
             "start_ns": start,
             "end_ns": end,
@@ -156,28 +160,12 @@ def _calls_server(spans: Recorded, parent: Ints, detached: Bools) -> Bools:
     return result
 
 
-def _depth_first(parent: Ints, start: Ints) -> tuple[Ints, Ints]:
-    """Return the order of rows in the table, and the size of each row's subtree."""
-    by_start = stable_order(start)
-    position, sizes = preorder(_moved(parent, by_start, _places(by_start)))
-    order, ordered_sizes = np.empty_like(by_start), np.empty_like(sizes)
-    order[position] = by_start
-    ordered_sizes[position] = sizes
-    return order, ordered_sizes
-
-
 def _places(order: Ints) -> Ints:
-    """Return where each node is in an order; -1, for no node, stays -1."""
+    """Return where each node is in an order; no node, -1, is nowhere."""
     place = np.empty(len(order) + 1, dtype=np.int64)
     place[order] = np.arange(len(order))
     place[-1] = -1
     return place
-
-
-def _moved(nodes: Ints, order: Ints, place: Ints) -> Ints:
-    """Return the node that each has in `nodes`, all by their place in an order."""
-    moved: Ints = place[nodes[order]]
-    return moved
 
 
 BACKBONE = Derived("tree_backbone", "one span", ("spans", "span_links"), compute, COLUMNS)

@@ -14,11 +14,13 @@ import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import waiting_parents_of
-from perfkit.analysis.vector.forest import Bools, Ints, all_along_path, along_path, marked_chains
+from perfkit.analysis.vector.depth_first import marked_above
+from perfkit.analysis.vector.forest import Bools, Ints, along_path, marked_chains
+from perfkit.analysis.vector.order import stable_order
 from perfkit.analysis.vector.overlaps import runs
 from perfkit.analysis.vector.rows import indices, rows_or_null
 
-_READ = ("parent_row", "entry_row", "detached", "start_ns", "end_ns")
+_READ = ("parent_row", "entry_row", "subtree", "detached", "start_ns", "end_ns")
 _AXIS_NS = float(1 << 62)
 
 
@@ -29,9 +31,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     entry = indices(tree["entry_row"])
     top = entry == rows
     parent = np.where(top, -1, waiting_parents_of(tree))
-    start = along_path(parent, tree["start_ns"].to_numpy(), np.maximum, 0)
-    end = along_path(parent, tree["end_ns"].to_numpy(), np.minimum, np.iinfo(np.int64).max)
-    end = np.maximum(end, start)
+    start, end = _clipped(parent, tree["start_ns"].to_numpy(), tree["end_ns"].to_numpy())
 
     before, last = np.full(tree.height, -1), np.full(tree.height, -1)
     child = np.flatnonzero((parent >= 0) & (end > start))
@@ -40,6 +40,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         before[child] = previous
         last[parent[final]] = final
     waited_for = marked_chains(before, np.concatenate([last[last >= 0], np.flatnonzero(top)]))
+    unnoticed = marked_above(~waited_for, tree["subtree"].to_numpy())
     return pl.DataFrame(
         {
             "row": rows,
@@ -48,9 +49,20 @@ def compute(tables: Tables) -> pl.DataFrame:
             "end_ns": end,
             "before_row": rows_or_null(before),
             "last_row": rows_or_null(last),
-            "critical": all_along_path(parent, waited_for) & (entry >= 0),
+            # Between it and its entry everything was waited for.
+            "critical": (unnoticed == unnoticed[entry]) & (entry >= 0),
         }
     )
+
+
+def _clipped(parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Return starts and ends of spans within those of all spans above them."""
+    above = np.where(parent < 0, np.arange(len(parent)), parent)
+    if (start < start[above]).any():
+        start = along_path(parent, start, np.maximum, 0)
+    if (end > end[above]).any():
+        end = along_path(parent, end, np.minimum, np.iinfo(np.int64).max)
+    return start, np.maximum(end, start)
 
 
 def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
@@ -64,7 +76,7 @@ def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Int
         start, end, length = _as_ranks(start, end, waiting)
     origin = np.cumsum(length) - length - start
     key = end[child] + origin[above]
-    order = np.argsort(key, kind="stable")
+    order = stable_order(key)
     child, key, above = child[order], key[order], above[order]
     # Of those that end together the longest is taken.
     first, until = runs(key)

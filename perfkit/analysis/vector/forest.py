@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from perfkit.analysis.vector.order import stable_order
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Combine = Callable[[Ints, Ints], Ints]
@@ -40,11 +42,6 @@ def along_path(parent: Ints, values: Ints, combine: Combine, neutral: int) -> In
         jump[active] = further
         active = active[further != above]
     return total[:-1]
-
-
-def depths(parent: Ints) -> Ints:
-    """Return the number of ancestors of each node."""
-    return along_path(parent, (parent >= 0).astype(np.int64), np.add, 0)
 
 
 def cut_cycles(parent: Ints) -> tuple[Ints, Ints]:
@@ -78,26 +75,31 @@ def subtree_sizes(parent: Ints) -> Ints:
     """Return how many nodes the subtree of each node has, itself included."""
     above = len(parent)
     jump = _jumps(parent)
-    sizes = np.append(np.ones(above), 0.0)
-    while True:
-        active = np.flatnonzero(jump[:-1] != above)
-        if not active.size:
-            return sizes[:-1].astype(np.int64)
-        sizes += np.bincount(jump[active], weights=sizes[active], minlength=above + 1)
-        sizes[above] = 0.0
-        jump = jump[jump]
+    sizes = np.ones(above, dtype=np.int64)
+    active = np.flatnonzero(parent >= 0)
+    while active.size:
+        ahead = jump[active]
+        # Everything is gathered before anything is written, as the method needs.
+        known, further = sizes[active], jump[ahead]
+        np.add.at(sizes, ahead, known)
+        jump[active] = further
+        active = active[further != above]
+    return sizes
 
 
-def preorder(parent: Ints) -> tuple[Ints, Ints]:
+def preorder(parent: Ints, siblings: Ints | None = None) -> tuple[Ints, Ints]:
     """Return each node's position in depth-first order, and the size of its subtree.
 
-    Siblings, and roots, come in the order of their indices.
+    Siblings, and roots, come as they do in `siblings`, an order of all nodes; without it in the
+    order of their indices.
     """
     count = len(parent)
     sizes = subtree_sizes(parent)
     if not count:
         return np.zeros(0, dtype=np.int64), sizes
-    by_parent = np.argsort(parent, kind="stable")
+    by_parent = stable_order(parent if siblings is None else parent[siblings])
+    if siblings is not None:
+        by_parent = siblings[by_parent]
     family = parent[by_parent]
     before = np.cumsum(sizes[by_parent]) - sizes[by_parent]
     first = np.flatnonzero(np.append(True, family[1:] != family[:-1]))
@@ -120,11 +122,6 @@ def nearest_marked(parent: Ints, marked: Bools) -> Ints:
         jump[active] = further
         active = active[moved]
     return np.where(jump[:-1] == above, -1, jump[:-1])
-
-
-def all_along_path(parent: Ints, flags: Bools) -> Bools:
-    """Whether a flag holds for a node and all its ancestors."""
-    return along_path(parent, flags.astype(np.int64), np.minimum, 1).astype(np.bool_)
 
 
 def marked_chains(following: Ints, start: Ints) -> Bools:

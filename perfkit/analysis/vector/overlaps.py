@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.order import stable_order
 
 _AXIS_NS = float(1 << 62)
 
@@ -47,7 +48,7 @@ def order_by(group: Ints, value: Ints, groups: int, *, stable: bool = True) -> I
     axis = _on_one_axis(group, value, groups)
     if axis is None:
         return np.lexsort((value, group))
-    return np.argsort(axis, kind="stable" if stable else None)
+    return stable_order(axis) if stable else np.argsort(axis)
 
 
 def _on_one_axis(group: Ints, value: Ints, groups: int) -> Ints | None:
