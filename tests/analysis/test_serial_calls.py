@@ -54,3 +54,17 @@ def test_no_spans_give_all_columns() -> None:
     some = analyse(spans).frame("serial_calls")
     assert some.height == 1
     assert analyse([]).frame("serial_calls").schema == some.schema
+
+
+def test_names_are_given_once_and_not_too_many() -> None:
+    names = ["b", "a", "b", None, *(f"n{number}" for number in range(30))]
+    spans = [S(1, 0, 1000, name="first"), S(2, 1000, 2000, name="second")]
+    for number, name in enumerate(names):
+        spans.append(S(10 + number, number, number + 1, 1, kind="client", name=name))
+    spans += [S(90, 1000, 1001, 2, kind="client", name=None)]
+    spans += [S(91, 1001, 1002, 2, kind="client", name=None)]
+    one, other = analyse(spans).frame("serial_calls").to_dicts()
+    assert one["names"] == ["b", "a", *(f"n{number}" for number in range(18))]
+    assert one["calls"] == len(names)
+    assert other["names"] == []
+    assert other["rows"] == [len(names) + 2, len(names) + 3]

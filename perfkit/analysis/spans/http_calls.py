@@ -7,6 +7,8 @@ from typing import NamedTuple
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.spans.ids import Ids, Traces, numbers
+from perfkit.analysis.vector.percentiles import codes
 
 _URL = ("url.full", "http.url", "url", "http.target", "url.path")
 _QUERY = ("url.query", "http.query")
@@ -54,44 +56,18 @@ _FILE = r"\.[A-Za-z][A-Za-z0-9]{1,5}/?$"
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row an HTTP request that a span of an entry makes or serves."""
-    tree = tables.frame("tree").lazy()
-    spans = (
-        tree.filter(
-            pl.col("kind").is_in(["client", "server"]),
-            pl.col("entry_row").is_not_null(),
-            ~pl.col("duplicate"),
-        )
-        .select("row", "entry_row", "parent_row", "kind", *_ID, "name", "start_ns", "skew_ns")
-        .collect()
-    )
-    recorded = (
-        tables["spans"]
-        .filter(pl.col("kind").is_in(["client", "server"]), pl.col("db_system").is_null())
-        .select(*_ID, "http_method", "attributes")
-        .unique(_ID, keep="first", maintain_order=True)
-    )
     calls = (
-        spans.lazy()
-        .join(recorded, on=_ID, how="inner", maintain_order="left")
+        _recorded(tables)
+        .lazy()
         .with_columns(method=pl.coalesce("http_method", pl.col("name").str.extract(_METHOD)))
         .filter(pl.col("method").is_not_null())
         .collect()
     )
     attributes = _Attributes.of(calls["attributes"])
-    url = _address(attributes)
-    path = pl.col("url").str.strip_prefix(pl.col("site")).str.split_exact("?", 1)
-    return (
+    found = (
         calls.lazy()
-        .with_columns(url=url, site=url.str.extract(_SITE, 0).fill_null(""))
-        .with_columns(path=path.struct.field("field_0"), query=path.struct.field("field_1"))
         .with_columns(
-            address=pl.concat_str(
-                pl.col("site").str.replace(_EPHEMERAL, "${1}:{port}"),
-                _template(pl.col("path")),
-                _without_values(pl.col("query")),
-            ),
-            url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
-            file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
+            url=_address(attributes),
             request_bytes=attributes.number(_SENT),
             response_bytes=attributes.number(_RECEIVED),
             decoded_bytes=attributes.number(_DECODED),
@@ -102,12 +78,68 @@ def compute(tables: Tables) -> pl.DataFrame:
             prefetch=attributes.any(_PREFETCH).eq("true").fill_null(False),
             queued_ns=_queued(attributes),
         )
-        .select(*COLUMNS)
+        .drop("attributes")
+        .collect()
+    )
+    # Most addresses are asked for more than once, and templates take longest.
+    code, urls = codes(found, ["url"])
+    addresses: pl.DataFrame = _addresses(urls)[code]
+    return found.hstack(addresses).select(*COLUMNS)
+
+
+def _recorded(tables: Tables) -> pl.DataFrame:
+    """Return the spans of entries that may be HTTP requests, with what was recorded of each."""
+    spans = (
+        tables.columns("tree", *_OF_TREE)
+        .lazy()
+        .filter(
+            _may_be_http(),
+            pl.col("entry_row").is_not_null(),
+            ~pl.col("duplicate"),
+        )
+        .select(*_ID, "row", "entry_row", "parent_row", "kind", "name", "start_ns", "skew_ns")
+        .collect()
+    )
+    recorded = (
+        tables["spans"].filter(_may_be_http()).select(*_ID, "http_method", "attributes").collect()
+    )
+    traces = Traces.of(spans)
+    place = Ids.of(recorded).find(traces, traces.span_key(numbers(spans["span_id"])))
+    known = place >= 0
+    of_spans: pl.DataFrame = recorded.select("http_method", "attributes")[place[known]]
+    return spans.filter(pl.Series(known)).hstack(of_spans)
+
+
+def _may_be_http() -> pl.Expr:
+    kind = pl.col("kind")
+    return ((kind == "client") | (kind == "server")) & pl.col("db_system").is_null()
+
+
+def _addresses(urls: pl.DataFrame) -> pl.DataFrame:
+    """Return what is said of each URL."""
+    path = pl.col("url").str.strip_prefix(pl.col("site")).str.split_exact("?", 1)
+    return (
+        urls.lazy()
+        .with_columns(site=pl.col("url").str.extract(_SITE, 0).fill_null(""))
+        .with_columns(path=path.struct.field("field_0"), query=path.struct.field("field_1"))
+        .select(
+            address=pl.concat_str(
+                pl.col("site").str.replace(_EPHEMERAL, "${1}:{port}"),
+                _template(pl.col("path")),
+                _without_values(pl.col("query")),
+            ),
+            url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
+            file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
+        )
         .collect()
     )
 
 
 _ID = ("trace_hi", "trace_lo", "span_id")
+_OF_TREE = (
+    *(*_ID, "row", "entry_row", "parent_row", "kind", "db_system", "duplicate"),
+    *("name", "start_ns", "skew_ns"),
+)
 
 
 class _Attributes(NamedTuple):

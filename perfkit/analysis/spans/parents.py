@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.spans.ids import Ids, numbers
 from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.forest import Bools, Ints, cut_cycles
-from perfkit.analysis.vector.lookup import Keys, Places
+from perfkit.analysis.vector.lookup import Keys
 
 _TRACE = ("trace_hi", "trace_lo")
 _HOLDERS_PER_ID = 16
 """Of so many spans that share one id, the best parent is sought; ids shared by more are noise."""
-
-
-class Ids(NamedTuple):
-    """Numbers that stand for trace and span ids, and where each is."""
-
-    trace: Keys
-    places: Places
-
-    @classmethod
-    def of(cls, spans: Recorded) -> Ids:
-        """Number the spans."""
-        high, low = (_numbers(spans, name) for name in _TRACE)
-        trace = _mixed(_mixed(high) + low)
-        return cls(trace, Places(_mixed(trace + _numbers(spans, "span_id"))))
 
 
 def drop_repeats(spans: Recorded) -> Ids:
@@ -107,33 +92,14 @@ def detached(spans: Recorded, links: pl.DataFrame, parent: Ints) -> Bools:
     return result
 
 
-def _numbers(spans: Recorded, name: str) -> Keys:
-    return spans[name].fill_null(0).to_numpy().view(np.uint64)
-
-
-def _mixed(number: Keys) -> Keys:
-    """Return 64-bit hashes; different numbers have different ones (Stafford's "Mix13")."""
-    mixed = number ^ (number >> np.uint64(30))
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
-
-
 def _look_up(spans: Recorded, ids: Ids, child: Ints) -> tuple[Ints, Keys]:
-    """Find the parents of spans that name one by a hash of trace and id, and check what was found.
-
-    Returns the parent of every span, -1 for none, and the hashes that were looked for.
+    """Return the parent of each span, -1 for none, and the hashes by which those of `child`, which
+    name one, were looked for.
     """
-    trace, low = ids.trace[child], _numbers(spans, "trace_lo")
-    key = _mixed(trace + _numbers(spans, "parent_id")[child])
-    above = ids.places.of(key)
-    # Equal in the hash of the trace and in half of it is equal in the other half, since different
-    # numbers have different hashes; and so is the id then.
-    found = (above >= 0) & (ids.trace[above] == trace) & (low[above] == low[child])
+    traces = ids.traces.of_rows(child)
+    key = traces.span_key(numbers(spans["parent_id"])[child])
     parent = np.full(spans.height, -1)
-    parent[child] = np.where(found, above, -1)
+    parent[child] = ids.find(traces, key)
     return parent, key
 
 
