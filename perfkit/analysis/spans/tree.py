@@ -17,6 +17,7 @@ from perfkit.analysis.spans import backbone
 from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.rows import indices, rows_or_null
+from perfkit.model import KINDS
 
 COLUMNS = {
     **backbone.COLUMNS,
@@ -111,22 +112,22 @@ def _taken(tables: Tables, source: pl.Series) -> list[pl.Series]:
 
 def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
     """Add what kind of time a span is, and where its time belongs."""
-    kind = tree["kind"].fill_null("unspecified")
-    serves = kind.is_in(["server", "consumer"])
-    category = pl.Series(np.full(tree.height, _CATEGORIES.index("internal")))
+    kind = {name: (tree["kind"] == name).fill_null(False) for name in KINDS}
+    serves = kind["server"] | kind["consumer"]
+    category = np.full(tree.height, _CATEGORIES.index("internal"), dtype=np.int8)
     # The last that applies wins.
     for name, applies in (
-        ("client", kind == "client"),
+        ("client", kind["client"]),
         ("tool", tree["tool"].is_not_null()),
-        ("messaging", kind.is_in(["producer", "consumer"])),
-        ("server", kind == "server"),
+        ("messaging", kind["producer"] | kind["consumer"]),
+        ("server", kind["server"]),
         ("database", tree["db_system"].is_not_null() & ~serves),
     ):
-        category = category.set(applies, _CATEGORIES.index(name))
+        category[applies.to_numpy()] = _CATEGORIES.index(name)
     tree = tree.with_columns(
         pl.col("service").fill_null("unknown"),
         pl.col("adjusted_count").fill_null(1.0).fill_nan(1.0).clip(1.0, 1e9),
-        category=pl.Series(_CATEGORIES).gather(category),
+        category=pl.Series(_CATEGORIES).gather(pl.Series(category)),
     )
     return tree.with_columns(component=component(only_callees(callees(tree))))
 
@@ -134,12 +135,13 @@ def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
 def component(callee_of: Mapping[str, str]) -> pl.Expr:
     """Return where the time of a span of `tree` belongs, given the services behind its peers."""
     peer = pl.col("peer").replace(callee_of) if callee_of else pl.col("peer")
+    category = pl.col("category")
     return (
-        pl.when(pl.col("category").is_in(["server", "internal"]) | (pl.col("kind") == "consumer"))
+        pl.when((category == "server") | (category == "internal") | (pl.col("kind") == "consumer"))
         .then("service")
-        .when(pl.col("category") == "tool")
+        .when(category == "tool")
         .then("tool")
-        .when(pl.col("category") == "database")
+        .when(category == "database")
         .then(pl.coalesce("peer", "db_system"))
         .otherwise(pl.coalesce(peer, pl.lit("unknown")))
     )
