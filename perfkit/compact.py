@@ -175,7 +175,8 @@ class SegmentCompactor:
         offset_ns = meta.wall_ns - meta.monotonic_ns
         samples = _name_threads(_cut(samples, meta, offset_ns))
         with contextlib.suppress(FileNotFoundError):
-            samples = ThreadStates(segment.threads.read_bytes(), offset_ns).apply(samples)
+            states = ThreadStates(segment.threads.read_bytes(), offset_ns)
+            samples = states.apply(samples, 10**9 // meta.rate)
         if not meta.idle:
             samples = samples.filter(pl.col("state").ne_missing("idle"))
         stacks, frames = self._stacks.take_new()

@@ -127,6 +127,12 @@ SAMPLES = Table(
         Column("stack_id", _I64, "the stack, see table `stacks`"),
         Column("state", _STR, "`running`, `idle`, or null when not known"),
         Column(
+            "unseen_ns",
+            _I64,
+            "CPU time that the thread used meanwhile in code that no look saw, such as computing "
+            "for a moment between two looks that found it waiting here; null where not known",
+        ),
+        Column(
             "gil_ns",
             _I64,
             "for how long of it the thread held the interpreter's lock (GIL): the looks, about 50 "

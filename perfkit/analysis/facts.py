@@ -114,6 +114,7 @@ def _of_samples(tables: Tables) -> dict[str, Any]:
         running_ns=pl.when(state.is_not_null().any()).then(
             duration.filter(state == "running").sum()
         ),
+        unseen_ns=pl.when(pl.col("unseen_ns").is_not_null().any()).then(pl.col("unseen_ns").sum()),
         threads=pl.col("thread").filter(pl.col("tid").is_not_null()).n_unique(),
         samples_start_ns=pl.col("ts_ns").min(),
         samples_end_ns=(pl.col("ts_ns") + duration.fill_null(0)).max(),
@@ -148,6 +149,7 @@ COLUMNS = {
     "samples": "stack samples, as many observations as the rows stand for",
     "sampled_ns": "time of all threads that samples stand for; null when they are only counts",
     "running_ns": "the part of it in which threads ran; null when no state was recorded",
+    "unseen_ns": "CPU time that threads used besides in code that no look saw; null when not known",
     "in_requests_ns": "the part of it that belongs to a known entry",
     "ambiguous_ns": "the part of it that may be of several entries, or of one or none",
     "samples_joined": "how samples were laid beside spans, or why they could not be",

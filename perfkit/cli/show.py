@@ -275,8 +275,9 @@ def _say_woken(functions: pl.DataFrame) -> None:
     if woken:
         most = functions.sort("woken_self_ns", descending=True)["function"][0]
         text.paragraph(
-            f"Set apart: {units.percent(woken / running)} of running time, in which threads that "
-            f"mostly wait woke up at their wait (most of it in {text.shorten(most, 60)})."
+            f"Set apart: {units.percent(woken / running)} of CPU time, which threads used that "
+            "were seen waiting: they woke up, or ran in code that no look saw (most of it in "
+            f"{text.shorten(most, 60)})."
         )
 
 

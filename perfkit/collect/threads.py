@@ -22,6 +22,8 @@ from perfkit.formats.threadlog import (
     GIL_HELD,
     GIL_WATCHED,
     POLLED,
+    RUNS,
+    SLEEPS,
     TICK,
     ThreadLogWriter,
 )
@@ -29,6 +31,9 @@ from perfkit.formats.threadlog import (
 _INTERVAL_S = 0.02
 _TREE_INTERVAL_S = 0.5
 _FLUSH_INTERVAL_S = 1.0
+# Of a thread that ran for at least this share of the time it need not be asked whether it runs.
+_RUNS_ON = 0.9
+_STATES = {b"R": RUNS, b"S": SLEEPS, b"D": SLEEPS}
 # A look takes about 5 µs a thread. Where that is more than this share of a core, we look less.
 _COST_RATIO = 0.005
 
@@ -41,7 +46,7 @@ def watchable_threads(open_files: int) -> int:
 class _Thread:
     """One watched thread: its open `schedstat` and what was last read and last written."""
 
-    __slots__ = ("busy_ns", "fd", "read_ns", "waited_ns", "written_ns")
+    __slots__ = ("busy_ns", "fd", "read_ns", "state_fd", "waited_ns", "written_ns")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -49,6 +54,14 @@ class _Thread:
         self.waited_ns = 0
         self.read_ns = 0
         self.written_ns = 0
+        self.state_fd = -1
+        """Its open `stat`, once it was needed."""
+
+    def close(self) -> None:
+        """Release its files."""
+        os.close(self.fd)
+        if self.state_fd >= 0:
+            os.close(self.state_fd)
 
 
 class ThreadWatcher:
@@ -69,6 +82,7 @@ class ThreadWatcher:
         self._last_tree_ns = 0
         self._watched: dict[int, dict[int, _Thread]] = {}
         self._log = ThreadLogWriter()
+        self._asked: list[tuple[int, int, int, bool]] = []
         self._file: Path | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -116,7 +130,7 @@ class ThreadWatcher:
             self._flush()
             for watched in self._watched.values():
                 for thread in watched.values():
-                    os.close(thread.fd)
+                    thread.close()
             self._watched = {}
             self.gil.close()
 
@@ -174,6 +188,7 @@ class ThreadWatcher:
                 for tid in watched.keys() - set(present):
                     self._end(watched, tid, now)
             holder = self.gil.holder(pid, present)
+            self._log_asked(holder)
             if holder is not None:
                 self._log.add(now, holder, GIL_HELD)
             if not present:
@@ -201,7 +216,7 @@ class ThreadWatcher:
         if self._read(tid, thread, now):
             watched[tid] = thread
         else:
-            os.close(fd)
+            thread.close()
 
     def _read(self, tid: int, thread: _Thread, now: int) -> bool:
         try:
@@ -216,20 +231,47 @@ class ThreadWatcher:
                 self._log.add(thread.read_ns, tid, thread.busy_ns)  # the end of the pause
             self._log.add(now, tid, busy_ns)
             if thread.busy_ns >= 0:
-                self.ran_ns += busy_ns - thread.busy_ns
-                self.waited_ns += waited_ns - thread.waited_ns
+                ran_ns, waiting_ns = busy_ns - thread.busy_ns, waited_ns - thread.waited_ns
+                if ran_ns < _RUNS_ON * (now - thread.read_ns):
+                    self._ask(tid, thread, has_core=waiting_ns <= ran_ns)
+                self.ran_ns += ran_ns
+                self.waited_ns += waiting_ns
             thread.busy_ns = busy_ns
             thread.waited_ns = waited_ns
             thread.written_ns = now
         thread.read_ns = now
         return True
 
+    def _ask(self, tid: int, thread: _Thread, *, has_core: bool) -> None:
+        """See whether a thread runs now: only at this very moment is its stack known as well."""
+        try:
+            if thread.state_fd < 0:
+                if 2 * self.thread_count > self._limit:
+                    return
+                thread.state_fd = os.open(f"/proc/{tid}/stat", os.O_RDONLY)
+            text = os.pread(thread.state_fd, 80, 0)
+        except OSError:  # the thread is gone
+            return
+        # The name stands in parentheses and may contain anything, spaces and parentheses too.
+        place = text.rindex(b")") + 2
+        state = _STATES.get(text[place : place + 1])
+        if state is not None:  # otherwise it is paused
+            self._asked.append((time.monotonic_ns(), tid, state, has_core))
+
+    def _log_asked(self, holder: int | None) -> None:
+        """Log what was seen of threads; `holder` has the interpreter's lock."""
+        for moment, tid, state, has_core in self._asked:
+            # What woke up and waits for a core runs for the kernel, but not in its code.
+            if state == SLEEPS or has_core or tid == holder:
+                self._log.add(moment, tid, state)
+        self._asked.clear()
+
     def _end(self, watched: dict[int, _Thread], tid: int, now: int) -> None:
         thread = watched.pop(tid)
         if thread.written_ns != thread.read_ns:
             self._log.add(thread.read_ns, tid, thread.busy_ns)
         self._log.add(now, tid, DIED)
-        os.close(thread.fd)
+        thread.close()
 
     def _flush(self) -> None:
         for watched in self._watched.values():

@@ -10,14 +10,16 @@ The log is rows of three little-endian int64: time (monotonic ns), subject, valu
 * `TICK`: a look at all watched threads was taken (`subject` is 0);
 * `GIL_WATCHED`: from now on every look also says who holds the interpreter's lock (GIL) of process
   `subject`;
-* `GIL_HELD`: at that look thread `subject` held it.
+* `GIL_HELD`: at that look thread `subject` held it;
+* `RUNS`, `SLEEPS`: what thread `subject` did at that very moment, of a thread that ran for a part
+  of the time since the last look. One that mostly waits for a core is left out.
 """
 
 from __future__ import annotations
 
 from array import array
 
-DIED, POLLED, TICK, GIL_WATCHED, GIL_HELD = -1, -2, -3, -4, -5
+DIED, POLLED, TICK, GIL_WATCHED, GIL_HELD, RUNS, SLEEPS = -1, -2, -3, -4, -5, -6, -7
 ROW_BYTES = 24
 
 

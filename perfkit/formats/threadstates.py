@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.formats.threadlog import DIED, GIL_HELD, GIL_WATCHED, POLLED, ROW_BYTES, TICK
+from perfkit.formats import cputime
+from perfkit.formats.threadlog import (
+    DIED,
+    GIL_HELD,
+    GIL_WATCHED,
+    POLLED,
+    ROW_BYTES,
+    RUNS,
+    SLEEPS,
+    TICK,
+)
 
 # Runs and pauses shorter than this, a twentieth of the time between two looks, only make rows.
 _MIN_PIECE_NS = 1_000_000
 # What one look at the GIL stands for at most, when the next one comes late on a busy machine.
 _MAX_LOOK_NS = 200_000_000
 
+# A thread that ran for at least this share of the time was not asked (see `ThreadWatcher`).
+_RUNS_ON = 0.9
+# Less than this is what a thread uses to wake up and to fall asleep.
+_MIN_RUN_NS = 100_000
+# A run stays as it was placed when it is to be longer or shorter by no more than this share.
+_KEPT_RATIO = 0.05
+
 Int = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float64]
 
 
 class ThreadStates:
@@ -33,6 +54,7 @@ class ThreadStates:
         self._span_ns = int(when.max()) - self._epoch_ns + 2 if len(when) else 1
         owner = np.repeat(np.arange(len(first)), counts)
         busy = _smooth(when, values[points].astype(np.int64), owner)
+        self._clock_keys, self._clock = self._key(owner, when), busy
         begins, ends, runner = _runs(when, busy, owner)
         # Alternating begins and ends of runs, of all threads, as one sorted array of keys.
         self._changes = np.column_stack(
@@ -47,22 +69,35 @@ class ThreadStates:
         self._ticks: Int = np.unique(times[values == TICK])
         self._gil_pids = np.unique(subjects[values == GIL_WATCHED])
         self._held = self._looks_that_found_a_holder(times, subjects, values)
+        self._looks = self._answers(times, subjects, values, _looks(when, busy, owner))
 
     def _key(self, thread: Int, when: Int) -> Int:
         """Map (thread, time) to one number that sorts by thread and then by time."""
         key: Int = thread * self._span_ns + (when - self._epoch_ns)
         return key
 
-    def apply(self, samples: pl.DataFrame) -> pl.DataFrame:
+    def apply(self, samples: pl.DataFrame, look_ns: int) -> pl.DataFrame:
         """Clip the samples of threads that died, and set `state`, splitting where it changes.
 
-        Also sets `gil_ns`. `samples` has the schema of the table; rows without a time are returned
-        as they are.
+        Also sets `unseen_ns` and `gil_ns`. `samples` has the schema of the table; rows without a
+        time are returned as they are. `look_ns` is how far apart the stacks were seen.
         """
         timed = pl.col("ts_ns").is_not_null() & pl.col("duration_ns").is_not_null()
         clipped = self._clip(samples.filter(timed))
-        whole = self._with_gil(self._with_states(clipped))
+        whole = self._with_gil(self._with_states(clipped, look_ns))
         return pl.concat([samples.filter(~timed), whole])
+
+    def _answers(
+        self, times: Int, subjects: Int, values: Int, whole: cputime.Looks
+    ) -> cputime.Looks:
+        """Return when threads were asked whether they run, with those that needed no question."""
+        asked = np.flatnonzero((values == RUNS) | (values == SLEEPS))
+        asked = asked[np.isin(subjects[asked], self._tids)]
+        return cputime.Looks(
+            np.append(whole.thread, np.searchsorted(self._tids, subjects[asked])),
+            np.append(whole.at_ns, times[asked]),
+            np.append(whole.running, values[asked] == RUNS),
+        )
 
     def _looks_that_found_a_holder(self, times: Int, subjects: Int, values: Int) -> pl.DataFrame:
         """Return the looks at which a thread held the GIL, each with the time that it stands for:
@@ -133,15 +168,40 @@ class ThreadStates:
         clipped = frame.with_columns(duration_ns=end - pl.col("ts_ns"))
         return clipped.filter(pl.col("duration_ns") > 0).select(samples.columns)
 
-    def _with_states(self, samples: pl.DataFrame) -> pl.DataFrame:
+    def _with_states(self, samples: pl.DataFrame, look_ns: int) -> pl.DataFrame:
         tid = samples["tid"].fill_null(-1).to_numpy().astype(np.int64)
         start = samples["ts_ns"].to_numpy().astype(np.int64)
         end = start + samples["duration_ns"].to_numpy().astype(np.int64)
         if not len(self._tids) or not len(start):
             return samples
         thread = np.minimum(np.searchsorted(self._tids, tid), len(self._tids) - 1)
+        known = (self._tids[thread] == tid) & (start < self._last_ns[thread])
+        known &= end > self._first_ns[thread]
+        pieces = self._pieces(thread, start, end, known)
+        unseen = np.zeros(len(tid))
+        if known.any():
+            rows = np.flatnonzero(known)
+            placed, watched = self._placed(pieces, thread)
+            parts = samples.select("pid", "stack_id")[rows]
+            ran, unseen[rows] = cputime.allot(
+                self._rows(parts, thread[rows], start[rows], end[rows], watched[rows], look_ns)
+            )
+            ran += (placed - watched)[rows]
+            pieces = _replaced(pieces, rows, ran, placed, start, end)
+        owner, last = pieces.owner, np.append(pieces.owner[1:] != pieces.owner[:-1], True)
+        is_known = pl.Series(known[owner])
+        state = pl.Series(np.where(pieces.running, "running", "idle"))
+        unseen_ns = pl.Series(np.where(last, np.rint(unseen[owner]), 0).astype(np.int64))
+        return samples[owner].with_columns(
+            ts_ns=pl.Series(pieces.begin),
+            duration_ns=pl.Series(pieces.length),
+            state=state.set(~is_known, None),
+            unseen_ns=unseen_ns.set(~is_known, None),
+        )
+
+    def _pieces(self, thread: Int, start: Int, end: Int, known: npt.NDArray[np.bool_]) -> _Pieces:
+        """Cut rows where their thread began or ceased to run, as far as that can be placed."""
         first, last = self._first_ns[thread], self._last_ns[thread]
-        known = (self._tids[thread] == tid) & (start < last) & (end > first)
         # Where a sample goes beyond what was watched, its outermost state is taken to go on.
         # A change close to its ends is not worth a row of its own.
         margin = np.minimum(_MIN_PIECE_NS, (end - start) // 2)
@@ -150,7 +210,7 @@ class ThreadStates:
         low = np.searchsorted(self._changes, low_key, side="right")
         high = np.maximum(np.searchsorted(self._changes, high_key, side="left"), low)
         pieces = np.where(known, high - low + 1, 1)
-        owner = np.repeat(np.arange(len(tid)), pieces)
+        owner = np.repeat(np.arange(len(thread)), pieces)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         change = low[owner] + place  # the change that ends a piece; the one before begins it
         at = self._changes - self._changes // self._span_ns * self._span_ns + self._epoch_ns
@@ -160,14 +220,118 @@ class ThreadStates:
             place == pieces[owner] - 1, end[owner], at[np.minimum(change, len(at) - 1)]
         )
         # Every thread has an even number of changes, so an odd one is the end of a run.
-        state = np.where(change % 2 == 1, "running", "idle")
-        return samples[owner].with_columns(
-            ts_ns=pl.Series(begin),
-            duration_ns=pl.Series(finish - begin),
-            state=pl.select(
-                pl.when(pl.Series(known[owner])).then(pl.Series(state)).otherwise(None)
-            ).to_series(),
+        return _Pieces(owner, begin, finish - begin, change % 2 == 1)
+
+    def _placed(self, pieces: _Pieces, thread: Int) -> tuple[Float, Float]:
+        """Return for how long each row runs, and for how long of that its thread was watched."""
+        first, last = self._first_ns[thread[pieces.owner]], self._last_ns[thread[pieces.owner]]
+        begin, end = (
+            np.clip(when, first, last) for when in (pieces.begin, pieces.begin + pieces.length)
         )
+        whole, watched = (
+            np.bincount(pieces.owner, length * pieces.running, len(thread)).astype(np.float64)
+            for length in (pieces.length, end - begin)
+        )
+        return whole, watched
+
+    def _rows(
+        self,
+        samples: pl.DataFrame,
+        thread: Int,
+        start: Int,
+        end: Int,
+        placed: Float,
+        look_ns: int,
+    ) -> cputime.Rows:
+        """Return what the clocks say of rows whose thread is known."""
+        stack = (
+            samples.select(pl.struct("pid", "stack_id").rank("dense").cast(pl.Int64) - 1)
+            .to_series()
+            .to_numpy()
+        )
+        # py-spy's looks are that late on average (see `StackMeta.anchor_wall_ns`).
+        late_ns = round(math.log(2) * look_ns)
+        times, running = cputime.asked(
+            thread, stack, start + late_ns, end + late_ns, self._looks, look_ns
+        )
+        return cputime.Rows(
+            thread=thread,
+            stack=stack,
+            length_ns=end - start,
+            ran_ns=np.rint(placed).astype(np.int64),
+            asked=times,
+            running=running,
+            cpu_ns=self._cpu_ns(thread, start, end),
+            near_ns=self._cpu_ns(thread, *cputime.near(start, end)),
+            obtainable=self._obtainable(samples["pid"], thread),
+        )
+
+    def _cpu_ns(self, thread: Int, start: Int, end: Int) -> Float:
+        """Return for how long threads ran between two moments."""
+        first, last = self._first_ns[thread], self._last_ns[thread]
+        low, high = (self._key(thread, np.clip(when, first, last)) for when in (start, end))
+        clock = self._clock_keys, self._clock
+        cpu: Float = np.interp(high, *clock) - np.interp(low, *clock)
+        # A number that is given to a second thread begins at 0 again.
+        return np.maximum(cpu, 0.0)
+
+    def _obtainable(self, pid: pl.Series, thread: Int) -> Float:
+        """Return for each row which share of the time its thread could run if it wanted to.
+
+        It cannot while another thread of its process holds the interpreter's lock; where the lock
+        is not watched, whatever runs is taken to hold it.
+        """
+        ran = self._cpu_ns(np.arange(len(self._tids)), self._first_ns, self._last_ns)
+        held = self._held.group_by("tid").agg(held=pl.col("lasted_ns").sum())
+        clocks = pl.DataFrame(
+            {"tid": self._tids, "ran": ran, "watched": self._last_ns - self._first_ns}
+        ).join(held, on="tid", how="left", maintain_order="left")
+        rows = pl.DataFrame({"pid": pid, "thread": thread})
+        threads = rows.unique()
+        threads = threads.with_columns(clocks[threads["thread"]].fill_null(0))
+        locked = pl.when(pl.col("pid").is_in(self._gil_pids.tolist())).then("held").otherwise("ran")
+        others = (locked.sum().over("pid") - locked) / pl.col("watched").max().over("pid")
+        threads = threads.with_columns(free=(1 - others).clip(0, 1).fill_nan(1))
+        joined = rows.join(
+            threads.select("pid", "thread", "free"),
+            on=["pid", "thread"],
+            how="left",
+            nulls_equal=True,
+            maintain_order="left",
+        )
+        free: Float = joined["free"].fill_null(1).to_numpy()
+        return free
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Parts of rows in which the state stays the same, in the order of the rows and of time."""
+
+    owner: Int
+    """Position of the row."""
+    begin: Int
+    length: Int
+    running: npt.NDArray[np.bool_]
+
+
+def _replaced(
+    pieces: _Pieces, rows: Int, ran: Float, placed: Float, start: Int, end: Int
+) -> _Pieces:
+    """Give `rows` the running time `ran`; those that nearly have it keep it where it was placed."""
+    length = (end - start)[rows]
+    run = np.where(ran < _MIN_RUN_NS, 0, np.rint(ran)).astype(np.int64)
+    run = np.minimum(run, length)
+    changed = np.abs(run - placed[rows]) > _KEPT_RATIO * placed[rows]
+    rows, run, length = rows[changed], run[changed], length[changed]
+    kept = ~np.isin(pieces.owner, rows)
+    ones = np.ones(len(rows), dtype=np.bool_)
+    owner = np.concatenate([pieces.owner[kept], rows, rows])
+    begin = np.concatenate([pieces.begin[kept], start[rows], start[rows] + run])
+    size = np.concatenate([pieces.length[kept], run, length - run])
+    running = np.concatenate([pieces.running[kept], ones, ~ones])
+    order = np.lexsort((begin, owner))
+    order = order[size[order] > 0]
+    return _Pieces(owner[order], begin[order], size[order], running[order])
 
 
 def _smooth(times: Int, busy: Int, owner: Int) -> Int:
@@ -187,6 +351,14 @@ def _smooth(times: Int, busy: Int, owner: Int) -> Int:
     peaks = np.maximum.accumulate(lowered[::-1])[::-1]
     smooth: Int = since_first + (peaks - lowered)
     return smooth
+
+
+def _looks(times: Int, busy: Int, owner: Int) -> cputime.Looks:
+    """Return a moment between any two looks all of which a thread ran."""
+    length, run = np.diff(times), np.diff(busy)
+    whole = np.flatnonzero((owner[1:] == owner[:-1]) & (length > 0) & (run > _RUNS_ON * length))
+    moment = times[whole] + length[whole] // 2
+    return cputime.Looks(owner[whole], moment, np.ones(len(whole), dtype=np.bool_))
 
 
 def _runs(times: Int, busy: Int, owner: Int) -> tuple[Int, Int, Int]:

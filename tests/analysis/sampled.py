@@ -43,6 +43,7 @@ class Sample:
     state: str | None = None
     count: int | None = 1
     thread_name: str | None = None
+    unseen_ns: int | None = None
 
 
 def rows(table: str, values: Sequence[Row]) -> pl.DataFrame:
@@ -74,6 +75,7 @@ def tables(
             "thread_name": sample.thread_name,
             "stack_id": stacks.intern(sample.frames),
             "state": sample.state,
+            "unseen_ns": sample.unseen_ns,
         }
         for sample in samples
     ]
@@ -125,6 +127,7 @@ def sample_lists(draw: st.DrawFn, *, timed: bool | None = None) -> list[Sample]:
                 state=draw(states),
                 count=draw(st.sampled_from([1, 1, 3, None])),
                 thread_name=draw(st.sampled_from([None, "worker"])),
+                unseen_ns=draw(st.sampled_from([None, 0, 2])) if has_time else None,
             )
         )
     return samples

@@ -26,6 +26,7 @@ def slow_tree(samples: list[Sample]) -> dict[tuple[Frame, ...], dict[str, int]]:
         ran = duration if sample.state == "running" else 0
         woke = ran if sample.frames in woken else 0
         running = ran - woke
+        unseen = sample.unseen_ns or 0
         waits = sample.frames[-1].function == WAITS
         unknown = duration if sample.state is None and not waits else 0
         count = 1 if sample.count is None else sample.count
@@ -34,12 +35,13 @@ def slow_tree(samples: list[Sample]) -> dict[tuple[Frame, ...], dict[str, int]]:
             node["total_ns"] += duration
             node["running_total_ns"] += running
             node["unknown_total_ns"] += unknown
-            node["woken_total_ns"] += woke
+            node["woken_total_ns"] += woke + unseen
             node["count"] += count
         node["self_ns"] += duration
         node["running_ns"] += running
         node["unknown_ns"] += unknown
-        node["woken_ns"] += woke
+        node["woken_ns"] += woke + unseen
+        node["unseen_ns"] += unseen
         node["self_count"] += count
     return nodes
 

@@ -55,6 +55,7 @@ def test_facts_of_everything_at_once() -> None:
         "samples": 4,
         "sampled_ns": 34,
         "running_ns": 10,
+        "unseen_ns": None,
         "in_requests_ns": 5,
         "ambiguous_ns": 0,
         "samples_joined": "by thread",

@@ -30,7 +30,7 @@ def test_functions_equal_a_walk_over_every_sample(samples: list[Sample]) -> None
         leaf = expected[sample.frames[-1].function, sample.frames[-1].file]
         leaf["self_ns"] += duration
         leaf["running_self_ns"] += running
-        leaf["woken_self_ns"] += woke
+        leaf["woken_self_ns"] += woke + (sample.unseen_ns or 0)
         leaf["samples"] += weight(sample)
     table = tables(samples).frame("functions")
     assert table.columns == list(functions.COLUMNS)
@@ -77,6 +77,7 @@ def test_threads_equal_a_loop_over_samples(samples: list[Sample]) -> None:
         waits = sample.frames[-1].function == "Condition.wait"
         state = sample.state or ("idle" if waits else "unknown")
         thread[f"{state}_ns"] += sample.duration_ns or 0
+        thread["unseen_ns"] += sample.unseen_ns or 0
         thread["samples"] += weight(sample)
     table = tables(samples).frame("threads")
     assert table.columns == list(threads.COLUMNS)
@@ -84,7 +85,7 @@ def test_threads_equal_a_loop_over_samples(samples: list[Sample]) -> None:
     timed = any(sample.duration_ns is not None for sample in samples)
     for row in table.iter_rows(named=True):
         thread = expected[row["pid"], row["tid"]]
-        for name in ("running_ns", "idle_ns", "unknown_ns"):
+        for name in ("running_ns", "unseen_ns", "idle_ns", "unknown_ns"):
             assert row[name] == (thread[name] if timed else None)
         assert row["samples"] == thread["samples"]
         leaves = {
@@ -106,6 +107,7 @@ def test_a_thread_is_named_by_its_latest_name_and_its_busiest_function() -> None
         "tid": 1,
         "thread_name": "new",
         "running_ns": 14,
+        "unseen_ns": 0,
         "idle_ns": 1000,
         "unknown_ns": 0,
         "samples": 3,

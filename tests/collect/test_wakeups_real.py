@@ -59,3 +59,47 @@ def test_polling_is_hot_and_waking_up_is_not(tmp_path: Path) -> None:
     assert waits["woken_self_ns"].sum() > 0
     assert polls["running_self_ns"].sum() > 0
     assert polls["woken_self_ns"].sum() == 0
+
+
+BETWEEN_LOOKS = """
+import sys, threading, time
+
+end = time.monotonic() + 8
+lock = threading.Lock()
+
+def compute():
+    stop = time.thread_time() + 0.003
+    while time.thread_time() < stop:
+        sum(range(100))
+
+def worker():
+    while time.monotonic() < end:
+        with lock:
+            time.sleep(0.01)
+        compute()
+
+threads = [threading.Thread(target=worker) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+open(sys.argv[1], "w").write(str(time.process_time_ns()))
+"""
+
+
+def test_computing_between_two_looks_is_not_charged_to_the_wait(tmp_path: Path) -> None:
+    skip_without_own_ptrace()
+    path = tmp_path / "x.perfkit"
+    used = tmp_path / "used"
+    command = (PYTHON, script(tmp_path, BETWEEN_LOOKS), str(used))
+    wishes = Wishes(rate=100, max_overhead_ratio=1)
+    recording = Recording(Options(path, command=command, wishes=wishes))
+    recording.start()
+    recording.stop(recording.wait())
+    tables = Tables(Capture.open(path))
+    running = dict(tables.frame("functions").select("function", "running_self_ns").iter_rows())
+    facts = tables.frame("facts").row(0, named=True)
+    used_ns = facts["running_ns"] + facts["unseen_ns"]
+    assert running["worker"] < 0.5 * used_ns
+    assert running["compute"] > running["worker"]
+    assert 0.8 < used_ns / int(used.read_text()) < 1.1

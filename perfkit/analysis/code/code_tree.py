@@ -7,10 +7,11 @@ import polars as pl
 
 from perfkit.analysis.code import frame_roles, wakeups
 from perfkit.analysis.code.call_paths import CallPaths
+from perfkit.analysis.code.samples import unseen_ns
 from perfkit.analysis.session import Derived, Tables
 
 _IMPORT_SYSTEM = r"^importlib(\.|$)"
-_WEIGHTS = ("self_ns", "running_ns", "unknown_ns", "self_count")
+_WEIGHTS = ("self_ns", "running_ns", "unknown_ns", "unseen_ns", "self_count")
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -22,7 +23,9 @@ def compute(tables: Tables) -> pl.DataFrame:
         pl.col(*_WEIGHTS).fill_null(0)
     )
     woken = pl.when(wakeups.wakes()).then("running_ns").otherwise(0)
-    nodes = nodes.with_columns(woken_ns=woken, running_ns=pl.col("running_ns") - woken)
+    nodes = nodes.with_columns(
+        woken_ns=woken + pl.col("unseen_ns"), running_ns=pl.col("running_ns") - woken
+    )
     # Where no state was recorded, an innermost frame that cannot but wait was not working.
     nodes = nodes.with_columns(
         unknown_ns=pl.when(pl.col("role").is_in(frame_roles.IDLE_LEAVES))
@@ -72,7 +75,8 @@ def population_samples(tables: Tables) -> pl.LazyFrame:
 
 
 def stack_weights(samples: pl.LazyFrame) -> pl.DataFrame:
-    """Return one row a stack: `self_ns`, `running_ns`, `unknown_ns`, `self_count`, `timed`."""
+    """Return one row a stack: `self_ns`, `running_ns`, `unknown_ns`, `unseen_ns`, `self_count`,
+    `timed`."""
     duration, state = pl.col("duration_ns"), pl.col("state")
     # Plain sums of prepared columns: a filter inside the aggregation costs three times as much.
     return (
@@ -81,6 +85,7 @@ def stack_weights(samples: pl.LazyFrame) -> pl.DataFrame:
             self_ns=duration,
             running_ns=pl.when(state == "running").then(duration),
             unknown_ns=pl.when(state.is_null()).then(duration),
+            unseen_ns=unseen_ns(samples),
             self_count=pl.col("count").fill_null(1),
         )
         .group_by("stack_id")
@@ -104,9 +109,10 @@ COLUMNS = {
     "self_ns": "time in the node itself, working or waiting",
     "running_ns": "the part of `self_ns` in which the thread ran, without `woken_ns`",
     "running_total_ns": "the part of `total_ns` that is `running_ns` here or below",
-    "woken_ns": "the part of `self_ns` in which a thread that mostly waits here was seen running: "
-    "it woke up or fell asleep, which is no hot code",
-    "woken_total_ns": "the part of `total_ns` that is `woken_ns` here or below",
+    "woken_ns": "CPU time of threads that were seen waiting here: they woke up, fell asleep, or "
+    "ran in code that no look saw; no hot code",
+    "unseen_ns": "the part of `woken_ns` in which they were not seen running",
+    "woken_total_ns": "the sum of `woken_ns` here and below",
     "unknown_ns": "the part of `self_ns` of which nobody knows whether the thread ran",
     "unknown_total_ns": "the part of `total_ns` of which nobody knows whether the thread ran",
     "count": "observations in the node and below",

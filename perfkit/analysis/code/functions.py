@@ -82,8 +82,8 @@ COLUMNS = {
     "total_ns": "time in it and what it calls; a recursive call is not counted twice",
     "running_self_ns": "the part of `self_ns` in which the thread ran, without `woken_self_ns`",
     "running_total_ns": "the part of `total_ns` in which the thread ran, likewise",
-    "woken_self_ns": "the part of `self_ns` in which a thread that mostly waits here was seen "
-    "running: it woke up or fell asleep, which is no hot code",
+    "woken_self_ns": "CPU time of threads that were seen waiting here: they woke up, fell asleep, "
+    "or ran in code that no look saw; no hot code",
     "self_ratio": "own share of all sampled time (of all samples, when they are only counts)",
     "total_ratio": "share of all sampled time in it and what it calls",
     "running_ratio": "own share of the sum of all `running_self_ns`; null when that is nothing",

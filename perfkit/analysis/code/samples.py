@@ -14,7 +14,10 @@ MAX_GAP_NS = 1_000_000
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `ordered_samples`; samples without a time come last."""
-    samples = _of_population(tables) if tables.filters.by_request else tables["samples"].collect()
+    if tables.filters.by_request:
+        samples = _of_population(tables)
+    else:
+        samples = tables["samples"].with_columns(unseen_ns=unseen_ns(tables["samples"])).collect()
     if not samples["ts_ns"].is_sorted(nulls_last=True):
         samples = samples.sort("ts_ns", nulls_last=True, maintain_order=True)
     threads = _numbered(samples.select("pid", "tid").unique().sort("pid", "tid"), "thread")
@@ -40,9 +43,19 @@ def _of_population(tables: Tables) -> pl.DataFrame:
     return samples.with_columns(
         pieces["start_ns"].alias("ts_ns"),
         pieces["duration_ns"],
+        unseen_ns=(pl.col("unseen_ns") * (pieces["duration_ns"] / pl.col("duration_ns")))
+        .round()
+        .cast(pl.Int64),
         # An observation is one, into however many parts it is cut.
         count=pl.when(first).then(pl.col("count").fill_null(1)).otherwise(0),
     ).drop("thread", "path", "sample_row")
+
+
+def unseen_ns(samples: pl.LazyFrame) -> pl.Expr:
+    """Return the samples' `unseen_ns`: older captures and other tools' have no such column."""
+    if "unseen_ns" in samples.collect_schema():
+        return pl.col("unseen_ns")
+    return pl.lit(None, dtype=pl.Int64)
 
 
 def all_requests(tables: Tables) -> Tables:
@@ -88,6 +101,7 @@ COLUMNS = {
     "stack_id": "the stack",
     "path": "the stack's row in `call_paths`, counted from 0; null when the capture lost the stack",
     "state": "`running`, `idle`, or null when not known",
+    "unseen_ns": "CPU time that the thread used meanwhile in code that no look saw",
 }
 
 DERIVED = Derived(

@@ -6,6 +6,7 @@ import polars as pl
 
 from perfkit.analysis.code import frame_roles
 from perfkit.analysis.code.code_tree import population_samples
+from perfkit.analysis.code.samples import unseen_ns
 from perfkit.analysis.session import Derived, Tables
 
 _THREAD = ("pid", "tid")
@@ -25,7 +26,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         .group_by(*_THREAD)
         .agg(top_function=pl.col("function").first())
     )
-    times = ("running_ns", "idle_ns", "unknown_ns")
+    times = ("running_ns", "unseen_ns", "idle_ns", "unknown_ns")
     if not timed:
         stacks = stacks.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in times)
     total = pl.col(times).sum() if timed else pl.col(times).first()
@@ -51,11 +52,12 @@ def _by_stack(samples: pl.LazyFrame, paths: pl.LazyFrame) -> pl.DataFrame:
             *(*_THREAD, "stack_id", "duration_ns"),
             running_ns=pl.when(state == "running").then(duration),
             idle_ns=pl.when(state == "idle").then(duration),
+            unseen_ns=unseen_ns(samples),
             samples=pl.col("count").fill_null(1),
         )
         .group_by(*_THREAD, "stack_id")
         .agg(
-            pl.col("duration_ns", "running_ns", "idle_ns", "samples").sum(),
+            pl.col("duration_ns", "running_ns", "idle_ns", "unseen_ns", "samples").sum(),
             timed=duration.count(),
         )
         .collect(engine="streaming")
@@ -94,6 +96,7 @@ COLUMNS = {
     "tid": "thread",
     "thread_name": "its latest name",
     "running_ns": "time in which it ran; null when samples are only counts",
+    "unseen_ns": "CPU time that it used besides in code that no look saw, part of `idle_ns`",
     "idle_ns": "time in which it waited",
     "unknown_ns": "time of which nobody knows whether it ran",
     "samples": "observations",

@@ -151,7 +151,7 @@ def _samples(part: Part, tables: Tables) -> pl.DataFrame:
             run=pl.Series(run),
         )
     tree = tables.frame("code_tree")
-    woken = tree.filter(pl.col("woken_ns") > 0)["stack_id"]
+    woken = tree.filter(pl.col("woken_ns") > pl.col("unseen_ns"))["stack_id"]
     ran = (pl.col("state") == "running") & ~pl.col("stack_id").is_in(woken.implode())
     return rows.filter(pl.col("run") >= 0).select(
         "stack_id",

@@ -51,12 +51,21 @@ def _amounts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Traces", units.number(facts["traces"])),
         ("Spans", units.number(facts["spans"])),
         ("Stack samples", sampled),
+        ("CPU time in code that no look saw", _unseen(facts)),
         ("Samples and requests", facts["samples_joined"] or units.MISSING),
         ("Threads", units.number(facts["threads"])),
         ("Processes", units.number(facts["processes"])),
         ("Metric points", units.number(facts["metric_points"])),
         ("Cores", units.number(facts["cores"])),
     ]
+
+
+def _unseen(facts: dict[str, Any]) -> str:
+    unseen_ns, running_ns = facts["unseen_ns"], facts["running_ns"]
+    if unseen_ns is None or not unseen_ns + (running_ns or 0):
+        return units.MISSING
+    share = units.percent(unseen_ns / (unseen_ns + running_ns))
+    return f"{units.duration(unseen_ns)}, {share} of all that threads used"
 
 
 def _sources(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ _FUNCTION_COLUMNS = (
     Column("function", "Function", "text", "code"),
     Column("module", "Module", "text", "muted"),
     Column("running_self_ns", "Running self", hint="Time in the function itself, on the CPU"),
-    Column("woken_self_ns", "Woke up", hint="Seen running at a wait: threads that woke up"),
+    Column("woken_self_ns", "Woke up", hint="CPU time of threads that were seen waiting here"),
     Column("self_ns", "Self", hint="Time in the function itself, running or waiting"),
     Column("self_ratio", "Share of samples", "share"),
     Column("total_ns", "Total", hint="Time in the function and what it called"),
@@ -138,7 +138,9 @@ def samples_of(context: Context, tree: pl.DataFrame) -> tuple[pl.DataFrame, list
         context.tables["ordered_samples"]
         .join(pieces, on="sample_row", how="left")
         .join(
-            tree.lazy().select("stack_id", stack="node_id", woken=pl.col("woken_ns") > 0),
+            tree.lazy().select(
+                "stack_id", stack="node_id", woken=pl.col("woken_ns") > pl.col("unseen_ns")
+            ),
             on="stack_id",
         )
         .join(waits, on="stack_id", how="left")
