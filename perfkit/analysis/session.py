@@ -110,6 +110,17 @@ class Tables(Mapping[str, pl.LazyFrame]):
             (self.columns(name, *chosen) for name, chosen in columns.items()), how="horizontal"
         )
 
+    def shards_of(self, *names: str) -> Iterator[Mapping[str, pl.LazyFrame]]:
+        """Yield tables whose rows belong to traces, some traces at a time, each with all rows."""
+        yield {name: self[name] for name in names}
+
+    def where(self, name: str, condition: pl.Expr, *columns: str) -> pl.DataFrame:
+        """Return columns of the rows of such a table for which a condition holds."""
+        return pl.concat(
+            shard[name].filter(condition).select(columns).collect()
+            for shard in self.shards_of(name)
+        )
+
     def cuts(self) -> Ints:
         """Return at which rows of `tree` the pieces of `each_piece` begin, and where it ends."""
         return np.array([0, self.columns("tree", "row").height])

@@ -10,7 +10,7 @@ entries come shard by shard.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,6 +146,11 @@ class ShardedTables(Tables):
         ]
         for several in zip(*parts, strict=True):
             yield pl.concat(pl.collect_all(several), how="horizontal")
+
+    def shards_of(self, *names: str) -> Iterator[Mapping[str, pl.LazyFrame]]:
+        """Yield tables whose rows belong to traces, shard by shard."""
+        for shard in zip(*map(self._shards, names), strict=True):
+            yield dict(zip(names, shard, strict=True))
 
     def cuts(self) -> Ints:
         """Return at which rows of `tree` the shards begin, and where it ends."""

@@ -35,7 +35,7 @@ class Cards:
 
 def build(context: Context, operations: list[Row], components: list[Row]) -> Cards:
     """Return the cards of the first operations and components, given the largest first."""
-    room = what_if.fitting(context.tables.frame("tree").height)
+    room = what_if.fitting(int(context.tables.cuts()[-1]))
     first = [row for row in operations[:_CARDS] if (row["critical_ratio"] or 0) >= _LEAST][:room]
     wholes = [row for row in components[:_WHOLES] if (row["critical_ratio"] or 0) >= _LEAST]
     wholes = wholes[: max(room - len(first), 0)]
@@ -92,17 +92,23 @@ def _paths(context: Context, rows: list[Row]) -> list[list[str]]:
         {key: [row[key] for row in rows] for key in OPERATION},
         schema=dict.fromkeys(OPERATION, pl.String),
     ).with_row_index("card")
-    nodes = (
-        tables["tree"]
+    sums = [
+        shard["tree"]
         .select("row", *OPERATION)
         .join(wanted, on=OPERATION, nulls_equal=True)
-        .join(tables["span_tree_rows"], on="row")
-        .join(tables["span_times"].select("row", "critical_ns"), on="row")
+        .join(shard["span_tree_rows"], on="row")
+        .join(shard["span_times"].select("row", "critical_ns"), on="row")
+        .group_by("card", "node_id")
+        .agg(pl.col("critical_ns").sum())
+        .collect()
+        for shard in tables.shards_of("tree", "span_tree_rows", "span_times")
+    ]
+    nodes = (
+        pl.concat(sums)
         .group_by("card", "node_id")
         .agg(pl.col("critical_ns").sum())
         .sort("card", "critical_ns", "node_id", descending=[False, True, False])
         .unique("card", keep="first", maintain_order=True)
-        .collect()
     )
     first = dict(nodes.select("card", "node_id").iter_rows())
     tree = tables.frame("span_tree")

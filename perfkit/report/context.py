@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from perfkit.analysis.session import Tables
+import polars as pl
+
+from perfkit.analysis.session import Tables, derived_tables
 from perfkit.report import episodes, population
 from perfkit.report.baseline import Baseline
 from perfkit.report.episodes import Episode
@@ -47,7 +49,9 @@ class Context:
     @cached_property
     def population(self) -> Population:
         """The entries that the page can choose from."""
-        return population.read(self.tables.frame("requests"), self.facts)
+        columns = derived_tables()["requests"].columns
+        entries = self.tables.where("requests", pl.col("entry"), *columns)
+        return population.read(entries, self.facts)
 
     @cached_property
     def episodes(self) -> list[Episode]:

@@ -28,16 +28,21 @@ def rows_of_nodes(
         {name: [row[name] for row in rows] for name in key},
         schema=dict.fromkeys(key, pl.String),
     ).with_row_index("shown")
-    nodes = (
-        context.tables["span_tree_rows"]
-        .join(context.tables["tree"].select("row", *key, hash=pl.struct(key).hash()), on="row")
+    seen = [
+        shard["span_tree_rows"]
+        .join(shard["tree"].select("row", *key, hash=pl.struct(key).hash()), on="row")
         .group_by("node_id")
-        .agg(pl.col(key).first(), one=pl.col("hash").min() == pl.col("hash").max())
-    )
-    found = (
-        nodes.join(numbered, on=key, how="left", nulls_equal=True)
-        .select("node_id", "one", pl.col("shown").cast(pl.Int32).fill_null(-1))
+        .agg(pl.col(key).first(), least=pl.col("hash").min(), most=pl.col("hash").max())
         .collect()
+        for shard in context.tables.shards_of("span_tree_rows", "tree")
+    ]
+    nodes = (
+        pl.concat(seen)
+        .group_by("node_id")
+        .agg(pl.col(key).first(), one=pl.col("least").min() == pl.col("most").max())
+    )
+    found = nodes.join(numbered.collect(), on=key, how="left", nulls_equal=True).select(
+        "node_id", "one", pl.col("shown").cast(pl.Int32).fill_null(-1)
     )
     if not found["one"].all():
         return None

@@ -37,6 +37,12 @@ _PROMOTED = (
 """Columns of `spans` that are shown among a span's attributes."""
 
 
+_OF_SPAN = (
+    *("row", "parent_row", "entry_row", "depth", "trace_hi", "trace_lo", "span_id", "service"),
+    *("name", "category", "status", "db_statement", "start_ns", "duration_ns", "skew_ns"),
+)
+
+
 class _Strings:
     """Numbers texts in the order in which they come."""
 
@@ -69,14 +75,14 @@ def build(context: Context, chosen: pl.DataFrame) -> dict[str, Any]:
     details = chosen.select(
         entry_row="request_row", detail=pl.int_range(pl.len()), entry_start_ns="start_ns"
     )
-    tree = context.tables["tree"].join(details.lazy(), on="entry_row").collect()
+    tree = _of_entries(context, details, "tree", *_OF_SPAN)
     spans = _longest(tree)
     first = _first(spans["detail"], details.height)
     spans = spans.with_columns(place=pl.int_range(pl.len()) - pl.Series(first)[spans["detail"]])
     places = spans.select("row", "place")
-    times = context.tables["span_times"].join(places.lazy().select("row"), on="row").collect()
+    own = ("self_ns", "critical_ns")
     spans = (
-        spans.join(times.select("row", "self_ns", "critical_ns"), on="row", how="left")
+        spans.with_columns(context.tables.picked("span_times", spans["row"].to_numpy(), *own))
         .join(
             places.rename({"row": "parent_row", "place": "parent_place"}),
             on="parent_row",
@@ -115,6 +121,12 @@ def build(context: Context, chosen: pl.DataFrame) -> dict[str, Any]:
     }
 
 
+def _of_entries(context: Context, details: pl.DataFrame, table: str, *columns: str) -> pl.DataFrame:
+    """Return the rows of a table that belong to the entries, with their detail."""
+    mine = pl.col("entry_row").is_in(details["entry_row"].to_list())
+    return context.tables.where(table, mine, *columns).join(details, on="entry_row")
+
+
 def _first(detail: pl.Series, details: int) -> npt.NDArray[np.int64]:
     """Return where each detail's rows begin, and at last where they end."""
     counts = np.bincount(detail.to_numpy(), minlength=details)
@@ -143,9 +155,12 @@ def _longest(tree: pl.DataFrame) -> pl.DataFrame:
 def _attributes(context: Context, spans: pl.DataFrame) -> pl.Series:
     """Return for each span its attributes, promoted ones first, as the text of a JSON object."""
     ids = ["trace_hi", "trace_lo", "span_id"]
+    traces = spans["trace_lo"].drop_nulls().unique().to_list()
     recorded = (
         context.tables["spans"]
         .select(*ids, "start_ns", *_PROMOTED, "attributes")
+        # What a filter leaves out while files are read is never in memory.
+        .filter(pl.col("trace_lo").is_null() | pl.col("trace_lo").is_in(traces))
         .join(spans.lazy().select(ids).unique(), on=ids, how="semi", nulls_equal=True)
         .unique([*ids, "start_ns"], keep="first", maintain_order=True)
         .collect()
@@ -188,11 +203,9 @@ def _member(name: str) -> pl.Expr:
 def _critical(context: Context, details: pl.DataFrame, places: pl.DataFrame) -> dict[str, Any]:
     """Return the segments of the critical paths, but for those of spans that were left out."""
     path = (
-        context.tables["critical_path"]
-        .join(details.lazy(), on="entry_row")
-        .join(places.lazy(), on="row")
+        _of_entries(context, details, "critical_path", "entry_row", "row", "start_ns", "end_ns")
+        .join(places, on="row")
         .sort("detail", "start_ns", "end_ns")
-        .collect()
     )
     return {
         "first": _first(path["detail"], details.height),

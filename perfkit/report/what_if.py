@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.analysis.replay.edits import Edits, scaled
-from perfkit.analysis.replay.what_if import replay
+from perfkit.analysis.replay.edits import scaled
+from perfkit.analysis.replay.what_if import replay_all
 from perfkit.analysis.session import Tables
 from perfkit.analysis.vector.percentiles import codes, quantiles
 
@@ -48,8 +48,8 @@ class Replays:
 
 def run(tables: Tables, subjects: list[Key]) -> Replays:
     """Replay every subject at every step that there is time for."""
-    tree = tables.frame("tree")
-    entries = tree.filter(pl.col("entry_row") == pl.col("row"))
+    of_entry = ("row", "endpoint", "duration_ns", "adjusted_count")
+    entries = tables.where("tree", pl.col("entry_row") == pl.col("row"), *of_entry)
     total = pl.col("duration_ns") * pl.col("adjusted_count")
     busiest = (
         entries.drop_nulls("endpoint")
@@ -60,15 +60,14 @@ def run(tables: Tables, subjects: list[Key]) -> Replays:
         .to_list()
     )
     groups = _Groups(entries, busiest)
-    steps = _steps(tree.height, len(subjects))
+    steps = _steps(int(tables.cuts()[-1]), len(subjects))
     values = []
-    now = groups.summary(replay(tables, Edits()))
+    now = groups.summary(entries["duration_ns"])
     for key in subjects:
-        rows = tree.filter(*(pl.col(name).eq_missing(value) for name, value in key.items()))
-        found = [now]
-        for share in steps:
-            played = replay(tables, scaled(rows["row"].to_numpy(), 1.0 - share))
-            found.append(groups.summary(played))
+        chosen = pl.all_horizontal(pl.col(name).eq_missing(value) for name, value in key.items())
+        rows = tables.where("tree", chosen, "row")["row"].to_numpy()
+        played = replay_all(tables, [scaled(rows, 1.0 - share) for share in steps])
+        found = [now, *(groups.summary(one["after_ns"]) for one in played)]
         values.append(np.concatenate(found).astype(np.float32))
     return Replays(steps, [None, *busiest], values)
 
@@ -95,9 +94,9 @@ class _Groups:
         every = np.arange(entries.height)
         self._members = [every, *(np.flatnonzero(code == place[name]) for name in endpoints)]
 
-    def summary(self, played: pl.DataFrame) -> npt.NDArray[np.float64]:
+    def summary(self, durations: pl.Series) -> npt.NDArray[np.float64]:
         """Return the measures of all entries, then of each endpoint, flattened."""
-        after = played["after_ns"].to_numpy()
+        after = durations.to_numpy()
         return np.concatenate(
             [_measures(after[rows], self._weight[rows]) for rows in self._members]
         )

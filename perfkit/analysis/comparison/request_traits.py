@@ -117,11 +117,9 @@ def large(numbers: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
 
 def _spans(tables: Tables, chosen: pl.DataFrame) -> pl.DataFrame:
     columns = ("category", "component", "peer", "db_system", "tool", "pid", "name", "duration_ns")
-    return (
-        tables["tree"]
-        .select("row", "request_row", *columns, *_SPAN_ID)
-        .join(chosen.lazy().select("request_row", "request"), on="request_row")
-        .collect()
+    mine = pl.col("request_row").is_in(chosen["request_row"].to_list())
+    return tables.where("tree", mine, "row", "request_row", *columns, *_SPAN_ID).join(
+        chosen.select("request_row", "request"), on="request_row"
     )
 
 
@@ -135,9 +133,12 @@ def _columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
 
 def _attributes(tables: Tables, spans: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the JSON attributes of spans and of their resources."""
+    traces = spans["trace_lo"].drop_nulls().unique().to_list()
     recorded = (
         tables["spans"]
         .select(*_SPAN_ID, "attributes", "resource")
+        # What a filter leaves out while files are read is never in memory.
+        .filter(pl.col("trace_lo").is_in(traces))
         .join(spans.lazy().select(*_SPAN_ID, "request"), on=_SPAN_ID)
         .collect()
     )

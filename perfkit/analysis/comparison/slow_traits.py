@@ -104,9 +104,15 @@ def compute(tables: Tables) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
+_OF_REQUEST = (
+    *("request_row", "entry", "trace_hi", "trace_lo", "span_id", "service", "endpoint", "tool"),
+    *("instance", "status", "http_status", "duration_ns", "adjusted_count"),
+)
+
+
 def _chosen(tables: Tables) -> tuple[pl.DataFrame, list[float]]:
     """Return the requests to look at, numbered, and the true share of slow ones by endpoint."""
-    requests = tables.frame("requests")
+    requests = tables.columns("requests", *_OF_REQUEST)
     side, _ = tail_side(requests)
     requests = requests.with_columns(slow=pl.Series(side == 1)).filter(pl.Series(side >= 0))
     busiest = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -29,11 +30,11 @@ SUMS = (*_TIMES, "count", "errors")
 def build(context: Context) -> dict[str, Any]:
     """Return the tree and its cells."""
     population = context.population
-    cells = cells_of(context, population)
-    coarse = cells.height > EXACT_CELLS or population.coarse
+    cells = None if population.coarse else cells_of(context, population)
+    coarse = cells is None or cells.height > EXACT_CELLS
     bin_of_request: dict[str, Any] = {}
-    if coarse:
-        groups, cells, of_entry = _binned(population, cells)
+    if cells is None or coarse:
+        groups, cells, of_entry = _binned(context, cells)
         if not population.coarse:  # the page knows single requests: each finds its bin
             bin_of_request = {"of_request": of_entry.sort("index")["bin"].to_numpy()}
     else:
@@ -70,44 +71,55 @@ def tree_columns(tree: pl.DataFrame) -> dict[str, Any]:
 
 def cells_of(context: Context, population: Population) -> pl.DataFrame:
     """Return one row per node and entry: weighted sums over the entry's spans at that node."""
+    groups = population.entries.select("request_row", group="index")
+    return pl.concat(_cells(context, groups)).sort(*CELL)
+
+
+def _cells(context: Context, groups: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the cells of some traces at a time; `groups` has `group` and `request_row` of entries.
+
+    An entry's spans come together, those of a group need not.
+    """
     weight = pl.col("adjusted_count")
-    tree = context.tables["tree"].select(
-        "row", "entry_row", "adjusted_count", "status", total_ns="duration_ns"
-    )
-    times = context.tables["span_times"].select("row", "self_ns", "critical_ns", "gap_ns")
-    entries = population.entries.lazy().select("request_row", group="index")
-    return (
-        context.tables["span_tree_rows"]
-        .join(tree, on="row")
-        .join(times, on="row")
-        .join(entries, left_on="entry_row", right_on="request_row")
-        .group_by(node="node_id", group="group")
-        .agg(
-            *((pl.col(name) * weight).sum().round().cast(pl.Int64) for name in _TIMES),
-            weight.sum().alias("count"),
-            weight.filter(pl.col("status") == "error").sum().alias("errors"),
+    for shard in context.tables.shards_of("tree", "span_times", "span_tree_rows"):
+        tree = shard["tree"].select(
+            "row", "entry_row", "adjusted_count", "status", total_ns="duration_ns"
         )
-        .sort(*CELL)
-        .collect()
-    )
+        times = shard["span_times"].select("row", "self_ns", "critical_ns", "gap_ns")
+        yield (
+            shard["span_tree_rows"]
+            .join(tree, on="row")
+            .join(times, on="row")
+            .join(groups.lazy(), left_on="entry_row", right_on="request_row")
+            .group_by(node="node_id", group="group")
+            .agg(
+                *((pl.col(name) * weight).sum().round().cast(pl.Int64) for name in _TIMES),
+                weight.sum().alias("count"),
+                weight.filter(pl.col("status") == "error").sum().alias("errors"),
+            )
+            .collect()
+        )
 
 
 def _binned(
-    population: Population, cells: pl.DataFrame
+    context: Context, cells: pl.DataFrame | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Merge requests of one endpoint, tool, status, time and duration until the cells fit.
 
-    Returns the bins, their cells, and the `bin` of each entry's `index`.
+    `cells` are those of single requests; None where there are too many requests for that. Returns
+    the bins, their cells, and the `bin` of each entry's `index`.
     """
+    population = context.population
     buckets = _MAX_BUCKETS
     while True:
         groups, of_entry = population.bins(buckets)
-        merged = (
-            cells.join(of_entry, left_on="group", right_on="index")
-            .group_by("node", group="bin")
-            .agg(pl.col(SUMS).sum())
-            .sort(*CELL)
-        )
+        if cells is None:
+            of_row = population.entries.select("request_row", "index").join(of_entry, on="index")
+            parts = _cells(context, of_row.select("request_row", group="bin"))
+        else:
+            parts = iter([cells.join(of_entry, left_on="group", right_on="index").drop("group")])
+            parts = (part.rename({"bin": "group"}) for part in parts)
+        merged = pl.concat(parts).group_by(CELL).agg(pl.col(SUMS).sum()).sort(*CELL)
         if merged.height <= EXACT_CELLS or buckets == 1:
             return groups, merged, of_entry
         buckets //= 2
