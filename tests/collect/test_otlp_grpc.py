@@ -95,7 +95,7 @@ def test_what_is_refused_has_the_code_of_the_specification(
     retry = RetryInfo()
     assert status.details[0].Unpack(retry)
     assert retry.retry_delay.seconds >= 1
-    assert bench.intake.refused.total() == 2
+    assert bench.intake.refused.total() == 3
     assert bench.intake.postponed.total() == 1
     export(traces(), metadata=TOKEN, timeout=20)
 
