@@ -51,7 +51,7 @@ _CHECKS: tuple[tuple[str, pl.Expr, str, str], ...] = (
     (
         "tree",
         pl.col("duplicate"),
-        "{found} requests were reported twice, by two instrumentations.",
+        "{found} requests or calls were reported twice, by two instrumentations.",
         "Each counts once. Switch one instrumentation off to send half as much.",
     ),
     (

@@ -10,7 +10,7 @@ import polars as pl
 
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.spans import duplicates, parents, skew
+from perfkit.analysis.spans import double_calls, duplicates, parents, skew
 from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.depth_first import depth_first, marked_above
 from perfkit.analysis.vector.forest import Bools, Ints, nearest_marked
@@ -31,7 +31,7 @@ COLUMNS = {
     "negative": "ended before it started, as recorded; counted as of no length",
     "cut": "its recorded parent is missing or impossible, so it stands as a root",
     "detached": "its parent does not wait for it: it is not part of the parent's time",
-    "duplicate": "another instrumentation's report of a request that is here already",
+    "duplicate": "another instrumentation's report of a request or call that is here already",
     "calls_server": "a client span that waits for a server's span right below it",
     "skew_ns": "by how much the span was moved to correct clock skew",
 }
@@ -62,6 +62,7 @@ def build(spans: Recorded, links: pl.DataFrame, *, roots_stand_in: bool = True) 
     start, end, negative = _times(spans)
     reports = duplicates.find(spans, parent, start, end)
     parent = duplicates.drivers(spans, reports.parent, start, end)
+    parent, double = double_calls.find(spans, parent, start, end)
     detached = parents.detached(spans, links, parent)
     moved = skew.shifts(spans, parent, start, end - start, detached)
     start, end = (np.clip(time + moved, FIRST_NS, LAST_NS) for time in (start, end))
@@ -96,7 +97,7 @@ def build(spans: Recorded, links: pl.DataFrame, *, roots_stand_in: bool = True) 
             "negative": negative[order],
             "cut": (cut | reports.cut)[order],
             "detached": detached[order],
-            "duplicate": reports.duplicate[order],
+            "duplicate": (reports.duplicate | double)[order],
             "calls_server": calls_server[order],
             "skew_ns": moved[order],
             SOURCE: source,
