@@ -88,15 +88,17 @@ def formats_page() -> str:
         "# The formats that perfkit imports",
         "",
         "Generated from the code (`make reference`); [import.md](import.md) says how to import.",
-        "What a format lacks is null in the tables, or assumed and noted in the capture.",
+        "What a format lacks is null in the tables, or assumed and noted in the capture. *Tried*",
+        "names the tools whose own output was read last; where there is none, the format was read",
+        "from samples by its documentation, or from what others published.",
         "",
-        "| format | name | made by | recognised by | gives | lacks |",
-        "|---|---|---|---|---|---|",
+        "| format | name | made by | recognised by | gives | lacks | tried |",
+        "|---|---|---|---|---|---|---|",
     ]
     for importer in IMPORTERS:
         one = importer.FORMAT
         cells = (one.title, f"`{importer.NAME}`", one.made_by, one.recognised_by, one.gives)
-        lines += ["| " + " | ".join(_cell(text) for text in (*cells, one.lacks)) + " |"]
+        lines += ["| " + " | ".join(_cell(text) for text in (*cells, one.lacks, one.tried)) + " |"]
     return "\n".join(lines) + "\n"
 
 

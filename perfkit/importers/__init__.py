@@ -91,6 +91,7 @@ IMPORTERS: tuple[Importer, ...] = (
 
 # As lib/profiling/sampling/cli.py of CPython has it, in either byte order.
 _SAMPLING_BINARY = (b"HCAT", b"TACH")
+_JMETER_XML = re.compile(rb"\s*<\?xml[^>]{0,200}\?>\s*<testResults\b")
 MAX_NOTES = 50
 _NAMED_PLACES = 5
 _MAX_REASON = 100
@@ -124,6 +125,12 @@ def detect(source: Source) -> Importer:
             where=str(source),
             hint="python -m profiling.sampling replay --collapsed -o FILE.txt FILE.bin, "
             "and import FILE.txt",
+        )
+    if _JMETER_XML.match(head):
+        raise UnknownFormat(
+            "JMeter's results as XML, which perfkit does not read",
+            where=str(source),
+            hint="let JMeter write CSV: jmeter -Jjmeter.save.saveservice.output_format=csv …",
         )
     raise UnknownFormat(
         "empty file" if not head else "its format is not recognised",

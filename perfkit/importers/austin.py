@@ -27,6 +27,7 @@ FORMAT = Format(
     recognised_by="`# austin:` and lines of `P…;T…`; `MOJ`",
     gives="samples with lengths, process and thread",
     lacks="times of samples (kept null), thread names",
+    tried="Austin 3.7.0 (4.0.0 needs a newer C library)",
 )
 
 _US = 1000

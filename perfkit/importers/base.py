@@ -42,7 +42,7 @@ class Importer(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """What a format is, for its users: the rows of docs/import.md."""
+    """What a format is, for its users: the rows of docs/formats.md."""
 
     title: str
     """The tool and its format."""
@@ -53,6 +53,8 @@ class Format:
     """Which tables it fills."""
     lacks: str
     """What it cannot say, so that it is null or assumed."""
+    tried: str = ""
+    """Versions of the tools whose own output was last read by it; empty when it was none."""
 
 
 @dataclass(frozen=True)

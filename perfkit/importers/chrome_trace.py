@@ -33,6 +33,7 @@ FORMAT = Format(
     recognised_by="events with `ph` and `ts`, in a list or in `traceEvents`",
     gives="spans (slices), span events (instants), metrics (counters), samples (V8's profiles)",
     lacks="wall-clock times in most (`--started-at`); which slice waits for which; status",
+    tried="viztracer 1.1.1, Node 20.20.2",
 )
 
 _US = 1000

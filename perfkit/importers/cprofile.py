@@ -26,6 +26,7 @@ FORMAT = Format(
     recognised_by="a marshalled dictionary of functions",
     gives="samples: own time of a function under each caller",
     lacks="whole stacks (a function and its caller only), times of samples, threads",
+    tried="CPython 3.11.7",
 )
 
 _S = 10**9

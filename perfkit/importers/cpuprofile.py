@@ -24,6 +24,7 @@ FORMAT = Format(
     recognised_by="`nodes` with `callFrame`, and `timeDeltas` or `samples`",
     gives="samples with times",
     lacks="wall-clock times (`--started-at`), process and thread",
+    tried="Node 20.20.2",
 )
 
 _US = 1000

@@ -1,4 +1,7 @@
-"""Datadog traces as JSON: what a tracer sends (`[[span…]…]`, `{"traces": …}`), or the page's.
+"""Datadog traces: what a tracer sends (`[[span…]…]`, `{"traces": …}`), or the page's JSON.
+
+A tracer sends MessagePack to its agent: `/v0.4/traces` spans as they are, `/v0.5/traces` a list of
+texts and spans as lists in which texts are numbers of that list.
 
 Ids are decimal; those that a Lambda function logs are hexadecimal. Times are ns since 1970 in what
 tracers send, and seconds in what the page gives.
@@ -22,11 +25,13 @@ from perfkit.semconv import Value
 
 NAME = "datadog-json"
 FORMAT = Format(
-    title="Datadog traces, JSON",
-    made_by="the JSON of a trace in Datadog's page or API, `ddapm-test-agent` (`/test/traces`)",
-    recognised_by="spans with `trace_id`, `span_id`, `resource`, `service`",
+    title="Datadog traces, JSON or MessagePack",
+    made_by="the JSON of a trace in Datadog's page or API, `ddapm-test-agent` (`/test/traces`), or "
+    "the body that a tracer sends to its agent (`/v0.4/traces`, `/v0.5/traces`)",
+    recognised_by="spans with `trace_id`, `span_id`, `resource`, `service`; v0.5: its texts",
     gives="spans",
     lacks="links; kinds, where `span.kind` is absent (from `type`)",
+    tried="ddtrace 4.16.0 (v0.4, v0.5, log of a Lambda function)",
 )
 
 _KINDS = {
@@ -75,6 +80,23 @@ class _Span(msgspec.Struct):
     metrics: dict[str, Any] | None = None
 
 
+class _Numbered(msgspec.Struct, array_like=True):
+    """A span of v0.5: names and tags are numbers of the list of texts."""
+
+    service: int
+    name: int
+    resource: int
+    trace_id: int
+    span_id: int
+    parent_id: int
+    start: int
+    duration: int
+    error: int
+    meta: dict[int, int]
+    metrics: dict[int, float]
+    type: int
+
+
 class _Shown(msgspec.Struct):
     spans: dict[str, _Span] | None = None
 
@@ -86,17 +108,30 @@ class _Page(msgspec.Struct):
 _span = msgspec.json.Decoder(_Span)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _page = msgspec.json.Decoder(_Page)
+_v04 = msgspec.msgpack.Decoder(list[list[_Span]])
+_v05 = msgspec.msgpack.Decoder(tuple[list[str], list[list[_Numbered]]])
+_ARRAY = rb"(?:[\x90-\x9f]|\xdc..|\xdd....)"
+_V04_START = re.compile(_ARRAY + _ARRAY + rb"(?:[\x80-\x8f]|\xde..)[\xa4-\xa9]", re.S)
+_V05_START = re.compile(rb"\x92" + _ARRAY + rb"(?:\xa0|[\xa1-\xbf]|\xd9)", re.S)
 
 
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise spans by Datadog's spelling."""
     del path
+    if head[:1] >= b"\x90":
+        return _is_packed(head)
     found = {match[1] for match in _SPAN.finditer(head)}
     return (
         head.lstrip()[:1] in (b"{", b"[")
         and {*(b"trace_id", b"span_id", b"resource", b"service")} <= found
         and b'"start"' in head
     )
+
+
+def _is_packed(head: bytes) -> bool:
+    if _V04_START.match(head) is not None:
+        return all(name in head for name in (b"\xa8trace_id", b"\xa7span_id", b"\xa8resource"))
+    return _V05_START.match(head) is not None and b"runtime-id" in head
 
 
 def read(source: Source, writer: CaptureWriter) -> None:
@@ -110,7 +145,12 @@ def read(source: Source, writer: CaptureWriter) -> None:
 
 def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
     """Yield spans that were sent together, and whether their ids are hexadecimal."""
-    head = source.head().lstrip()
+    head = source.head()
+    if head[:1] >= b"\x90":
+        for spans in _unpacked(source, old=_V05_START.match(head) is None):
+            yield spans, False
+        return
+    head = head.lstrip()
     if head[:1] == b"{" and re.match(rb'\{\s*"(?:trace|orphaned)"\s*:', head):
         try:
             page = _page.decode(source.contents())
@@ -125,6 +165,36 @@ def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
             chunk = list(_nested(bytes(raw), place, 0))
         if chunk is not None:
             yield chunk, logged
+
+
+def _unpacked(source: Source, *, old: bool) -> Iterator[list[_Span]]:
+    """Yield the chunks of a body in MessagePack."""
+    try:
+        if old:
+            yield from _v04.decode(source.contents())
+            return
+        texts, chunks = _v05.decode(source.contents())
+        for chunk in chunks:
+            yield [_spelled(texts, span) for span in chunk]
+    except (*json_stream.BAD_JSON, IndexError) as error:
+        raise json_stream.refuse("a body for Datadog's agent", str(source), error) from error
+
+
+def _spelled(texts: list[str], span: _Numbered) -> _Span:
+    return _Span(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id=span.parent_id,
+        name=texts[span.name],
+        resource=texts[span.resource],
+        service=texts[span.service],
+        type=texts[span.type],
+        start=span.start,
+        duration=span.duration,
+        error=span.error,
+        meta={texts[key]: texts[value] for key, value in span.meta.items()},
+        metrics={texts[key]: value for key, value in span.metrics.items()},
+    )
 
 
 def _nested(raw: bytes, place: str, depth: int) -> Iterator[_Span]:

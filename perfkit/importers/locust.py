@@ -17,6 +17,7 @@ FORMAT = Format(
     recognised_by="columns `Timestamp`, `User Count`, `Requests/s`",
     gives="metrics: users, requests, failures, times by request and second",
     lacks="single requests; Locust's other CSV files have no times and are not read",
+    tried="Locust 2.47.0",
 )
 
 _SUM, _COUNT = "Total Average Response Time", "Total Request Count"

@@ -6,11 +6,11 @@ of memory only is refused. A stack stands for all its samples in the profile, so
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from perfkit.capture import CaptureWriter
+from perfkit.formats.wire_fields import LENGTH, VARINT, first
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import SampleRows, an_id, scaled
 from perfkit.stacks import Frame
@@ -19,24 +19,49 @@ NAME = "pprof"
 FORMAT = Format(
     title="pprof",
     made_by="Go (`/debug/pprof/profile`), Parca, Pyroscope, `@datadog/pprof`, gperftools",
-    recognised_by="the fields of `profile.proto`, value types first",
+    recognised_by="the fields of `profile.proto`: value types, and stacks",
     gives="samples with lengths or counts",
     lacks="times of samples, mostly process and thread",
+    tried="Go 1.19.8",
 )
 
 _NS = {"nanoseconds": 1, "microseconds": 1000, "milliseconds": 10**6, "seconds": 10**9}
-_VALUE_TYPE = re.compile(
-    rb"(?:\x0a[\x02-\x0a](?:\x08.{1,2}\x10.{1,2}|\x10.{1,2})){1,8}[\x12\x1a]", re.S
-)
+# Of its outermost fields: the profilers write them in orders of their own.
+_LISTS = (1, 2, 3, 4, 5, 6, 11)
+_NUMBERS = (7, 8, 9, 10, 12, 14)
+_VALUE_TYPE, _COMMENTS, _CONTENT = 1, 13, {2, 4, 5}
+_MAX_VALUE_TYPE_BYTES = 12
 _THREAD_LABELS = ("thread_id", "thread id", "tid", "OS thread id")
 _NAME_LABELS = ("thread_name", "thread name", "thread")
 _BEYOND = 2**31
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """Recognise one or more value types (two small numbers), followed by samples."""
+    """Recognise the outermost fields: value types (two small numbers), and what has stacks."""
     del path
-    return _VALUE_TYPE.match(head) is not None
+    seen: set[int] = set()
+    at = 0
+    while (field := first(head, at, len(head))) is not None:
+        number, wire_type = field.number, field.wire_type
+        listed = number in _LISTS and wire_type == LENGTH
+        if number == _VALUE_TYPE and not _is_value_type(head[field.value : field.end]):
+            return False
+        counted = number in _NUMBERS and wire_type == VARINT
+        if not listed and not counted and number != _COMMENTS:
+            return False
+        seen.add(number)
+        at = field.end
+    return _VALUE_TYPE in seen and bool(seen & _CONTENT)
+
+
+def _is_value_type(message: bytes) -> bool:
+    at = 0
+    while at < len(message):
+        field = first(message, at, len(message))
+        if field is None or field.number not in (1, 2) or field.wire_type != VARINT:
+            return False
+        at = field.end
+    return 0 < len(message) < _MAX_VALUE_TYPE_BYTES
 
 
 def read(source: Source, writer: CaptureWriter) -> None:

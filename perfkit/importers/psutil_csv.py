@@ -8,7 +8,7 @@ from perfkit.capture import CaptureWriter
 from perfkit.formats import times
 from perfkit.importers import tables
 from perfkit.importers.base import Format, Source
-from perfkit.importers.psutil_jsonl import METRICS, Metric
+from perfkit.importers.psutil_jsonl import METRICS, OTHER_NAMES, Metric
 from perfkit.importers.rows import MetricRows
 from perfkit.semconv import Value
 
@@ -19,27 +19,17 @@ FORMAT = Format(
     recognised_by="a column `t`, `time`, `ts` or `timestamp` first, and one of psutil's names",
     gives="metrics",
     lacks="process and host",
+    tried="psutil 7.2.2",
 )
 
 _TIMES = ("t", "ts", "time", "timestamp")
-_OTHER_NAMES = {
-    "cpu_percent": "cpu",
-    "num_threads": "threads",
-    "num_fds": "fds",
-    "memory_rss": "rss",
-    "memory_vms": "vms",
-    "read_bytes": "rd",
-    "write_bytes": "wr",
-    "system_cpu_percent": "sys_cpu",
-    "memory_percent": "sys_mem",
-}
 
 
 def _columns(names: list[str]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for name in names:
         plain = name.lower()
-        metric = METRICS.get(_OTHER_NAMES.get(plain, plain))
+        metric = METRICS.get(OTHER_NAMES.get(plain, plain))
         if metric is not None:
             found[name] = metric
     return found

@@ -1,7 +1,9 @@
 """Readings of psutil as JSON lines: `{"t": 1795416393.1, "cpu": 18.0, "rss": 304283648, …}`.
 
-`t` is Unix seconds, `cpu`, `sys_cpu` and `sys_mem` are per cent (`cpu` of one core), sizes are
-bytes. The process and the host are not named in it, so the column `instance` is null.
+`t` (or `time`, `ts`, `timestamp`) is Unix seconds, `cpu`, `sys_cpu` and `sys_mem` are per cent
+(`cpu` of one core), sizes are bytes. psutil's own names do too, and what `Process.as_dict` gives:
+its named tuples become lists in JSON. The process and the host are not named in it, so the column
+`instance` is null.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from perfkit.importers.base import Format, Source
 NAME = "psutil-jsonl"
 FORMAT = Format(
     title="psutil readings, JSON lines",
-    made_by='your own loop over psutil: `{"t": …, "cpu": …, "rss": …}`',
-    recognised_by="a time `t` and one of `cpu`, `rss`, `sys_cpu`",
+    made_by='your own loop over psutil: `{"t": …, "cpu": …, "rss": …}`, or `Process.as_dict()`',
+    recognised_by="a time first (`t`, `time`, `ts`, `timestamp`), and one of psutil's names",
     gives="metrics",
     lacks="process and host",
+    tried="psutil 7.2.2",
 )
 
 COLUMNS = ("ts_ns", "name", "unit", "kind", "value", "attributes")
@@ -61,20 +64,41 @@ METRICS = {
         attributes='{"process.context_switch.type":"involuntary"}',
     ),
     "sys_cpu": Metric("system.cpu.utilization", "1", factor=0.01),
+    "mem": Metric("process.memory.utilization", "1", factor=0.01),
     "sys_mem": Metric("system.memory.utilization", "1", factor=0.01),
 }
 
+OTHER_NAMES: dict[str, str] = {
+    "cpu_percent": "cpu",
+    "num_threads": "threads",
+    "num_fds": "fds",
+    "memory_rss": "rss",
+    "memory_vms": "vms",
+    "read_bytes": "rd",
+    "write_bytes": "wr",
+    "system_cpu_percent": "sys_cpu",
+    "memory_percent": "mem",  # only processes have it; the system's is `virtual_memory().percent`
+    "system_memory_percent": "sys_mem",
+}
+"""What psutil calls the readings."""
+
+_TUPLES = {  # of psutil on Linux
+    "memory_info": ("rss", "vms"),
+    "memory_full_info": ("rss", "vms"),
+    "io_counters": ("", "", "rd", "wr"),
+    "num_ctx_switches": ("vcs", "ics"),
+}
+_TIMES = ("t", "time", "ts", "timestamp")
 _reading = msgspec.json.Decoder(dict[str, Any])
-_HEAD = re.compile(rb'\s*\{\s*"t"\s*:\s*\d')
+_HEAD = re.compile(rb'\s*\{\s*"(?:t|time|ts|timestamp)"\s*:\s*\d')
+_SEEN = ("cpu", "rss", "sys_cpu", "cpu_percent", "memory_info", "io_counters", "num_threads")
 
 
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise the time `t` and one of the readings."""
     del path
     line = head.lstrip().split(b"\n", 1)[0]
-    return _HEAD.match(line) is not None and any(
-        f'"{key}"'.encode() in line for key in ("cpu", "rss", "sys_cpu")
-    )
+    return _HEAD.match(line) is not None and any(f'"{key}"'.encode() in line for key in _SEEN)
 
 
 def read(source: Source, writer: CaptureWriter) -> None:
@@ -95,15 +119,29 @@ def _add(batch: Batch, rows: list[tuple[Any, ...]], line: bytes, where: str) -> 
         reading = _reading.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"not a JSON object: {error}", where=where) from error
-    seconds = _number(reading.get("t"))
+    seconds = next((found for key in _TIMES if (found := _number(reading.get(key)))), None)
     if seconds is None or not 0 < seconds < _MAX_SECONDS:
         batch.reject("reading without a plausible time")
         return
+    named = _named(reading)
     for key, metric in METRICS.items():
-        value = _number(reading.get(key))
+        value = _number(named.get(key))
         if value is not None:
             shared = (metric.name, metric.unit, metric.kind, value * metric.factor)
             rows.append((round(seconds * 1e9), *shared, metric.attributes))
+
+
+def _named(reading: dict[str, Any]) -> dict[str, Any]:
+    """Return the readings by perfkit's short names."""
+    named = {OTHER_NAMES.get(key, key): value for key, value in reading.items()}
+    for key, parts in _TUPLES.items():
+        values = reading.get(key)
+        if isinstance(values, list):
+            named.update(zip(parts, values, strict=False))
+        elif isinstance(values, dict):
+            for part, value in values.items():
+                named[str(OTHER_NAMES.get(part, part))] = value
+    return named
 
 
 def _number(value: object) -> float | None:

@@ -26,6 +26,7 @@ FORMAT = Format(
     recognised_by="`frame_records`, or `root_frame` with `sample_count`",
     gives="samples, of a session with times",
     lacks="process; of the JSON: times of samples",
+    tried="pyinstrument 5.1.3",
 )
 
 _S = 10**9

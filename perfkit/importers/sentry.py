@@ -25,6 +25,7 @@ FORMAT = Format(
     recognised_by="an event with `start_timestamp`, `spans` and `contexts`",
     gives="spans",
     lacks="kinds and peers (from `op` and `data`); events and links; times finer than µs",
+    tried="sentry-sdk 2.75.0",
 )
 
 Time = int | float | str | None

@@ -26,6 +26,7 @@ FORMAT = Format(
     recognised_by="`traceSegmentId`, or `segmentId` with `endpointName`",
     gives="spans, span events (logs), span links (references across processes)",
     lacks="times finer than ms",
+    tried="apache-skywalking 1.2.0 (HTTP)",
 )
 
 _MS = 10**6
@@ -189,6 +190,8 @@ def _add(rows: SpanRows, span: _Span, segment: _Segment, own: Origin) -> None:
         attributes[_NAMES.get(pair.key, pair.key)] = pair.value
     if isinstance(system := attributes.get("db.system.name"), str):
         attributes["db.system.name"] = system.lower()
+    elif layer in ("database", "2", "cache", "5"):  # Python's agent does not always say which
+        attributes["db.system.name"] = "other_sql" if layer in ("database", "2") else "cache"
     name = span.operation_name or span.endpoint_name or ""
     if kind == "server" and name.startswith("/"):
         attributes.setdefault("http.route", name)

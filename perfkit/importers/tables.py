@@ -11,17 +11,23 @@ from perfkit.importers.base import Source
 _MAX_COLUMNS = 2000
 
 
-def header(head: bytes) -> list[str]:
+def header(head: bytes, separators: str = ",") -> list[str]:
     """Return the names of the columns in the first line; empty when it is no CSV."""
     line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
     try:
-        names = next(csv.reader([line.decode()]), [])
+        names = next(csv.reader([line.decode()], delimiter=_separator(line, separators)), [])
     except (csv.Error, UnicodeDecodeError):
         return []
     return [name.strip() for name in names] if 1 < len(names) < _MAX_COLUMNS else []
 
 
-def rows(source: Source, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _separator(line: bytes, separators: str) -> str:
+    return max(separators, key=lambda one: line.count(one.encode()))
+
+
+def rows(
+    source: Source, *needed: str, separators: str = ","
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (place, column -> text). A row of another length raises InputError.
 
     So does a header without one of the `needed` columns.
@@ -36,7 +42,8 @@ def rows(source: Source, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:
             except UnicodeDecodeError:
                 source.pass_over(InputError("not UTF-8", where=f"{source}, line {number}"))
 
-    reader = csv.reader(texts())
+    first = source.head().split(b"\n", 1)[0]
+    reader = csv.reader(texts(), delimiter=_separator(first, separators))
     names: list[str] | None = None
     try:
         for values in reader:

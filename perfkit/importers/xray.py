@@ -30,6 +30,7 @@ FORMAT = Format(
     recognised_by="`trace_id` or `Id` of the form `1-xxxxxxxx-…`, with segments or `start_time`",
     gives="spans, span events (exceptions)",
     lacks="kinds (from `namespace`, `http`); which host a call went to, without `http.url`",
+    tried="aws-xray-sdk 2.15.0",
 )
 
 _S = 10**9
@@ -46,6 +47,7 @@ class _Segment(msgspec.Struct):
     id: str | None = None
     trace_id: str | None = None
     parent_id: str | None = None
+    type: str | None = None
     name: str | None = None
     start_time: float | None = None
     end_time: float | None = None
@@ -87,10 +89,33 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all segments."""
+    # An SDK sends the parts of a large segment ahead of it, each as a document of its own.
+    ahead: list[tuple[str, _Segment]] = []
+    origins: dict[str, Origin] = {}
     with SpanRows(source, writer) as rows:
-        for place, segment in _segments(source):
-            if segment.trace_id is not None or segment.id is not None:
-                _add(rows, segment, segment.trace_id, segment.parent_id, None, place, 0)
+        try:
+            for place, segment in _segments(source):
+                if segment.type == "subsegment":
+                    ahead.append((place, segment))
+                elif segment.trace_id is not None or segment.id is not None:
+                    _add(rows, origins, segment, segment.trace_id, segment.parent_id, None, place)
+        finally:
+            _add_ahead(rows, origins, ahead)
+
+
+def _add_ahead(
+    rows: SpanRows, origins: dict[str, Origin], ahead: list[tuple[str, _Segment]]
+) -> None:
+    """Add subsegments that came by themselves: they are of the service of their segment."""
+    above = {one.id: one.parent_id for _, one in ahead if one.id is not None}
+    for place, one in ahead:
+        at = one.parent_id
+        for _ in range(_MAX_DEPTH):
+            if at is None or at in origins or at not in above:
+                break
+            at = above[at]
+        own = origins.get(at or "") or from_process(None)
+        _add(rows, origins, one, one.trace_id, one.parent_id, own, place)
 
 
 def _segments(source: Source) -> Iterator[tuple[str, _Segment]]:
@@ -139,12 +164,13 @@ def _decode(decoder: Any, raw: Any, place: str) -> Any:
 
 def _add(
     rows: SpanRows,
+    origins: dict[str, Origin],
     segment: _Segment,
     trace_text: str | None,
     parent: str | None,
     above: Origin | None,
     place: str,
-    depth: int,
+    depth: int = 0,
 ) -> None:
     if depth > _MAX_DEPTH:
         raise InputError("subsegments nested too deeply", where=place)
@@ -155,6 +181,8 @@ def _add(
     kind = "server" if above is None else "internal"
     if above is not None and segment.namespace in ("remote", "aws"):
         kind = "client"
+    if segment.id is not None:
+        origins[segment.id] = source
     span_id = ids.span_id_from_text(segment.id)
     start_ns, end_ns = scaled(segment.start_time, _S), scaled(segment.end_time, _S)
     failed = bool(segment.error or segment.fault or segment.throttle)
@@ -182,7 +210,7 @@ def _add(
             when_ns = end_ns if end_ns is not None else start_ns
             rows.event(trace, span_id, when_ns, "exception", attributes)
     for inner in segment.subsegments or ():
-        _add(rows, inner, trace_text, segment.id, source, place, depth + 1)
+        _add(rows, origins, inner, trace_text, segment.id, source, place, depth + 1)
 
 
 def _exceptions(cause: Any) -> list[dict[str, Any]]:

@@ -31,10 +31,12 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "collapsed": [SAMPLES / "pyspy-raw.txt"],
         "mcp-gateway-db": [gateway],
         "request-records": [SAMPLES / "request-records.jsonl"],
-        "psutil-jsonl": [SAMPLES / "psutil.jsonl"],
+        "psutil-jsonl": [SAMPLES / "psutil.jsonl", SAMPLES / "psutil-asdict.jsonl"],
         "zipkin-json": [SAMPLES / "zipkin.json"],
-        "xray-json": [SAMPLES / "xray.jsonl"],
-        "datadog-json": [SAMPLES / "datadog.json"],
+        "xray-json": [SAMPLES / "xray.jsonl", SAMPLES / "xray-ahead.jsonl"],
+        "datadog-json": [
+            SAMPLES / f"datadog{name}" for name in (".json", "-v04.msgpack", "-v05.msgpack")
+        ],
         "sentry-json": [SAMPLES / "sentry.envelope"],
         "skywalking-json": [SAMPLES / "skywalking.json"],
         "chrome-trace": [SAMPLES / "viztracer.json"],
@@ -43,7 +45,7 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "cprofile": [SAMPLES / "cprofile.prof"],
         "austin": [SAMPLES / "austin.txt", SAMPLES / "austin.mojo"],
         "cpuprofile": [SAMPLES / "node.cpuprofile"],
-        "pprof": [SAMPLES / "node.pprof"],
+        "pprof": [SAMPLES / "node.pprof", SAMPLES / "go.pprof"],
         "perf-script": [SAMPLES / "perf-script.txt"],
         "prometheus-json": [SAMPLES / "prometheus.json"],
         "openmetrics": [SAMPLES / "openmetrics.txt"],
@@ -53,6 +55,6 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "access-log": [SAMPLES / name for name in ("nginx.log", "nginx-json.log", "apache.log")],
         "locust": [SAMPLES / "locust_stats_history.csv"],
         "k6-json": [SAMPLES / "k6.json"],
-        "jmeter": [SAMPLES / "jmeter.jtl"],
+        "jmeter": [SAMPLES / "jmeter.jtl", SAMPLES / "jmeter-dates.jtl"],
         "otlp-frames": [SAMPLES / "otlp-frames.pb", SAMPLES / "otlp-frames.json.zst"],
     }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -177,3 +178,9 @@ def test_the_folder_of_one_run_is_one_capture(shared_data: Path) -> None:
         "speedscope",
     }
     assert writer.lost() == {}
+
+
+def test_go_writes_its_fields_in_an_order_of_its_own() -> None:
+    """Go's profiles begin with their time; value types come after it."""
+    assert gzip.decompress((SAMPLES / "go.pprof").read_bytes())[:1] == b"\x48"
+    assert imported(SAMPLES / "go.pprof").info.sources[0]["format"] == "pprof"
