@@ -19,7 +19,9 @@ from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import Division, ShardedTables
 from perfkit.capture import Capture, CaptureWriter
 from perfkit.engine import Dask
+from perfkit.rules.load import load_rules
 from tests.analysis.test_sharded import assert_equal
+from tests.rules.test_sharded_rules import assert_equal_findings
 
 WORKERS, SHARDS, SPANS = 3, 24, 160_000
 
@@ -88,7 +90,11 @@ def test_a_killed_worker_changes_nothing(
         killer.join()
         assert written[0] < SHARDS, "the worker was killed too late to tell"
         assert workers[0].returncode == -signal.SIGKILL
-        assert_equal(Tables(capture), parts)
+        whole = Tables(capture)
+        assert_equal(whole, parts)
+        # What fixes save is replayed by the workers that are left.
+        found = assert_equal_findings(load_rules(), whole, parts)
+        assert any(one.impact_high_ratio for one in found)
     finally:
         parts.close()
     assert [worker.poll() for worker in workers[1:]] == [None, None]

@@ -84,20 +84,24 @@ def _steps(chosen: Plan) -> dict[str, Any]:
     return {"steps": steps, "covered": chosen.covered, "together": chosen.together}
 
 
+def assert_equal_findings(rules: list[Rule], whole: Tables, parts: Tables) -> list[Finding]:
+    """Return the findings, which are the same in both; so are the plans."""
+    one, other = run(rules, whole), run(rules, parts)
+    for left, right in zip(one, other, strict=True):
+        assert (left.rule, left.state) == (right.rule, right.state), right.reason
+    found = findings(one)
+    for expected, got in zip(found, findings(other), strict=True):
+        told = _told(expected), _told(got)
+        for name in told[0]:
+            assert _same(told[0][name], told[1][name]), f"{expected.rule_id} {name}"
+    assert _same(_steps(plan(one, whole)), _steps(plan(other, parts)))
+    return found
+
+
 def _assert_equal(rules: list[Rule], capture: Memory) -> list[Finding]:
-    whole = Tables(capture)
     parts = ShardedTables(Division(capture, Here(), SHARDS))
     try:
-        one, other = run(rules, whole), run(rules, parts)
-        for left, right in zip(one, other, strict=True):
-            assert (left.rule, left.state) == (right.rule, right.state), right.reason
-        found = findings(one)
-        for left, right in zip(found, findings(other), strict=True):
-            told = _told(left), _told(right)
-            for name in told[0]:
-                assert _same(told[0][name], told[1][name]), f"{left.rule_id} {name}"
-        assert _same(_steps(plan(one, whole)), _steps(plan(other, parts)))
-        return found
+        return assert_equal_findings(rules, Tables(capture), parts)
     finally:
         parts.close()
 
