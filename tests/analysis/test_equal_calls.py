@@ -57,6 +57,37 @@ def test_ids_in_addresses_are_different_texts_of_one_target() -> None:
     assert (found["repeated_calls"], found["repeat_ns"], found["requests"]) == (1, 1, 1)
 
 
+def _names_asked(requests: list[list[str]]) -> set[str]:
+    spans, number = [], 0
+    for at, paths in enumerate(requests):
+        number += 1
+        entry = number
+        spans.append(S(entry, 100 * at, 100 * at + 99, kind="server", endpoint="GET /"))
+        for path in paths:
+            number += 1
+            url = json.dumps({"url.path": path})
+            columns = {"kind": "client", "http_method": "GET", "attributes": url}
+            spans.append(S(number, 100 * at + 1, 100 * at + 2, entry, **columns))
+    return set(analyse(spans).frame("equal_calls")["target"])
+
+
+def test_names_in_addresses_are_one_target_when_each_request_asks_for_one() -> None:
+    one_each = [[f"/rates/{name}"] for name in ["eur", "usd", "gbp", "chf", "jpy"] * 2]
+    assert _names_asked(one_each) == {"GET /rates/{name}"}
+
+
+def test_parts_that_a_request_asks_for_together_are_different_things() -> None:
+    parts = ["/api/users", "/api/carts", "/api/prices", "/api/taxes", "/api/stock"]
+    assert _names_asked([parts, parts]) == {f"GET {part}" for part in parts}
+
+
+def test_a_few_names_and_services_side_by_side_are_different_things() -> None:
+    few = [[f"/rates/{name}"] for name in ["eur", "usd"] * 4]
+    assert _names_asked(few) == {"GET /rates/eur", "GET /rates/usd"}
+    services = [[f"/{name}"] for name in ["users", "carts", "prices", "taxes", "stock"] * 2]
+    assert "GET /{name}" not in _names_asked(services)
+
+
 def test_posts_are_no_questions() -> None:
     spans = [S(1, 0, 99, kind="server", endpoint="GET /")]
     spans += [S(n, n, n + 1, 1, kind="client", name="POST /a", http_method="POST") for n in (2, 3)]

@@ -12,6 +12,10 @@ from perfkit.analysis.vector.summary import summarise, sums, whole, window_ns
 
 _KEY = ("kind", "service", "component", "target")
 _SAFE = ("GET", "HEAD")
+_NAMES = 5
+_NAMES_A_REQUEST = 1.2
+"""Addresses that differ in their last part are of one kind where there are so many, and a request
+asks for so few of them (house): as a query's values are, one is chosen by what was asked."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -19,7 +23,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     of_span = ["service", "component", "start_ns", "end_ns", "duration_ns"]
     of_span += ["status", "adjusted_count", "entry_row"]
     asked = _asked(tables)
-    calls = asked.hstack(tables.columns("tree", *of_span)[asked["row"]])
+    calls = _by_kind(asked.hstack(tables.columns("tree", *of_span)[asked["row"]]))
     exact, texts = codes(calls, [*_KEY, "text_hash"])
     order = order_by(exact, calls["start_ns"].to_numpy(), texts.height)
     calls, exact = calls[order], exact[order]
@@ -36,6 +40,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         distinct_texts=pl.col("text_hash").n_unique().cast(pl.Int64),
         requests=pl.col("entry_row").n_unique().cast(pl.Int64),
         example=pl.col("example").first(),
+        family=pl.col("family").first(),
     )
     return (
         summarise(calls, _KEY)
@@ -64,6 +69,7 @@ def _asked(tables: Tables) -> pl.DataFrame:
             kind=pl.lit("query"),
             target="query_id",
             example="statement",
+            family=pl.lit(None, dtype=pl.String),
             text_hash="statement_hash",
         )
     )
@@ -79,18 +85,48 @@ def _asked(tables: Tables) -> pl.DataFrame:
             kind=pl.lit("http"),
             target=pl.concat_str("method", pl.lit(" "), "address"),
             example="address",
+            family="family",
             text_hash="url_hash",
         )
     )
     return pl.concat([queries, fetched], how="vertical").collect()
 
 
+def _by_kind(calls: pl.DataFrame) -> pl.DataFrame:
+    """Let the family stand for addresses of one kind, in `target` and `example`."""
+    key = ["service", "component", "family"]
+    asked = calls.lazy().filter(
+        pl.col("family").is_not_null(), pl.col("family") != pl.col("example")
+    )
+    by_request = asked.group_by(*key, "entry_row").agg(pl.col("example").n_unique())
+    kinds = (
+        asked.group_by(key)
+        .agg(pl.col("example").n_unique().alias("names"))
+        .join(by_request.group_by(key).agg(pl.col("example").mean()), on=key, nulls_equal=True)
+        .filter(pl.col("names") >= _NAMES, pl.col("example") <= _NAMES_A_REQUEST)
+        .select(*key, kind_of="family")
+    )
+    method = pl.col("target").str.extract(r"^(\S+ )")
+    return (
+        calls.lazy()
+        .join(kinds, on=key, how="left", nulls_equal=True, maintain_order="left")
+        .with_columns(
+            target=pl.coalesce(pl.concat_str(method, "kind_of"), "target"),
+            example=pl.coalesce("kind_of", "example"),
+        )
+        .drop("kind_of")
+        .collect()
+    )
+
+
 COLUMNS = {
     "kind": "`query`, or `http` for a GET or HEAD request",
     "service": "service that asks",
     "component": "whom it asks",
-    "target": "the query's id as in `queries`, or method and address as in `http_calls`",
-    "example": "the normalised statement, or the address",
+    "target": "the query's id as in `queries`, or method and address as in `http_calls`; its "
+    "`family` instead where a service asks for at least five of it, a request for one of them",
+    "example": "the normalised statement, or the address or family",
+    "family": "the family of the address, as in `http_calls`; null for queries",
     "calls": "how often, with equal values or others",
     "distinct_texts": "how many different texts",
     "repeated_calls": "calls whose very text was asked before, by any request",

@@ -51,6 +51,7 @@ _EPHEMERAL = (
     r"^([A-Za-z][A-Za-z0-9+.-]*://(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])):"
     r"(?:3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[4-6]\d{4})$"
 )
+_NAMED = r"^((?:[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)?/[^?#]+)/[^/?#]+(\?.*)?$"
 _FILE = r"\.[A-Za-z][A-Za-z0-9]{1,5}/?$"
 
 
@@ -131,6 +132,7 @@ def _addresses(urls: pl.DataFrame) -> pl.DataFrame:
             url_hash=pl.col("url").hash(seed=0).reinterpret(signed=True),
             file=pl.col("path").str.extract(_FILE, 0).str.strip_chars("./").str.to_lowercase(),
         )
+        .with_columns(family=pl.col("address").str.replace(_NAMED, "${1}/{name}${2}"))
         .collect()
     )
 
@@ -212,6 +214,7 @@ COLUMNS = {
     "address": "URL (or path) with `{id}` for what looks like one, `{port}` for one from 32768 on "
     "of an IP address or localhost, and without the values of its query; null when none was "
     "recorded",
+    "family": "the address with `{name}` for the last part of its path, unless that is the first",
     "url_hash": "hash of the URL as recorded; null likewise",
     "file": "extension when the path ends in a file, in lower case, e.g. `css`",
     "request_bytes": "size of the body sent, as transferred; null where it is not recorded",
