@@ -61,7 +61,7 @@ _ALSO: dict[str, Callable[[Finding], bool]] = {
     "pool": lambda f: _is(f, "pool.") and ("inventory" in _text(f) or f.key["pool"] == "sqlite"),
 }
 
-OF_THE_MACHINE = ("cpu.", "psi.", "disk.")
+OF_THE_MACHINE = ("cpu.", "psi.", "disk.", "net.retransmits", "net.listen")
 """Rules about the machine. Where other work keeps it busy they are right, and no problem of the
 demo: they are counted apart."""
 

@@ -78,7 +78,7 @@ PROBLEMS = (
     Problem(
         "export",
         "/export",
-        "six thousand rows are sent at once",
+        "twenty thousand rows are sent at once",
         ("db.too-many", "py.orm-hydration", "py.serialisation", "net.large", "net.uncompressed"),
         ("export",),
     ),

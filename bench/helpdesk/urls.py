@@ -136,7 +136,7 @@ def transcript(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"length": length})
 
 
-SUBJECTS = [f"The {word} is broken, case {i}" for i, word in enumerate(["bike", "lamp"] * 60)]
+SUBJECTS = [f"The {word} is broken, case {i}" for i, word in enumerate(["bike", "lamp"] * 240)]
 
 
 def search(request: HttpRequest) -> HttpResponse:
@@ -155,12 +155,12 @@ def search(request: HttpRequest) -> HttpResponse:
 def export(request: HttpRequest) -> HttpResponse:
     """Export the newest messages."""
     rows = Message.objects.order_by("-id").values("id", "ticket_id", "words", "body")
-    return JsonResponse(list(rows[: 6000 if "export" in PLANTED else 30]), safe=False)
+    return JsonResponse(list(rows[: 20_000 if "export" in PLANTED else 30]), safe=False)
 
 
 def attachment(request: HttpRequest) -> HttpResponse:
     """Take an attachment."""
-    received = os.urandom(400_000)
+    received = os.urandom(2_000_000)
     if "leak" in PLANTED:
         kept.append(received)
     return JsonResponse({"bytes": len(received)})
