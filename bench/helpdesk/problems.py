@@ -26,7 +26,7 @@ PROBLEMS = (
         "connection_per_request",
         "/subject",
         "CONN_MAX_AGE is 0: each request opens a connection",
-        ("pool.connection-per", "net.connection-per"),
+        ("pool.connection", "net.connection-per"),
         ("postgresql",),
     ),
     Problem(
