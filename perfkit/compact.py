@@ -174,6 +174,7 @@ class SegmentCompactor:
         samples = conform(model.SAMPLES, batch.tables.get("samples", {}))
         offset_ns = meta.wall_ns - meta.monotonic_ns
         samples = _name_threads(_cut(samples, meta, offset_ns))
+        _count_nameless(samples, rejected)
         with contextlib.suppress(FileNotFoundError):
             states = ThreadStates(segment.threads.read_bytes(), offset_ns)
             samples = states.apply(samples, 10**9 // meta.rate)
@@ -190,6 +191,21 @@ def _name_threads(samples: pl.DataFrame) -> pl.DataFrame:
     """Give a thread its name from the start: py-spy learns it only after its first look."""
     name = pl.col("thread_name")
     return samples.with_columns(name.fill_null(name.drop_nulls().first().over("pid", "tid")))
+
+
+def _count_nameless(samples: pl.DataFrame, rejected: dict[str, int]) -> None:
+    """Count the threads of processes of which py-spy read no name at all, though there are several.
+
+    It reads all names of a process or none: one that is no valid text (a lone surrogate) hides the
+    others. So does a program whose threads are not those of `threading`.
+    """
+    processes = samples.group_by("pid").agg(
+        threads=pl.col("tid").n_unique(), named=pl.col("thread_name").is_not_null().any()
+    )
+    nameless = processes.filter(~pl.col("named"), pl.col("threads") > 1)
+    if nameless.height:
+        reason = "names of threads: py-spy reads none of a process where one is no valid text"
+        rejected[reason] = rejected.get(reason, 0) + int(nameless["threads"].sum())
 
 
 def _cut(samples: pl.DataFrame, meta: StackMeta, offset_ns: int) -> pl.DataFrame:

@@ -6,10 +6,13 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 _PYTHON_NAME = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*t?(?:-dbg)?(?: \(deleted\))?$")
+_STOPS = frozenset(
+    str(int(number)) for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+)
 _PYTHON_LIBRARY = re.compile(rb"/libpython\d[\d.]*[a-z]*\.so")
 
 
@@ -22,6 +25,15 @@ def state(pid: int) -> str | None:
     """Return the one-letter state (`R`, `S`, `T` …); null when there is no such process."""
     fields = _stat(pid)
     return fields[0] if fields else None
+
+
+def stopped(pid: int) -> bool:
+    """Whether SIGSTOP or the terminal keeps a process stopped, also while it is traced."""
+    fields = _stat(pid)
+    # A tracer hides the state; what its parent would be told of the stop is still there.
+    if fields is None:
+        return False
+    return fields[0] == "T" or (fields[0] == "t" and fields[49] in _STOPS)
 
 
 def started_ticks(pid: int) -> int | None:
@@ -154,15 +166,27 @@ def resident_bytes(pid: int) -> int:
 
 
 class StopGuard:
-    """Continues processes that a recorder left stopped, but not those that were so before."""
+    """Continues processes that a recorder left stopped, but not those that somebody stopped.
+
+    The kernel does not say who sent a SIGSTOP. A recorder that pauses a process traces it, which is
+    another state, and leaves it stopped only by ending badly: what is stopped while the recorder
+    works is so by somebody else.
+    """
 
     def __init__(self, pids: Iterable[int]) -> None:
-        self._before = {pid for pid in pids if state(pid) == "T"}
+        self._by_others: set[int] = set()
+        self.see(pids, working=lambda: True)
+
+    def see(self, pids: Iterable[int], working: Callable[[], bool]) -> None:
+        """Note who is stopped now, unless the recorder is not `working` any more afterwards."""
+        found = {pid for pid in pids if stopped(pid)}
+        if working():
+            self._by_others = found
 
     def release(self, pids: Iterable[int]) -> list[int]:
-        """Continue every stopped process of `pids` that ran before; returns those."""
-        stopped = [pid for pid in pids if pid not in self._before and state(pid) == "T"]
-        for pid in stopped:
+        """Continue every stopped process of `pids` that nobody else stopped; returns those."""
+        left = [pid for pid in pids if pid not in self._by_others and state(pid) == "T"]
+        for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGCONT)
-        return stopped
+        return left

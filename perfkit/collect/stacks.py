@@ -126,7 +126,7 @@ class StackRecorder:
 
     def abandon(self) -> None:
         """End at once; the segment under way is lost."""
-        self._abandoned.set()
+        self._abandoned.set()  # first of all: what is stopped from now on, py-spy may have left
         self._stop.set()
         current = self._current
         if current is not None:
@@ -146,6 +146,7 @@ class StackRecorder:
         next_look = began + _LOOK_S
         while not self._stop.wait(_WATCH_S):
             age_s = time.monotonic() - began
+            self._see_stopped(segment)
             if not segment.spy.running:
                 self._end(segment)
                 return self._attach_when_possible()
@@ -305,10 +306,19 @@ class StackRecorder:
     def _end(self, segment: Segment) -> None:
         """End a segment that no other one follows at once."""
         self.governor.end()
+        self._see_stopped(segment)
         segment.spy.interrupt()
         with contextlib.suppress(OSError):  # a full disk ends the recording elsewhere
             self.watcher.switch(None)
         self._finish(segment)
+
+    def _see_stopped(self, segment: Segment) -> None:
+        """Note which processes somebody else stopped: a py-spy that pauses them still works."""
+        if segment.spy.settings.blocking:
+            segment.guard.see(
+                self.watcher.members,
+                lambda: segment.spy.running and not self._abandoned.is_set(),
+            )
 
     def _finish(self, segment: Segment) -> None:
         """Wait for what py-spy writes, and hand it over."""

@@ -164,10 +164,18 @@ def test_only_what_we_stopped_is_continued(python: int, other: int) -> None:
     os.kill(python, signal.SIGSTOP)
     while processes.state(python) != "T":
         time.sleep(0.01)
-    assert guard.release([python, other]) == [python]
+    guard.see([python, other], lambda: False)
+    assert guard.release([python, other]) == [python], "a recorder that ended may have left it so"
     while processes.state(python) == "T":
         time.sleep(0.01)
     assert processes.state(other) == "T"
+    os.kill(python, signal.SIGSTOP)
+    while not processes.stopped(python):
+        time.sleep(0.01)
+    guard.see([python, other], lambda: True)
+    assert guard.release([python, other]) == [], "stopped by somebody else, meanwhile"
+    assert not processes.stopped(os.getpid())
+    os.kill(python, signal.SIGCONT)
 
 
 def test_the_tree_has_children_of_all_threads() -> None:

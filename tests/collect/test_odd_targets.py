@@ -120,12 +120,8 @@ def test_one_that_is_stopped_meanwhile(tmp_path: Path, mode: str) -> None:
         done = perfkit(*record, mode, directory=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "was stopped (SIGSTOP) for about" in done.stderr
-        if mode == "--nonblocking":
-            assert processes.state(program.pid) == "T"
-        else:
-            # Whether py-spy left it so cannot be known: a program must not hang because of us.
-            assert processes.state(program.pid) != "T"
-            assert "and was continued." in done.stderr
+        assert processes.state(program.pid) == "T", "who stopped it continues it"
+        assert "and was continued." not in done.stderr
     assert Capture.open(tmp_path / "x.perfkit").finished
 
 
@@ -164,6 +160,27 @@ def test_odd_names_of_threads(tmp_path: Path) -> None:
     page = (tmp_path / "x.html").read_text()
     assert "\x1b" not in page
     assert "[2J<i>" not in page
+
+
+@pytest.mark.real
+def test_one_name_that_is_no_text_hides_the_others(tmp_path: Path) -> None:
+    skip_without_ptrace()
+    program = """
+import threading, time
+def work():
+    while True:
+        time.sleep(0.01)
+for name in ("good", "bad\\udcff"):
+    threading.Thread(target=work, name=name).start()
+print("ready", flush=True)
+"""
+    with running(PYTHON, script(tmp_path, program)) as process:
+        record = ("record", "--pid", str(process.pid), "--duration", "2s", "-o", "x.perfkit")
+        done = perfkit(*record, directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    capture = Capture.open(tmp_path / "x.perfkit")
+    assert capture.table("samples").collect()["thread_name"].null_count() > 0
+    assert any("names of threads" in str(loss) for loss in capture.info.lost)
 
 
 @pytest.mark.real
