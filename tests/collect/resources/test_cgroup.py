@@ -15,6 +15,7 @@ from perfkit.collect.resources import cgroup_paths
 from perfkit.collect.resources.cgroup import Cgroup
 from perfkit.collect.resources.cgroup_paths import Groups, Mount
 from perfkit.collect.resources.rows import Rows
+from tests.collect.quota import limited
 
 
 def written(folder: Path, files: dict[str, str]) -> Path:
@@ -176,25 +177,8 @@ def test_our_own_groups_are_found() -> None:
 @pytest.fixture
 def tenth_of_a_core() -> Iterator[Path]:
     """Make a control group of our own that may use a tenth of a core."""
-    ours = cgroup_paths.find(os.getpid())
-    found = [*ours.cpu[:1], *ours.unified[:1]]
-    if not found:
-        pytest.skip("no control groups here")
-    group = found[0] / f"perfkit-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"control groups cannot be made here: {error}")
-    try:
-        if (group / "cpu.cfs_quota_us").exists():
-            (group / "cpu.cfs_quota_us").write_text("10000")
-        elif (group / "cpu.max").exists():
-            (group / "cpu.max").write_text("10000 100000")
-        else:
-            pytest.skip("the control groups here do not limit CPU")
+    with limited(0.1) as group:
         yield group
-    finally:
-        group.rmdir()
 
 
 def test_a_program_that_is_throttled_for_real(tenth_of_a_core: Path) -> None:
