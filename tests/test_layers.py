@@ -13,7 +13,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "perfkit"
 # A unit may import units of lower layers, and itself. Units of one layer never import each other,
 # except within the first two layers, which are small and plain.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "units", "resources", "config", "masking", "scratch", "ending", "cycles"}),
+    frozenset(
+        {
+            "errors",
+            "units",
+            "resources",
+            "config",
+            "masking",
+            "scratch",
+            "ending",
+            "cycles",
+            "freed",
+        }
+    ),
     frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest"}),
     frozenset({"formats", "sql"}),
     frozenset(

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from perfkit import model
+from perfkit import freed, model
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.vector import plausible
 from perfkit.analysis.vector.forest import Ints
@@ -46,6 +46,7 @@ class Tables(Mapping[str, pl.LazyFrame]):
     def __init__(
         self, capture: Capture, filters: Filters | None = None, *, roots_stand_in: bool = True
     ) -> None:
+        freed.keep()
         self.capture = capture
         self.filters = filters or Filters()
         self.roots_stand_in = roots_stand_in

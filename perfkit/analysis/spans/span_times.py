@@ -9,6 +9,7 @@ from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import waiting_parents_of
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.overlaps import covered
+from perfkit.analysis.vector.rows import indices
 
 _READ = ("parent_row", "detached", "start_ns", "end_ns", "calls_server")
 
@@ -18,19 +19,28 @@ def compute(tables: Tables) -> pl.DataFrame:
     tree = tables.columns("tree", *_READ)
     own = self_times(tree)
     remote = tree["calls_server"].to_numpy()
-    pieces = tables.frame("critical_path")
-    critical = np.zeros(tree.height, dtype=np.int64)
-    np.add.at(
-        critical, pieces["row"].to_numpy(), (pieces["end_ns"] - pieces["start_ns"]).to_numpy()
-    )
     return pl.DataFrame(
         {
             "row": np.arange(tree.height),
             "self_ns": np.where(remote, 0, own),
             "gap_ns": np.where(remote, own, 0),
-            "critical_ns": critical,
+            "critical_ns": critical_times(tables.frame("span_waits")),
         }
     )
+
+
+def critical_times(waits: pl.DataFrame) -> Ints:
+    """Return how long each span lies on the critical path itself: the pieces of `critical_path`.
+
+    Its children on the path run one after the other within it, so that is what they leave of it.
+    """
+    length = (waits["end_ns"] - waits["start_ns"]).to_numpy()
+    length = np.where(waits["critical"].to_numpy(), length, 0)
+    parent = indices(waits["parent_row"])
+    child = np.flatnonzero((parent >= 0) & (length > 0))
+    result = length.copy()
+    np.subtract.at(result, parent[child], length[child])
+    return result
 
 
 def self_times(tree: pl.DataFrame) -> Ints:
@@ -51,7 +61,7 @@ def self_times(tree: pl.DataFrame) -> Ints:
 DERIVED = Derived(
     "span_times",
     "one span: where its time went",
-    ("tree", "critical_path"),
+    ("tree", "span_waits"),
     compute,
     {
         "row": "the span, as in `tree`",
