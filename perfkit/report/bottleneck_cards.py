@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from perfkit import units
+from perfkit.analysis.waits.told_once import told_once
 from perfkit.report import what_if
 from perfkit.report.context import Context
 from perfkit.report.what_if import Replays
@@ -127,10 +128,9 @@ def _upwards(node: int | None, label: dict[int, str], above: dict[int, int | Non
 
 def _contention(context: Context, row: Row) -> list[str]:
     """Say what somebody waited for in the operation's service, or on its host."""
-    contention = context.tables.frame("contention")
-    mine = contention.filter(
-        pl.col("service").is_null() | pl.col("service").eq_missing(row["service"])
-    )
+    tables = context.tables
+    mine = told_once(tables.frame("contention"), tables.frame("pools"))
+    mine = mine.filter(pl.col("service").is_null() | pl.col("service").eq_missing(row["service"]))
     # One resource may be told of by several: what each saw is not added up.
     found = mine.group_by("kind", "resource", "instance", maintain_order=True).agg(
         pl.col("contended_ns").sum(), pl.col("wait_ns").sum()

@@ -6,6 +6,7 @@ Everything printed goes through `text.clean` and is then escaped; undefined name
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,9 @@ _SUFFIXES = (
 _MAX_LIST = 5
 _LONG_AGO_NS = 10**17
 """Nanoseconds beyond which a time is a moment since 1970 and not a length: three years."""
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|h|B|KiB|MiB|GiB|TiB)(?!\w))")
+"""The space between a number and its unit."""
 
 _NAMES = ("pid", "tid", "port", "id")
 """What is a number and yet a name: no thousands are separated."""
@@ -54,6 +58,7 @@ def environment() -> jinja2.Environment:
         "clean": clean,
         "attribute": attribute,
         "prose": prose,
+        "unbroken": unbroken,
         "heading": heading,
     }
     made.globals["percent_range"] = units.percent_range
@@ -112,9 +117,14 @@ def attribute(content: Any) -> Markup:
     return escape(json.dumps(clean_all(content), ensure_ascii=False))
 
 
+def unbroken(content: str) -> str:
+    """Keep numbers and their units on one line."""
+    return _UNIT.sub("\N{NO-BREAK SPACE}", content)
+
+
 def prose(content: str) -> Markup:
     """Write a sentence of a rule: what stands between backticks is code."""
-    parts = clean(content).split("`")
+    parts = unbroken(clean(content)).split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner is only a character
         parts[-2:] = ["`".join(parts[-2:])]
     return Markup("").join(

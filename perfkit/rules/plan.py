@@ -53,11 +53,15 @@ class Plan:
         marks = self.together
         saved = units.percent_range(marks["saved_low_ratio"], marks["saved_high_ratio"])
         said = [
-            f"{name} from {units.duration(marks[f'{name}_now_ns'])} to "
-            f"{_between(marks[f'{name}_low_ns'], marks[f'{name}_high_ns'])}"
+            _moved(name, *(marks[f"{name}_{which}_ns"] for which in ("now", "low", "high")))
             for name in ("p50", "p95")
         ]
         return f"Done together they save {saved} of all request time: {' and '.join(said)}."
+
+
+def _moved(name: str, now_ns: float, low_ns: float, high_ns: float) -> str:
+    now, to = units.duration(now_ns), _between(low_ns, high_ns)
+    return f"{name} stays at {now}" if to == now else f"{name} from {now} to {to}"
 
 
 def _between(low_ns: float, high_ns: float) -> str:

@@ -21,8 +21,8 @@
     constructor(element, columns, options) {
       this.options = { name: "", whole: "all", library: [], note: "", titles: ["now", "before"], ...options };
       this.source = pk.tree.create(columns);
-      this.tree = this.source;
-      this.hiding = null;
+      this.shapes = new Map();
+      this.reshape({ lines: false, recursion: false, hidden: [] });
       this.query = "";
       this.element = element;
       this.build();
@@ -70,10 +70,12 @@
       this.legend = el("div", { class: "legend" });
       this.note = el("p", { class: "note" });
       graph.append(this.legend, this.note, help());
-      this.top = new pk.flame.Top(el("div", { class: "flame-top" }), source, (node) => {
-        this.chosen = node;
+      const sandwich = (node, shape) => {
+        this.chosen = this.node(shape.map ? shape.from[node] : node);
         this.tabs.show(2);
-      });
+      };
+      const find = (text) => (this.tabs.show(0), this.search(text));
+      this.top = new pk.flame.Top(el("div", { class: "flame-top" }), source, sandwich, find);
       this.sandwich = new pk.flame.Sandwich(el("div", { class: "flame-sandwich" }), options);
       this.more = options.tabs?.(this) ?? [];
       this.tabs = pk.dom.tabs("Views of the flame graph", [
@@ -142,15 +144,29 @@
         this.colours,
         this.width,
       );
-      if (options.library.length) tools.append(this.libraryBox());
+      if (source.file) tools.append(...this.frameTools());
       tools.append(pk.flame.exports.menu(this));
       return tools;
     }
 
-    libraryBox() {
-      const box = el("input", { type: "checkbox" });
-      box.addEventListener("change", () => this.hideLibrary(box.checked));
-      return el("label", { class: "field" }, box, "Hide library frames");
+    /** Which frames there are: by function or line, with or without recursion and libraries. */
+    frameTools() {
+      const { options, source } = this;
+      const by = [
+        ["function", "By function"],
+        ["line", "By line"],
+      ];
+      this.boxes = {
+        lines: pk.dom.select("Frames", by, "function", (value) => this.frames({ lines: value === "line" })),
+        recursion: checkbox((on) => this.frames({ recursion: on })),
+        hidden: checkbox((on) => this.hideLibrary(on)),
+      };
+      const labelled = (box, text) => el("label", { class: "field" }, box, text);
+      return [
+        ...(source.line ? [this.boxes.lines] : []),
+        ...(recursive(source) ? [labelled(this.boxes.recursion, "Merge recursion")] : []),
+        ...(options.library.length ? [labelled(this.boxes.hidden, "Hide library frames")] : []),
+      ];
     }
 
     // ---- values ----
@@ -182,20 +198,25 @@
     }
 
     /** What the widths are: of a difference the mean of both sides, or one of them. */
-    valuesOfSide() {
-      const { difference, values } = this;
+    valuesOfSide(shape = this.shape, difference = this.difference, values = this.values) {
       if (!difference || this.side === "now") return values;
       if (this.side === "before") return difference.baseline;
-      return pk.tree.measure(this.tree, difference.both);
+      return pk.tree.measure(shape.tree, difference.both);
     }
 
-    measured(given) {
-      if (!this.hiding) {
+    /** What is shown, of other frames than those of the graph. */
+    valuesOfShape(shape) {
+      const values = this.measured(this.given, shape);
+      const other = this.givenBaseline && this.measured(this.givenBaseline, shape);
+      return this.valuesOfSide(shape, other ? pk.flame.compare(values, other) : null, values);
+    }
+
+    measured(given, { map, tree } = this.shape) {
+      if (!map) {
         const values = pk.tree.measure(this.source, given);
         values.blocks &&= values.blocks.map((b) => ({ ...b, whole: wholeOf(this.source, b.total) }));
         return values;
       }
-      const { map, tree } = this.hiding;
       const move = ({ self: before }) => {
         const { self, lost } = pk.derive.moved(map, before, tree.n);
         const total = pk.tree.propagate(tree, self);
@@ -208,12 +229,43 @@
     }
 
     hideLibrary(hide) {
-      this.hiding = hide
-        ? (this.withoutLibrary ??= pk.derive.without(this.source, this.options.library))
-        : null;
-      this.tree = hide ? this.hiding.tree : this.source;
+      return this.frames({ hidden: hide ? this.options.library : [] });
+    }
+
+    /** Shows other frames, zoomed to what was zoomed to. */
+    frames(wanted) {
+      const { node } = this.stage.view;
+      const before = node < 0 ? -1 : this.origin(node);
+      this.reshape({ ...this.wanted, ...wanted });
       this.chosen = undefined;
-      return this.refresh();
+      const words = Object.keys(this.wanted).filter((key) => [this.wanted[key]].flat()[0]);
+      pk.filter.setView(this.key("frames"), words.join("-") || null);
+      const drawn = this.refresh();
+      const again = before < 0 ? -1 : this.node(before);
+      return again < 0 ? drawn : this.zoom(again);
+    }
+
+    reshape(wanted) {
+      this.wanted = wanted;
+      this.shape = this.shapeOf(wanted);
+      this.tree = this.shape.tree;
+    }
+
+    shapeOf(wanted) {
+      // Of spans a frame is what it is: their times do not add up from below.
+      if (!this.source.file) return { tree: this.source, map: null };
+      const name = JSON.stringify(wanted);
+      if (!this.shapes.has(name)) this.shapes.set(name, pk.derive.shaped(this.source, wanted));
+      return this.shapes.get(name);
+    }
+
+    /** A node of the source for one that is shown, and the other way round: links name the former. */
+    origin(node) {
+      return this.shape.map ? this.shape.from[node] : node;
+    }
+
+    node(origin) {
+      return this.shape.map ? this.shape.map[origin] : origin;
     }
 
     offerDifference() {
@@ -264,8 +316,8 @@
     }
 
     viewed(view) {
-      const plain = view.skip === 0 && view.node >= 0 && !this.hiding;
-      pk.filter.setView(this.key(), plain ? view.node : null);
+      const plain = view.skip === 0 && view.node >= 0;
+      pk.filter.setView(this.key(), plain ? this.origin(view.node) : null);
       this.showPath();
       this.remark();
     }
@@ -278,10 +330,27 @@
     /** Back to where a link points. */
     restore() {
       this.restored = true;
+      this.restoreFrames(pk.filter.view(this.key("frames"))?.split("-") ?? []);
       const query = pk.filter.view(this.key("q"));
       if (query) this.search(query);
       const node = Number(pk.filter.view(this.key()) ?? NaN);
-      if (Number.isInteger(node) && node >= 0 && node < this.tree.n) this.zoom(node);
+      if (!Number.isInteger(node) || node < 0 || node >= this.source.n) return;
+      const shown = this.node(node);
+      if (shown >= 0) this.zoom(shown);
+    }
+
+    restoreFrames(words) {
+      if (!words.length || !this.boxes) return;
+      const on = (word) => words.includes(word);
+      this.boxes.lines.value = on("lines") ? "line" : "function";
+      this.boxes.recursion.checked = on("recursion");
+      this.boxes.hidden.checked = on("hidden");
+      this.reshape({
+        lines: on("lines"),
+        recursion: on("recursion"),
+        hidden: on("hidden") ? this.options.library : [],
+      });
+      this.refresh();
     }
 
     showPath() {
@@ -366,15 +435,25 @@
     }
 
     showTop() {
-      this.top.show(this.tree, this.shown);
+      const lined = () => {
+        const shape = this.shapeOf({ ...this.wanted, lines: true });
+        return [shape, this.valuesOfShape(shape)];
+      };
+      this.top.show(this.shape, this.shown, lined);
     }
 
     showSandwich(node) {
       let chosen = node ?? -1;
       if (chosen < 0) chosen = heaviestSelf(this.shown);
-      this.sandwich.show(this.tree, this.shown, chosen < 0 ? -1 : this.tree.label[chosen]);
+      this.sandwich.show(this.tree, this.shown, chosen);
     }
   }
+
+  /** Whether any function is called again below itself. */
+  const recursive = (tree) => tree.outermost.includes(0);
+
+  const checkbox = (act) =>
+    el("input", { type: "checkbox", on: { change: (event) => act(event.target.checked) } });
 
   /** The sum of the roots. */
   function wholeOf(tree, total) {

@@ -58,7 +58,7 @@
             : [],
         tabs: (view) => {
           const sides = new pk.flame.Sides(titles);
-          const changes = new pk.flame.Changes(view.source);
+          const changes = new pk.flame.Changes();
           const show = (part) => () =>
             view.difference && part.show(view.tree, view.values, view.difference);
           return [

@@ -56,10 +56,10 @@
         row.hidden = found !== null && !found.episodes[i];
         const cells = [...row.cells];
         // The two texts that follow the time: how much at most, and who suffered most.
-        const [level, worst] = [cells.at(-5), cells.at(-1)];
+        const [level, worst] = [cells.at(-6), cells.at(-2)];
         const before = texts[rows.indexOf(row)];
-        level.replaceChildren(...(found ? [said(found.peak_level[i], data.waits.units[i])] : before.at(-5)));
-        worst.replaceChildren(...(found ? [found.worst[i] || pk.format.MISSING] : before.at(-1)));
+        level.replaceChildren(...(found ? [said(found.peak_level[i], data.waits.units[i])] : before.at(-6)));
+        worst.replaceChildren(...(found ? [found.worst[i] || pk.format.MISSING] : before.at(-2)));
       }
     };
   }
@@ -69,7 +69,9 @@
     if (!Number.isFinite(level)) return pk.format.MISSING;
     if (unit === "1" || unit === "share of time" || unit === null) return pk.format.percent(level);
     if (unit === "s") return `${pk.format.number(level)} waiting`;
-    return `${pk.format.number(level)} ${unit.replace(/[{}]/g, "")}`;
+    const [noun, ...rest] = unit.replace(/[{}]/g, "").split(" ");
+    const counted = noun.replace(/s$/, "") + (level === 1 ? "" : "s");
+    return [pk.format.number(level), counted, ...rest].join(" ");
   }
 
   const SUMS = ["contended_ns", "wait_ns", "began", "extra_ns"];

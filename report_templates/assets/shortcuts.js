@@ -10,6 +10,7 @@
         ["?", "This list"],
         ["j  k", "Next section, previous section"],
         ["/", "Search in this section"],
+        ["1  2  3", "Flame graph, top table, callers and callees"],
         ["f", "To the filter"],
         ["x", "Clear the filter"],
         ["d", "Light or dark"],
@@ -92,7 +93,21 @@
     [...inputs].find((input) => input.offsetParent !== null)?.focus();
   }
 
+  /** Shows a view of the flame graph of this section, or of the next below it that is in sight. */
+  function tab(number) {
+    const sections = [...document.querySelectorAll("main > section")];
+    for (const section of sections.slice(current(sections))) {
+      if (section.getBoundingClientRect().top > innerHeight) return;
+      const lists = [...section.querySelectorAll('.tabs[aria-label="Views of the flame graph"]')];
+      const shown = lists.find((list) => list.offsetParent !== null);
+      if (shown) return shown.querySelectorAll("button")[number - 1]?.click();
+    }
+  }
+
   const ACTIONS = {
+    1: () => tab(1),
+    2: () => tab(2),
+    3: () => tab(3),
     "?": show,
     j: () => go(+1),
     k: () => go(-1),

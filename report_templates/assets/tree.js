@@ -14,7 +14,9 @@
     tree.childStart = start; // children of node i: childList[childStart[i + 1] .. childStart[i + 2])
     tree.childList = list; // and of the whole (node -1): childList[0 .. childStart[1])
     for (let i = 0; i < n; i++) if (parent[i] >= 0) tree.depth[i] = tree.depth[parent[i]] + 1;
-    tree.outermost = outermost(parent, label, n);
+    // What counts as one function: its name and its file. Of spans it is the name.
+    if (!tree.same) Object.assign(tree, identities(label, columns.file, columns.strings.length));
+    tree.outermost = outermost(parent, tree.same, n);
     return tree;
   }
 
@@ -32,12 +34,29 @@
     return { start, list };
   }
 
-  /** Marks nodes with no node of their label above them: those that sums by label count. */
-  function outermost(parent, label, n) {
+  /** Numbers for pairs of two columns, `same`, and how many there are, `sames`. */
+  function identities(first, second, size) {
+    if (!second) return { same: first, sames: size };
+    const known = new Map();
+    const same = Int32Array.from(first, (one, i) => {
+      // A number as key: both are below 2**26, and their product is exact.
+      const key = one * 2 ** 26 + (second[i] + 1);
+      let number = known.get(key);
+      if (number === undefined) known.set(key, (number = known.size));
+      return number;
+    });
+    return { same, sames: known.size };
+  }
+
+  /** Numbers for lines of functions: `same` and `sames`, made when they are first asked for. */
+  const lines = (tree) => (tree.lines ??= identities(tree.same, tree.line, tree.sames));
+
+  /** Marks nodes with no node of their key above them: those that sums by that key count. */
+  function outermost(parent, key, n) {
     const marks = new Uint8Array(n);
     for (let i = 0; i < n; i++) {
       let above = parent[i];
-      while (above >= 0 && label[above] !== label[i]) above = parent[above];
+      while (above >= 0 && key[above] !== key[i]) above = parent[above];
       marks[i] = above < 0 ? 1 : 0;
     }
     return marks;
@@ -53,7 +72,11 @@
     return nodes.reverse();
   }
 
-  const name = (tree, node) => tree.strings[tree.label[node]];
+  /** What a node is called, with its line where lines are told apart. */
+  function name(tree, node) {
+    const text = tree.strings[tree.label[node]];
+    return tree.byLine && tree.line[node] > 0 ? `${text}:${tree.line[node]}` : text;
+  }
 
   /** Total of each node from the self values below it. */
   function propagate(tree, self) {
@@ -111,13 +134,14 @@
   }
 
   /**
-   * The nodes whose label or module matches. `ratio` is the share of the whole that is in matching
+   * The nodes whose label, module or file matches. `ratio` is the share of the whole that is in matching
    * nodes, as drawn: a match below a match is counted once. Null when the pattern is no pattern.
    */
   function search(tree, values, query) {
     const matches = matcher(query);
     if (!matches) return null;
     const hit = Uint8Array.from(tree.strings, (text) => (matches(text) ? 1 : 0));
+    const of = (column, i) => column && column[i] >= 0 && hit[column[i]];
     const nodes = new Uint8Array(tree.n);
     const covered = new Uint8Array(tree.n);
     let count = 0;
@@ -125,7 +149,7 @@
     for (let i = 0; i < tree.n; i++) {
       const above = tree.parent[i];
       covered[i] = above >= 0 && (covered[above] || nodes[above]) ? 1 : 0;
-      if (!hit[tree.label[i]] && !(tree.module && hit[tree.module[i]])) continue;
+      if (!hit[tree.label[i]] && !of(tree.module, i) && !of(tree.file, i)) continue;
       nodes[i] = 1;
       if (values.total[i] > 0) count++;
       if (!covered[i]) sum += values.total[i] * values.drawn[i];
@@ -133,27 +157,29 @@
     return { nodes, count, ratio: values.whole > 0 ? sum / values.whole : 0 };
   }
 
-  /** Sums by label: self of all nodes, total of the outermost (recursion is counted once). */
-  function byLabel(tree, values) {
-    const size = tree.strings.length;
-    const self = new Float64Array(size);
-    const total = new Float64Array(size);
-    const count = new Float64Array(size);
-    const node = new Int32Array(size).fill(NONE);
+  /**
+   * Sums by function, or by another key {same, sames}: self of all nodes, total of the outermost
+   * (recursion is counted once), and the heaviest node of each. `keys` are those that occur.
+   */
+  function sums(tree, values, by = tree) {
+    const { same, sames } = by;
+    by.outermost ??= outermost(tree.parent, same, tree.n);
+    const self = new Float64Array(sames);
+    const total = new Float64Array(sames);
+    const node = new Int32Array(sames).fill(NONE);
     for (let i = 0; i < tree.n; i++) {
-      const label = tree.label[i];
-      self[label] += values.self[i];
-      if (values.count) count[label] += values.count[i];
-      if (tree.outermost[i]) total[label] += values.total[i];
+      const key = same[i];
+      self[key] += values.self[i];
+      if (by.outermost[i]) total[key] += values.total[i];
       if (values.total[i] > 0) {
-        const best = node[label];
-        if (best < 0 || values.total[i] > values.total[best]) node[label] = i;
+        const best = node[key];
+        if (best < 0 || values.total[i] > values.total[best]) node[key] = i;
       }
     }
-    const labels = [];
-    for (let label = 0; label < size; label++) if (node[label] >= 0) labels.push(label);
-    return { labels, self, total, count, node };
+    const keys = [];
+    for (let key = 0; key < sames; key++) if (node[key] >= 0) keys.push(key);
+    return { keys, self, total, node };
   }
 
-  pk.tree = { NONE, create, children, path, name, propagate, measure, fit, search, byLabel };
+  pk.tree = { NONE, create, children, path, name, propagate, measure, fit, search, sums, lines };
 }

@@ -135,6 +135,8 @@ def test_more_opens_until_the_last_sibling_is_seen(open_page: Any) -> None:
     data = synthetic.build(requests=5, span_nodes=10, code_nodes=n, samples=10)
     section = data.sections["flame_code"]
     section["tree"]["parent"] = np.array([-1] + [0] * (n - 1))
+    section["tree"]["strings"] = [f"function {i}" for i in range(n)]
+    section["tree"]["label"] = np.arange(n)
     weights = np.array([0] + [100_000 if i == 1 else 1 + i % 7 for i in range(1, n)])
     section["samples"] = {
         "stack": np.arange(n),
@@ -318,15 +320,17 @@ def test_callers_and_callees_add_up(open_page: Any, data: Any) -> None:
     tree = section["tree"]
     totals = shown(page, "code", "total")
     selfs = shown(page, "code", "self")
-    label = tree["strings"].index(name)
+    chosen = page.evaluate("perfkit.flame.views.code.chosen")
+    function = [(label, tree["file"][i]) for i, label in enumerate(tree["label"])]
+    assert tree["strings"][function[chosen][0]] == name
 
     def outermost(i: int) -> bool:
         p = int(tree["parent"][i])
-        while p >= 0 and tree["label"][p] != label:
+        while p >= 0 and function[p] != function[chosen]:
             p = int(tree["parent"][p])
         return p < 0
 
-    own = [i for i in range(len(totals)) if tree["label"][i] == label]
+    own = [i for i in range(len(totals)) if function[i] == function[chosen]]
     total = sum(totals[i] for i in own if outermost(i))
     for part in parts:
         assert part["name"] == name

@@ -24,6 +24,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_top_says_since_when_and_for_whom(html: str, open_page: OpenPage) -> None:
     said = ready(open_page(html)).locator("[data-slot=since]").inner_text()
+    said = said.replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("For 60 s from 06:50:40 UTC: p95 of POST /orders ")
     assert said.endswith("GET /items/{id} kept its pace.")
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfkit.report.sections import trends
 from perfkit.report.sections.trends import drift_ends
 
 S = 10**9
@@ -40,3 +41,20 @@ def test_no_end_is_below_zero(slope: float) -> None:
     ends = drift_ends(row)
     assert ends is not None
     assert sorted(ends) == [0.0, pytest.approx(0.7)]
+
+
+@pytest.mark.parametrize(
+    ("most", "unit", "text"),
+    [
+        (1.0, "callbacks blocking", "1 callback blocking"),
+        (7.0, "callbacks blocking", "7 callbacks blocking"),
+        (22.0, "{thread}", "22 threads"),
+        (1.0, "{thread}", "1 thread"),
+        (5.87, "tasks per core", "5.87 tasks per core"),
+        (0.94, "share of time", "94 %"),
+        (2.0, "s", "2 waiting"),
+        (None, "s", "–"),
+    ],
+)
+def test_how_many_waited_is_counted_in_words(most: float | None, unit: str, text: str) -> None:
+    assert trends._level(most, unit) == text

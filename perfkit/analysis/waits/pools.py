@@ -14,7 +14,7 @@ from perfkit.analysis.vector.overlaps import most_at_once
 from perfkit.analysis.waits.checkouts import waiting_checkouts
 from perfkit.analysis.waits.pool_metrics import KEY, pool_metrics
 
-_DATABASE_PACKAGES = ("sqlalchemy", "psycopg_pool", "dbutils", "pymongo")
+DATABASE_PACKAGES = ("sqlalchemy", "psycopg_pool", "dbutils", "pymongo")
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -22,7 +22,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     known = _conformed(pool_metrics(tables["metrics"]), "metrics")
     spans = _conformed(_from_spans(tables), "spans")
     samples = _conformed(_from_samples(tables), "samples")
-    of_database = pl.col("pool").is_in(_DATABASE_PACKAGES)
+    of_database = pl.col("pool").is_in(DATABASE_PACKAGES)
     # Spans time every wait, samples only see those that last; both together would count twice.
     seen = spans if spans.height else samples.filter(of_database)
     if known["wait_ns"].is_not_null().any():

@@ -53,15 +53,22 @@ def _verdict(context: Context) -> str:
         text = f"No problem found by the {_plural(states.count('quiet'), 'rule')} that could look."
         blind = states.count("not_applicable") + states.count("error")
         return f"{text} {_plural(blind, 'rule')} could not." if blind else text
-    serious = sum(finding.severity == "high" for finding in findings)
-    text = f"{_plural(len(findings), 'problem')} found"
-    text += f", {serious} of them serious." if serious else ", none of them serious."
-    first = findings[0]
+    # What is only worth knowing, of the recording say, is no problem of the program.
+    problems = [finding for finding in findings if finding.severity != "info"]
+    first = (problems or findings)[0]
+    if not problems:
+        return f"No problem found. Worth knowing: “{first.title}”."
+    serious = sum(finding.severity == "high" for finding in problems)
+    text = f"{_plural(len(problems), 'problem')} found"
+    if len(problems) == 1:
+        text += ", a serious one." if serious else ", not a serious one."
+    else:
+        text += f", {serious} of them serious." if serious else ", none of them serious."
     low, high = first.impact_low_ratio or 0.0, first.impact_high_ratio or 0.0
     if high >= _WORTH_SAYING:
         saving = units.percent_range(low, high)
-        text += f" “{first.title}” would save {saving} of all request time."
-    return text
+        return f"{text} “{first.title}” would save {saving} of all request time."
+    return f"{text} First: “{first.title}”."
 
 
 def _plural(number: int, noun: str) -> str:
@@ -117,10 +124,11 @@ def _story(context: Context) -> list[str]:
             sentences.append(f"{text}, with {share} of all request time.")
         else:
             sentences.append(f"{text}; most request time, {share}, goes to {most['endpoint']}.")
+    sentences.extend(_tools(context))
     if operations.height:
         top = operations.sort("critical_ns", descending=True, nulls_last=True).row(0, named=True)
         share = units.percent(top["critical_ratio"])
-        sentences.append(f"The largest part of that time, {share}, is {_spent_in(top)}.")
+        sentences.append(f"The largest part of all request time, {share}, is {_spent_in(top)}.")
     elif context.tables.has_rows("functions"):
         functions = context.tables.frame("functions")
         order = [name for name in ("running_self_ns", "samples") if functions[name].count()]
@@ -130,6 +138,20 @@ def _story(context: Context) -> list[str]:
             f"{units.percent(busiest['self_ratio'])} of the sampled time."
         )
     return sentences
+
+
+def _tools(context: Context) -> list[str]:
+    """Say which tools are slow: a gateway serves all of them at one endpoint."""
+    tools = context.tables.frame("tools")
+    if tools.height < 2:
+        return []
+    slowest = tools.sort("p95_ns", "tool", descending=[True, False]).row(0, named=True)
+    most = tools.sort("total_ns", "tool", descending=[True, False]).row(0, named=True)
+    text = f"Of the tools {slowest['tool']} is slowest (p95 {units.duration(slowest['p95_ns'])})"
+    share = units.percent(most["share_ratio"])
+    if most["tool"] == slowest["tool"]:
+        return [f"{text} and takes most time, {share}."]
+    return [f"{text}; most time, {share}, goes to {most['tool']}."]
 
 
 def _spent_in(row: dict[str, Any]) -> str:
@@ -146,7 +168,14 @@ def _step(step: Step) -> dict[str, Any]:
     if step.saved_high_ratio:
         saved = units.percent_range(step.saved_low_ratio or 0.0, step.saved_high_ratio)
         gain = f"saves {saved} of request time"
-    return {"finding": step.finding, "gain": gain, "risk": step.finding.risk}
+    scope = step.finding.scope
+    return {
+        "finding": step.finding,
+        "gain": gain,
+        "risk": step.finding.risk,
+        # A tool says more than the endpoint that serves all of them.
+        "whom": _listed(scope.get("tools") or scope.get("endpoints") or []),
+    }
 
 
 def _tile(

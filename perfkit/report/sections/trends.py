@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit import units
+from perfkit.analysis.waits.told_once import told_once
 from perfkit.report import episodes
 from perfkit.report.columns import Column
 from perfkit.report.context import Context
@@ -46,6 +47,7 @@ _CONTENTION = (
     Column("began", "Requests then", hint="Those that began in such a time"),
     Column("extra_ns", "Extra time", hint="By how much requests that began then took longer"),
     Column("worst_endpoint", "Suffered most", "text", "wrap"),
+    Column("seen_by", "Seen by", "text", "muted", hint="Figures are those of the first"),
 )
 _DRIFTS = (
     Column("name", "Series", "text", "wrap"),
@@ -58,10 +60,11 @@ _DRIFTS = (
 def build(context: Context) -> dict[str, Any]:
     """Return the episodes, who waited for what, slow drifts, and a chart of each series."""
     charts = _charts(context)
-    contention = _contention(context)
+    waiting = told_once(context.tables.frame("contention"), context.tables.frame("pools"))
+    contention = _contention(waiting, context.population.origin_ns)
     told = context.episodes[:_EPISODES]
     drawn = {"charts": charts, "first": _FIRST} if charts else {}
-    waits = _stretches(context, contention[:_CONTENDED]) if contention else {}
+    waits = _stretches(waiting, contention[:_CONTENDED], context) if contention else {}
     data = {
         **drawn,
         **waits,
@@ -126,14 +129,13 @@ def _suffered(episode: Episode) -> str:
     return f"{text}."
 
 
-def _contention(context: Context) -> list[dict[str, Any]]:
+def _contention(waiting: pl.DataFrame, origin_ns: int) -> list[dict[str, Any]]:
     """Return one row a resource that somebody waited for, most waiting first."""
-    contention = context.tables.frame("contention")
-    if contention.is_empty():
+    if waiting.is_empty():
         return []
     worst = pl.col("worst_endpoint").sort_by("worst_extra_ns", descending=True, nulls_last=True)
-    found = contention.group_by(_WAITED_FOR, maintain_order=True).agg(
-        at_ns=(pl.col("start_ns").min() - context.population.origin_ns).clip(0),
+    found = waiting.group_by(_WAITED_FOR, maintain_order=True).agg(
+        at_ns=(pl.col("start_ns").min() - origin_ns).clip(0),
         episodes=pl.len(),
         contended_ns=pl.col("contended_ns").sum(),
         peak_level=pl.col("peak_level").max(),
@@ -142,19 +144,21 @@ def _contention(context: Context) -> list[dict[str, Any]]:
         began=_known_sum("began"),
         extra_ns=_known_sum("extra_ns"),
         worst_endpoint=worst.first(),
+        seen_by=pl.col("seen_by").unique(maintain_order=True).str.join(", "),
     )
     return [row | {"level": _level(row["peak_level"], row["unit"])} for row in found.to_dicts()]
 
 
-def _stretches(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _stretches(
+    waiting: pl.DataFrame, rows: list[dict[str, Any]], context: Context
+) -> dict[str, Any]:
     """Return each stretch of waiting with the table's row of its resource, for any time range."""
     place = pl.DataFrame(
         {name: [row[name] for row in rows] for name in _WAITED_FOR},
         schema=dict.fromkeys(_WAITED_FOR, pl.String),
     ).with_row_index("row")
     found = (
-        context.tables.frame("contention")
-        .with_columns(pl.col(_WAITED_FOR).cast(pl.String))
+        waiting.with_columns(pl.col(_WAITED_FOR).cast(pl.String))
         .join(place, on=_WAITED_FOR, nulls_equal=True, maintain_order="left")
         .with_columns((pl.col("start_ns", "end_ns") - context.population.origin_ns).clip(0))
     )
@@ -195,14 +199,16 @@ def _known_sum(name: str) -> pl.Expr:
 
 
 def _level(most: float | None, unit: str | None) -> str:
-    """Write how much waiting there was at most: `11 requests waiting`, `94 %`."""
+    """Write how much waiting there was at most: `11 requests waiting`, `1 thread`, `94 %`."""
     if most is None:
         return units.MISSING
     if unit in ("1", "share of time", None):
         return units.percent(most)
     if unit == "s":  # seconds waited per second: as many waited at once
         return f"{units.number(most)} waiting"
-    return f"{units.number(most)} {unit.strip('{}')}"
+    noun, space, rest = unit.strip("{}").partition(" ")
+    noun = noun.removesuffix("s") + ("" if most == 1 else "s")
+    return f"{units.number(most)} {noun}{space}{rest}"
 
 
 def _drifts(context: Context) -> list[dict[str, Any]]:
