@@ -23,7 +23,7 @@ MAX_METRICS = 200
 _WANTED = 30
 """Entries in a bucket, on average, as long as there are _BUCKETS of them."""
 _BUCKETS = 48
-_NEEDED = 10
+_NEEDED = {"p50_ns": 3, "p95_ns": 10}
 """Entries that a bucket's percentiles need."""
 _MIN_BUCKETS = 24
 _LEVELS = {"p50_ns": 0.5, "p95_ns": 0.95}
@@ -162,8 +162,9 @@ class _Buckets:
         self.percentiles = quantiles(
             code, rows["duration_ns"].to_numpy(), weights, buckets, list(_LEVELS.values())
         )
-        few = np.bincount(code, minlength=buckets) < _NEEDED
-        self.percentiles[few] = np.nan
+        seen = np.bincount(code, minlength=buckets)
+        for at, name in enumerate(_LEVELS):
+            self.percentiles[seen < _NEEDED[name], at] = np.nan
 
 
 def _metrics(tables: Tables) -> pl.DataFrame:
@@ -220,7 +221,8 @@ COLUMNS = {
     **KEY_DOCS,
     "bucket_ns": "start of the bucket",
     "bucket_width_ns": f"its width: whole seconds, at most 600 buckets, {_WANTED} entries in one",
-    "value": f"the value; null for percentiles of fewer than {_NEEDED} entries",
+    "value": f"the value; null for medians of fewer than {_NEEDED['p50_ns']} entries and "
+    f"95th percentiles of fewer than {_NEEDED['p95_ns']}",
     "observations": "how many observations it rests on; of weighted ones, to how many unweighted "
     "ones they are worth",
 }
