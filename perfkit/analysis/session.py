@@ -17,6 +17,7 @@ from perfkit import freed, model
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.vector import plausible
 from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.rows import rows_or_null
 from perfkit.capture import Capture
 
 T = TypeVar("T")
@@ -104,6 +105,12 @@ class Tables(Mapping[str, pl.LazyFrame]):
     def picked(self, name: str, rows: Ints, *columns: str) -> pl.DataFrame:
         """Return columns of some rows of a table that has the rows of `tree`, in their order."""
         return self.columns(name, *columns)[rows]
+
+    def looked_up(self, name: str, rows: pl.Series, column: str) -> pl.Series:
+        """Return a column of such a table at some rows; null where the row is null."""
+        known = rows.is_not_null().to_numpy()
+        found = self.picked(name, rows.drop_nulls().to_numpy(), column)[column]
+        return found.gather(rows_or_null(np.where(known, np.cumsum(known) - 1, -1)))
 
     def pieces(self, columns: Chosen) -> Iterator[pl.DataFrame]:
         """Yield columns of tables that have the same rows, side by side, some rows at a time."""

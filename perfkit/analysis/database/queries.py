@@ -50,12 +50,10 @@ def compute(tables: Tables) -> pl.DataFrame:
     row = calls["row"].to_numpy()
     of_span = ["db_system", "db_statement", "db_rows", "service", "name", "status"]
     of_span += ["duration_ns", "adjusted_count", "entry_endpoint"]
-    tree: pl.DataFrame = tables.columns("tree", *of_span)
-    spans: pl.DataFrame = tree[row]
-    spans = spans.with_columns(
+    spans = tables.picked("tree", row, *of_span).with_columns(
         calls.select("query_id", "statement", "entry_row", "parent_row"),
-        critical_ns=tables.columns("span_times", "critical_ns")["critical_ns"][row],
-        caller=tree["name"].gather(calls["parent_row"]),
+        critical_ns=tables.picked("span_times", row, "critical_ns")["critical_ns"],
+        caller=tables.looked_up("tree", calls["parent_row"], "name"),
     )
     code, distinct = codes(spans, ["query_id"])
     counts = summarise(spans, ["query_id"]).rename(

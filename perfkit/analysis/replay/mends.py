@@ -16,7 +16,7 @@ from perfkit.analysis.vector.intervals import Intervals
 from perfkit.analysis.vector.overlaps import most_at_once
 from perfkit.analysis.vector.parting import parted
 from perfkit.analysis.vector.percentiles import Floats, codes
-from perfkit.analysis.vector.rows import indices, rows_or_null
+from perfkit.analysis.vector.rows import indices
 
 TIMES = ("pid", "tid", "start_ns", "duration_ns")
 """Columns of times on threads, as the functions here take them."""
@@ -92,13 +92,11 @@ def side_by_side(tables: Tables, rows: Ints, *, typical: bool) -> Edits:
     of_call = ("parent_row", "start_ns", "service", "name", "duration_ns")
     calls = tables.picked("tree", rows, *of_call).with_columns(row=pl.Series(rows))
     calls = calls.sort("start_ns", "row")
-    inside = calls["parent_row"].is_not_null()
-    above = tables.picked("tree", calls["parent_row"].drop_nulls().to_numpy(), "name")["name"]
     usual = pl.col("duration_ns").median().over("above", "service", "name", "place")
     stays = (
         calls.with_columns(
             place=pl.int_range(pl.len()).over("parent_row"),
-            above=above.gather(rows_or_null(np.where(inside, np.cumsum(inside) - 1, -1))),
+            above=tables.looked_up("tree", calls["parent_row"], "name"),
         )
         .select((usual / pl.col("duration_ns")).fill_nan(1.0).clip(0.0, 1.0))
         .to_series()

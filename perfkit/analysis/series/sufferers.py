@@ -35,7 +35,7 @@ def served(tables: Tables) -> pl.DataFrame:
     often = requests.group_by(key).len().sort("len", *key, descending=[True, False, False])
     rare = often.tail(-MAX_ENDPOINTS).select(*key, rare=True)
     return (
-        requests.with_columns(tables.columns("tree", "pid")["pid"].gather(requests["request_row"]))
+        requests.with_columns(tables.picked("tree", requests["request_row"].to_numpy(), "pid"))
         .join(rare, on=key, how="left", nulls_equal=True, maintain_order="left")
         .with_columns(pl.when(pl.col("rare").is_null()).then("endpoint"))
         .drop("rare")

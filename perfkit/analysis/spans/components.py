@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.session import Derived, Frames, Tables
 from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.overlaps import concurrency
 from perfkit.analysis.vector.percentiles import codes
@@ -47,7 +47,10 @@ def compute_edges(tables: Tables) -> pl.DataFrame:
     calling = pl.col("category").is_in(CALLING)
     names = [name for name in _EDGE_COLUMNS if name not in _SERVED]
     edges = tables.frame("components").filter(calling).select(*_COMPONENT, *names)
-    served = _served(tables.columns("tree", *_COMPONENT, *_SERVING))
+    nothing = [None] * (len(tables.cuts()) - 1)
+    parts = tables.each_piece({"tree": (*_COMPONENT, *_SERVING)}, _served, nothing)
+    served = pl.concat(parts).group_by(_COMPONENT).agg(pl.col(list(_SERVED)).sum())
+    served = served.with_columns(whole(served[name].to_numpy()).alias(name) for name in _SERVED)
     return (
         edges.join(served, on=_COMPONENT, how="left", maintain_order="left")
         .with_columns(pl.col("served").fill_null(0))
@@ -55,8 +58,9 @@ def compute_edges(tables: Tables) -> pl.DataFrame:
     )
 
 
-def _served(tree: pl.DataFrame) -> pl.DataFrame:
+def _served(frames: Frames, _: None) -> pl.DataFrame:
     """Return for each dependency the calls whose server was seen, and what it took for them."""
+    tree = frames["tree"]
     serving = pl.col("kind").is_in(["server", "consumer"])
     callees = tree.filter(
         serving,
@@ -66,7 +70,7 @@ def _served(tree: pl.DataFrame) -> pl.DataFrame:
     )
     call = tree.select(*_COMPONENT, "adjusted_count", "entry_row")[callees["parent_row"]]
     weight = pl.col("adjusted_count")
-    found = (
+    return (
         call.with_columns(callees["duration_ns"], call_row=callees["parent_row"])
         .filter(pl.col("category").is_in(CALLING), pl.col("entry_row").is_not_null())
         .group_by(_COMPONENT)
@@ -74,9 +78,6 @@ def _served(tree: pl.DataFrame) -> pl.DataFrame:
             served=weight.filter(pl.col("call_row").is_first_distinct()).sum(),
             server_ns=(weight * pl.col("duration_ns")).sum(),
         )
-    )
-    return found.with_columns(
-        whole(found[name].to_numpy()).alias(name) for name in ("served", "server_ns")
     )
 
 

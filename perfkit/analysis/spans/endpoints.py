@@ -20,8 +20,8 @@ def compute_endpoints(tables: Tables) -> pl.DataFrame:
 
 def compute_tools(tables: Tables) -> pl.DataFrame:
     """Return one row a tool: the requests (entries) that invoke it."""
-    calling = tables["requests"].filter("entry", pl.col("tool").is_not_null())
-    return _rates(tables, calling.select("tool", *_READ).collect(), ["tool"])
+    calling = pl.col("entry") & pl.col("tool").is_not_null()
+    return _rates(tables, tables.where("requests", calling, "tool", *_READ), ["tool"])
 
 
 def _rates(tables: Tables, requests: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

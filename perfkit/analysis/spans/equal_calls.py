@@ -23,7 +23,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     of_span = ["service", "component", "start_ns", "end_ns", "duration_ns"]
     of_span += ["status", "adjusted_count", "entry_row"]
     asked = _asked(tables)
-    calls = _by_kind(asked.hstack(tables.columns("tree", *of_span)[asked["row"]]))
+    calls = _by_kind(asked.hstack(tables.picked("tree", asked["row"].to_numpy(), *of_span)))
     exact, texts = codes(calls, [*_KEY, "text_hash"])
     order = order_by(exact, calls["start_ns"].to_numpy(), texts.height)
     calls, exact = calls[order], exact[order]

@@ -18,14 +18,8 @@ _READ = (
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a tool. A call inside a call of the same tool is part of it."""
-    spans = (
-        tables["tree"]
-        .filter(
-            pl.col("tool").is_not_null(), pl.col("entry_row").is_not_null(), ~pl.col("duplicate")
-        )
-        .select(_READ)
-        .collect()
-    )
+    called = pl.col("tool").is_not_null() & pl.col("entry_row").is_not_null() & ~pl.col("duplicate")
+    spans = tables.where("tree", called, *_READ)
     code, _ = codes(spans, ["tool"])
     calls = spans.filter(pl.Series(outermost(code, spans)))
     code, distinct = codes(calls, ["tool"])

@@ -41,13 +41,9 @@ def ceilings(tables: Tables) -> pl.DataFrame:
     tree = tables.columns("tree", "category", "parent_row", "entry_row")
     entered = tree["entry_row"].is_not_null().to_numpy()
     rows = np.flatnonzero(top_database_calls(tree) & entered)
-    calls: pl.DataFrame = tables.columns("tree", *_KEY, *_READ)[rows]
-    requests = (
-        tables["tree"]
-        .filter(pl.col("row") == pl.col("request_row"))
-        .select("service", "pid", *_SIDES)
-        .collect()
-    )
+    calls = tables.picked("tree", rows, *_KEY, *_READ)
+    at_top = pl.col("row") == pl.col("request_row")
+    requests = tables.where("tree", at_top, "service", "pid", *_SIDES)
     parts = [
         found
         for key, part in calls.group_by(_KEY, maintain_order=True)

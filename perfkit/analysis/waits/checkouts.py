@@ -89,16 +89,11 @@ _SPAN = ("service", "instance", "pid", "start_ns", "end_ns", "duration_ns", "adj
 def _taking(tables: Tables) -> pl.DataFrame:
     """Return the spans that take a connection, and when what is around them ends."""
     more = ("db_system", "component", "entry_endpoint", "entry_tool", "parent_row", "entry_row")
-    taking = (
-        tables["tree"]
-        .filter(pl.col("name").str.contains(CHECKOUT) & pl.col("db_system").is_not_null())
-        .select(*_SPAN, *more)
-        .collect()
-    )
-    ends = tables.columns("tree", "end_ns")["end_ns"]
+    takes = pl.col("name").str.contains(CHECKOUT) & pl.col("db_system").is_not_null()
+    taking = tables.where("tree", takes, *_SPAN, *more)
     return taking.with_columns(
-        parent_end_ns=ends.gather(taking["parent_row"]),
-        entry_end_ns=ends.gather(taking["entry_row"]),
+        parent_end_ns=tables.looked_up("tree", taking["parent_row"], "end_ns"),
+        entry_end_ns=tables.looked_up("tree", taking["entry_row"], "end_ns"),
     )
 
 

@@ -32,8 +32,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         .select(*_KIND[:-1], "row", "parent_row", "duration_ns", "adjusted_count")
         .collect()
     )
-    names = tables.columns("tree", "name")["name"]
-    spans = spans.with_columns(parent_name=names.gather(spans["parent_row"]))
+    spans = spans.with_columns(parent_name=tables.looked_up("tree", spans["parent_row"], "name"))
     waiting = (pl.col("duration_ns") * pl.col("adjusted_count")).sum()
     kinds = (
         spans.group_by(_KIND)
