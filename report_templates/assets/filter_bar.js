@@ -139,7 +139,7 @@
       if (!requests) return;
       const chosen = pk.filter.active() ? weigh(requests, pk.filter.mask(requests)) : whole;
       text.textContent = pk.filter.active()
-        ? `${pk.format.number(chosen)} of ${pk.format.plural(whole, "request")}`
+        ? `${about(true)}${pk.format.number(chosen)} of ${pk.format.plural(whole, "request")}`
         : pk.format.plural(whole, "request");
     };
     return [text, show];
@@ -149,6 +149,17 @@
     let sum = 0;
     for (let i = 0; i < start.length; i++) if (!mask || mask[i]) sum += weight ? weight[i] : 1;
     return Math.round(sum);
+  }
+
+  /**
+   * What stands before a number of the filter's requests where the page has bins of them: a bin is of
+   * one endpoint, tool, service and status, so that counts of these are exact, but not of one moment
+   * and one duration.
+   */
+  function about(counts, state = pk.filter.state) {
+    if (!pk.data.slow_requests?.coarse) return "";
+    const cuts = state.from_ns !== null || state.to_ns !== null || state.min_duration_ns > 0;
+    return counts && !cuts ? "" : "≈ ";
   }
 
   // ---- numbers in the page that follow the filter ----
@@ -185,8 +196,13 @@
       const from = state.from_ns ?? 0;
       const to = state.to_ns ?? pk.data.page.duration_ns;
       numbers.rate_per_s = to > from ? numbers.requests / ((to - from) / 1e9) : null;
-      for (const slot of slots)
-        slot.textContent = said(slot.dataset.stat, numbers[slot.dataset.stat]);
+      for (const slot of slots) {
+        const name = slot.dataset.stat;
+        const value = numbers[name];
+        const mark = value === null || !Number.isFinite(value) ? "" : about(!(name in QUANTILES), state);
+        slot.textContent = mark + said(name, value);
+        slot.title = mark ? "From bins of like requests: the capture is too large for each to be in this page" : "";
+      }
       return undefined;
     };
   }
