@@ -175,8 +175,12 @@ def main(argv: list[str]) -> int:
             answer |= work(message)
         except OSError as failure:  # most likely a full disk: the journal keeps the segment
             answer["error"] = failure.strerror or str(failure)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the recorder was killed: nobody is left to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            break
     return 0
 
 

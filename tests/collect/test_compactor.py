@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,20 @@ def test_a_capture_that_is_gone_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("perfkit: error: ")
     assert "gone.perfkit" in line
+
+
+def test_a_worker_whose_recorder_was_killed_says_nothing(path: Path) -> None:
+    waiting = segment(path)
+    command = (sys.executable, "-m", worker.__name__, str(path))
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    process.stdin.write(json.dumps(str(waiting)) + "\n")
+    process.stdin.close()
+    said = process.stderr.read()
+    assert (process.wait(), said) == (0, "")
+    process.stderr.close()
+    assert not waiting.exists()
