@@ -153,7 +153,9 @@ def main(argv: list[str]) -> int:
     from perfkit.errors import CaptureError
     from perfkit.manifest import INFO_NAME, CaptureInfo
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What is said to all processes of a service at once is for the recorder, with whom this ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(5)
     capture = Path(argv[0])
     try:

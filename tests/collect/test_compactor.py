@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,17 @@ def test_a_worker_whose_recorder_was_killed_says_nothing(path: Path) -> None:
     assert (process.wait(), said) == (0, "")
     process.stderr.close()
     assert not waiting.exists()
+
+
+def test_a_signal_to_all_processes_does_not_end_the_worker(path: Path) -> None:
+    compactor = Compactor(path, [])
+    compactor.submit(segment(path))
+    assert compactor._process is not None
+    deadline = time.monotonic() + 60
+    while compactor.backlog_bytes() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        compactor._process.send_signal(number)
+    compactor.submit(segment(path, 4))
+    compactor.close()
+    assert (compactor.rows, compactor.errors) == ({"metrics": 7}, [])
