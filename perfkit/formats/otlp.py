@@ -9,7 +9,7 @@ https://opentelemetry.io/docs/specs/otlp/
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import UNSET
@@ -77,11 +77,14 @@ def is_old_json(head: bytes) -> bool:
     return wire.OLD_SPELLING.search(head) is not None
 
 
-def from_large_json(body: bytes | mmap.mmap) -> Iterator[tuple[float, Batch]]:
+def from_large_json(
+    body: bytes | mmap.mmap, on_problem: Callable[[InputError], None] | None = None
+) -> Iterator[tuple[float, Batch]]:
     """Read the same as `from_json`, some thousand spans after the other.
 
     Yields (share of the document that was read, batch). What comes before a span that is not as it
-    must be is yielded before it raises; a document that is not JSON raises at once.
+    must be is yielded before it raises; with `on_problem`, that hears of it and the span is left
+    out. A document that is not JSON raises at once.
     """
     document = wire.split_json(body)
     groups = document.resource_spans or ()
@@ -91,15 +94,20 @@ def from_large_json(body: bytes | mmap.mmap) -> Iterator[tuple[float, Batch]]:
     for group, part in parts:
         source = _origin(_JSON, group.resource, part.scope)
         encoded = part.spans or []
-        for first in range(0, len(encoded), _PIECE_SPANS):
+        first = 0
+        while first < len(encoded):
             spans, problem = wire.spans_from_json(encoded[first : first + _PIECE_SPANS])
             rows.add(spans, source)
             waiting, done = waiting + len(spans), done + len(spans)
-            if waiting >= _PIECE_SPANS or problem is not None:
+            first += len(spans)
+            if waiting >= _PIECE_SPANS or (problem is not None and on_problem is None):
                 yield done / total, rows.finish()
                 rows, waiting = SpanRows(_JSON), 0
             if problem is not None:
-                raise problem
+                if on_problem is None:
+                    raise problem
+                on_problem(problem)
+                first += 1
     yield 1.0, rows.finish()
     for batch in _others(document):
         yield 1.0, batch

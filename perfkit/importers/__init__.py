@@ -165,7 +165,8 @@ def import_files(
     _forget_this_machine(writer)
     with Scratch() as temporary, cycles.rarely_sought():
         files = inputs.expand(paths, temporary)
-        run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping)
+        run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping,
+                   alone=len(files) == 1)  # fmt: skip
         for one in files:
             run.read_all(one, temporary)
     for url in databases:
@@ -192,6 +193,8 @@ class _Run:
     keep_going: bool
     total_bytes: int
     mapping: mapped.Mapping | None = None
+    alone: bool = False
+    """Whether there is one file only, so that none can be a copy of it."""
     done_bytes: int = 0
     seen: inputs.Seen = field(default_factory=inputs.Seen)
 
@@ -240,7 +243,7 @@ class _Run:
             reason = error.message.removeprefix(f"{source}: ")
             self._leave_out("file", reason, f"not imported, {reason}: {source.name}")
             return
-        if self.seen.is_copy(member.path, lasting=lasting):
+        if not (self.alone and lasting) and self.seen.is_copy(source, lasting=lasting):
             self._leave_out("file", "a copy of another", f"not imported, a copy: {source.name}")
             return
         if found is not None:

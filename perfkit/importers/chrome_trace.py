@@ -2,7 +2,8 @@
 
 Slices of one thread nest by their times, and so do asynchronous ones of one id; a slice that lies
 in no other is the root of a trace of its own. Counters become metrics, instants events of the slice
-around them. V8's profiles (`ProfileChunk`) become samples. Flow arrows are left out.
+around them, flow arrows links to where they come from. V8's profiles (`ProfileChunk`) become
+samples.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from perfkit.formats.attributes import json_text
 from perfkit.formats.spans import MIN_TIME_NS, Origin
 from perfkit.importers import json_stream
 from perfkit.importers.base import Format, Source
+from perfkit.importers.chrome_flows import Flows, Placed
 from perfkit.importers.chrome_profile import Profiles
 from perfkit.importers.rows import Id, MetricRows, SpanRows, an_id, anchor, from_process, scaled
 from perfkit.semconv import Value
@@ -31,9 +33,10 @@ FORMAT = Format(
     title="Chrome trace events",
     made_by="Chromium's tracing, Perfetto (JSON), PyTorch's profiler, clang, viztracer",
     recognised_by="events with `ph` and `ts`, in a list or in `traceEvents`",
-    gives="spans (slices), span events (instants), metrics (counters), samples (V8's profiles)",
+    gives="spans (slices), span events (instants), span links (flows), metrics (counters), samples "
+    "(V8's profiles)",
     lacks="wall-clock times in most (`--started-at`); which slice waits for which; status",
-    tried="viztracer 1.1.1, Node 20.20.2",
+    tried="viztracer 1.1.1, Node 20.20.2, Chromium 156",
 )
 
 _US = 1000
@@ -43,7 +46,8 @@ _EVENT = re.compile(rb'"ph"\s*:\s*"[A-Za-z(){}]')
 _BASE = re.compile(rb'"baseTimeNanoseconds"\s*:\s*(\d{1,19})\b')
 _METADATA = ("M",)
 _INSTANTS = ("i", "I", "R", "n")
-_SKIPPED = ("s", "t", "f", "P", "O", "N", "D", "v", "V", "c", "(", ")", "T", "p")
+_FLOWS = ("s", "t", "f")
+_SKIPPED = ("P", "O", "N", "D", "v", "V", "c", "(", ")", "T", "p")
 _PROFILES = ("Profile", "ProfileChunk")
 Number = int | float | str | None
 
@@ -58,6 +62,10 @@ class _Event(msgspec.Struct):
     cat: str | None = None
     id: int | str | None = None
     id2: Any = None
+    bp: str | None = None
+    bind_id: int | str | None = None
+    flow_in: bool | None = None
+    flow_out: bool | None = None
     args: Any = None
 
 
@@ -75,6 +83,8 @@ class _Slice:
     category: str | None
     args: Any
     order: int
+    bound: _Event | None = None
+    """The event, when an arrow begins or ends in it."""
 
 
 @dataclass
@@ -88,6 +98,7 @@ class _Trace:
     unpaired: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     profiles: Profiles = field(default_factory=Profiles)
+    flows: Flows = field(default_factory=Flows)
     first: int | None = None
     last: int = 0
 
@@ -149,7 +160,7 @@ def _take(trace: _Trace, event: _Event) -> None:
         return
     profiled = phase == "P" and event.name in _PROFILES
     if not profiled and (phase in _SKIPPED or not phase):
-        trace.drop("flow arrow, sample or other event that is no slice")
+        trace.drop("sample or other event that is no slice")
         return
     ts = scaled(event.ts, _US)
     if ts is None or abs(ts) > 4 * 10**18:
@@ -163,7 +174,12 @@ def _take(trace: _Trace, event: _Event) -> None:
             trace.drop(refusal)
         return
     track = _track(event)
-    slice_ = _Slice(ts, None, event.name or "", event.cat, event.args, len(trace.counters))
+    if phase in _FLOWS:
+        key = (event.cat, event.name, _id(event))
+        trace.flows.take(track, ts, phase, key, enclosing=event.bp == "e")
+        return
+    bound = event if event.bind_id is not None and (event.flow_in or event.flow_out) else None
+    slice_ = _Slice(ts, None, event.name or "", event.cat, event.args, len(trace.counters), bound)
     if phase == "X":
         duration = scaled(event.dur if event.dur is not None else 0, _US)
         if duration is None or not 0 <= duration < 4 * 10**18:
@@ -187,9 +203,16 @@ def _take(trace: _Trace, event: _Event) -> None:
 
 def _track(event: _Event) -> _Track:
     if event.ph in ("b", "e", "n", "S", "F"):
-        own = json_text(event.id2) if event.id2 is not None else event.id
-        return ("async", event.pid, event.cat, own)
+        return ("async", event.pid, event.cat, _id(event))
     return ("thread", event.pid, event.tid)
+
+
+def _id(event: _Event) -> Any:
+    """Return an event's id; the local one of a process together with that."""
+    if event.id2 is None:
+        return event.id
+    local = isinstance(event.id2, dict) and "local" in event.id2
+    return (event.pid if local else None, json_text(event.id2))
 
 
 def _close(trace: _Trace, track: _Track, ts: int, event: _Event) -> None:
@@ -228,7 +251,12 @@ def _write(trace: _Trace, source: Source, writer: CaptureWriter, base_ns: int) -
             if own is None:
                 own = origins[track[1]] = _origin(trace, track[1])
             unique = f"{track} {trace.first} {len(slices)} {source.content_name}"
-            _nest(rows, trace, track, slices, own, offset_ns, unique)
+            placed = _nest(rows, trace, track, slices, own, offset_ns, unique)
+            if trace.flows.on(track):
+                for _ in range(trace.flows.place(track, placed)):
+                    rows.reject("end of a flow outside of every slice")
+        for (trace_id, span_id), source_span in trace.flows.arrows():
+            rows.link(trace_id, span_id, *source_span)
     trace.profiles.write(source, writer, offset_ns, trace.threads)
     with MetricRows(source, writer) as metrics:
         for ts, event in trace.counters:
@@ -248,8 +276,9 @@ def _nest(
     own: Origin,
     offset_ns: int,
     unique: str,
-) -> None:
+) -> list[Placed]:
     """Write the slices of a track, each under the smallest that encloses it."""
+    placed: list[Placed] = []
     instants = sorted(trace.instants.get(track, ()), key=lambda one: one.start)
     at = 0
     thread = an_id(track[2]) if track[0] == "thread" else None
@@ -275,14 +304,22 @@ def _nest(
             **_arguments(one.args),
         }
         start_ns = one.start + offset_ns
-        rows.add(trace_id, span_id, parent_id, one.name, start_ns, duration_ns, own, attributes,
-                 kind="internal")  # fmt: skip
+        good = rows.add(trace_id, span_id, parent_id, one.name, start_ns, duration_ns, own,
+                        attributes, kind="internal")  # fmt: skip
+        if good:
+            placed.append(Placed(one.start, end, (trace_id, span_id)))
+        if good and one.bound is not None:
+            trace.flows.bind(
+                ("bind", one.bound.bind_id), one.start, (trace_id, span_id),
+                into=bool(one.bound.flow_in), out=bool(one.bound.flow_out),
+            )  # fmt: skip
         around.append((end, trace_id, span_id))
     while around:
         at = _events(rows, instants, at, around, around[-1][0], offset_ns)
         around.pop()
     if at < len(instants):
         rows.reject("instant outside of every slice")
+    return placed
 
 
 def _order(one: _Slice) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from perfkit.capture import SUFFIX
 from perfkit.errors import InputError
 from perfkit.importers import archives, compression
+from perfkit.importers.base import Source
 
 STDIN = "-"
 _SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
@@ -38,23 +39,44 @@ class Seen:
     """The only file of a size so far, of which no digest was needed yet."""
     _digests: dict[int, set[str]] = field(default_factory=dict)
 
-    def is_copy(self, path: Path, *, lasting: bool) -> bool:
-        """Whether an equal content came before. Contents are only looked at when sizes are equal.
+    def is_copy(self, source: Source, *, lasting: bool) -> bool:
+        """Whether an equal content came before, compressed or not.
 
-        `lasting` says that the file will still be there when it is to be compared.
+        Contents are only looked at when sizes are equal, or when they are compressed: then what is
+        in them counts. `lasting` says that the file will still be there when it is to be compared.
         """
-        size = path.stat().st_size
-        digests = self._digests.setdefault(size, set())
+        if source.compressed:
+            inflated = _inflated(source)
+            return inflated is not None and self._is_copy(*inflated)
+        size = source.path.stat().st_size
         first = self._first.pop(size, None)
         if first is not None:
-            digests.add(_digest(first))
-        if not digests and lasting:
-            self._first[size] = path
+            self._digests.setdefault(size, set()).add(_digest(first))
+        if size not in self._digests and lasting:
+            self._first[size] = source.path
             return False
-        own = _digest(path)
+        return self._is_copy(size, _digest(source.path))
+
+    def _is_copy(self, size: int, own: str) -> bool:
+        first = self._first.pop(size, None)
+        digests = self._digests.setdefault(size, set())
+        if first is not None:
+            digests.add(_digest(first))
         copy = own in digests
         digests.add(own)
         return copy
+
+
+def _inflated(source: Source) -> tuple[int, str] | None:
+    """Return size and digest of what is in a compressed file; null when that is damaged."""
+    digest, size = hashlib.blake2b(), 0
+    try:
+        for chunk in source.chunks(quietly=True):
+            digest.update(chunk)
+            size += len(chunk)
+    except InputError:  # it is said when the file is read
+        return None
+    return size, digest.hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import polars as pl
 
 from perfkit import ids, model, units
@@ -21,7 +22,7 @@ from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UsageError
 from perfkit.formats.collapsed import Collapsed
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
-from perfkit.importers import tables
+from perfkit.importers import json_stream, tables
 from perfkit.importers.base import Source
 
 NAME = "mapped"
@@ -146,6 +147,34 @@ def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
             reader(source, writer, mapping, batch)
 
 
+def _one_by_one(source: Source, mapping: Mapping) -> Iterator[pl.DataFrame]:
+    """Yield the same columns of lines that are read one at a time, and pass over damaged ones."""
+    head = source.head()
+    rows: list[dict[str, Any]] = []
+    lines = (
+        _objects(source)
+        if head.lstrip()[:1] == b"{"
+        else tables.rows(source, *mapping.columns.values(), separators=_separator(head))
+    )
+    schema = dict.fromkeys(mapping.columns, pl.String)
+    for _, row in lines:
+        values = {key: row.get(name) for key, name in mapping.columns.items()}
+        rows.append({key: None if one is None else str(one) for key, one in values.items()})
+        if len(rows) >= _BATCH_ROWS:
+            yield pl.DataFrame(rows, schema=schema)
+            rows = []
+    if rows:
+        yield pl.DataFrame(rows, schema=schema)
+
+
+def _objects(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    for place, line in json_stream.lines(source):
+        try:
+            yield place, msgspec.json.decode(line, type=dict[str, Any])
+        except json_stream.BAD_JSON as error:
+            source.pass_over(json_stream.refuse("a JSON object", place, error))
+
+
 def _batches(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFrame]:
     """Yield the mapped columns under the names of their targets."""
     head = source.head()
@@ -166,6 +195,9 @@ def _batches(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFr
         chosen = frame.select(pl.col(name).alias(key) for key, name in mapping.columns.items())
         yield from chosen.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
 
+    if source.on_damage is not None and not head.startswith(b"PAR1"):
+        yield from _one_by_one(source, mapping)
+        return
     batches = scanned()
     while (batch := _quietly(lambda: next(batches, None), source)) is not None:
         yield batch

@@ -9,6 +9,7 @@ from pathlib import Path
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats import otlp
+from perfkit.importers import otlp_salvage
 from perfkit.importers.base import HEAD_BYTES, Format, Source
 
 NAME = "otlp-json"
@@ -47,10 +48,34 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 _add(source, writer, line, f", line {number}")
         return
     content = source.contents()
-    if len(content) > _LARGE_BYTES and not otlp.is_old_json(content[:HEAD_BYTES]):
+    large = len(content) > _LARGE_BYTES and not otlp.is_old_json(content[:HEAD_BYTES])
+    problem = otlp_salvage.problem(content, large=large) if source.on_damage is not None else None
+    if problem is not None:
+        _add_good_ones(source, writer, content, problem)
+    elif large:
         _add_in_pieces(source, writer, content)
     else:
         _add(source, writer, bytes(content), "")
+
+
+def _add_good_ones(
+    source: Source, writer: CaptureWriter, content: bytes | mmap.mmap, problem: InputError
+) -> None:
+    """Read the spans of a damaged document that are whole, and say where others begin."""
+    found = 0
+    for offset, document in otlp_salvage.spans(content):
+        try:
+            for batch in otlp.from_json(document):
+                writer.add(batch)
+                found += 1
+        except InputError as error:
+            source.pass_over(source.error(error.message, offset=offset))
+    if not found:
+        raise InputError(problem.message, where=str(source), hint=problem.hint)
+    writer.lose("document that is damaged", 1, "its whole spans are kept, its metrics are not")
+    writer.note(
+        f"{source.name} is damaged ({problem.message}): its whole spans are kept, its metrics not"
+    )
 
 
 def _one_document_a_line(source: Source) -> bool:
@@ -77,7 +102,8 @@ def _one_document_a_line(source: Source) -> bool:
 def _add_in_pieces(source: Source, writer: CaptureWriter, content: bytes | mmap.mmap) -> None:
     """Read a large document so that only some thousand spans at a time become objects."""
     try:
-        for share, batch in otlp.from_large_json(content):
+        passed_over = source.pass_over if source.on_damage is not None else None
+        for share, batch in otlp.from_large_json(content, passed_over):
             writer.add(batch)
             source.share(share)
     except InputError as error:

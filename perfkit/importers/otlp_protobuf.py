@@ -6,7 +6,7 @@ file is cut between its top-level fields into pieces that are decoded one after 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +18,11 @@ from perfkit.formats.wire_fields import (
     LENGTH,
     VARINT,
     Content,
-    CutOffError,
     Field,
-    field,
     fields,
     first,
 )
+from perfkit.importers import otlp_salvage
 from perfkit.importers.base import Format, Source
 
 NAME = "otlp-protobuf"
@@ -62,30 +61,73 @@ def read(source: Source, writer: CaptureWriter) -> None:
     found = signal(content)
     if found == "logs":
         raise InputError("OTLP logs, which perfkit does not read; give it traces or metrics")
-    for start, end in _pieces(source, content):
-        source.share(start / len(content))
+    add = _add_metrics if found == "metrics" else _add_spans
+    try:
+        for start, end in _pieces(content):
+            source.share(start / len(content))
+            try:
+                add(writer, content[start:end])
+            except InputError as error:
+                _add_good_ones(source, writer, add, content, (start, end), error)
+    except _TornError as torn:
+        if rest := otlp_salvage.complete(content, torn.at, len(content)):
+            with source.record():
+                add(writer, rest)
+        raise source.error(torn.message, offset=torn.at) from torn
+
+
+class _TornError(InputError):
+    """A damaged outermost field, after which none can be found."""
+
+    def __init__(self, message: str, at: int) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def _add_spans(writer: CaptureWriter, body: bytes) -> None:
+    for spans, others in otlp_columns.read([body]):
+        writer.append("spans", spans)
+        writer.add(others)
+
+
+def _add_metrics(writer: CaptureWriter, body: bytes) -> None:
+    writer.add(otlp.metrics_from_protobuf(body))
+
+
+def _add_good_ones(
+    source: Source,
+    writer: CaptureWriter,
+    add: Callable[[CaptureWriter, bytes], None],
+    content: Content,
+    piece: tuple[int, int],
+    error: InputError,
+) -> None:
+    """Add the spans or metrics of a damaged piece that can be read, and name the others."""
+    start, end = piece
+    if source.on_damage is None:
+        raise source.error(error.message, offset=start, hint=error.hint) from error
+    for at, body in otlp_salvage.singly(content, start, end):
         try:
-            if found == "metrics":
-                writer.add(otlp.metrics_from_protobuf(content[start:end]))
-                continue
-            for spans, others in otlp_columns.read([content[start:end]]):
-                writer.append("spans", spans)
-                writer.add(others)
-        except InputError as error:
-            raise source.error(error.message, offset=start, hint=error.hint) from error
+            add(writer, body)
+        except InputError as problem:
+            source.pass_over(source.error(problem.message, offset=at))
 
 
-def _pieces(source: Source, content: Content) -> Iterator[tuple[int, int]]:
+def _pieces(content: Content) -> Iterator[tuple[int, int]]:
     start = end = 0
     while end < len(content):
-        try:
-            group = field(content, end, len(content))
-        except CutOffError as error:
-            raise source.error("cut off, or not OTLP protobuf", offset=end) from error
-        if group.number != 1 or group.wire_type != LENGTH:
-            raise source.error("not OTLP protobuf", offset=end)
-        if group.end > len(content):
-            raise source.error("cut off in the middle of a resource", offset=end)
+        group = first(content, end, len(content))
+        problem = None
+        if group is None:
+            problem = "cut off, or not OTLP protobuf"
+        elif group.number != 1 or group.wire_type != LENGTH:
+            problem = "not OTLP protobuf"
+        elif group.end > len(content):
+            problem = "cut off in the middle of a resource"
+        if group is None or problem is not None:
+            if end > start:
+                yield start, end
+            raise _TornError(problem or "", end)
         end = group.end
         if end - start >= _PIECE_BYTES:
             yield start, end

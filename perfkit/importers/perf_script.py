@@ -64,21 +64,33 @@ def read(source: Source, writer: CaptureWriter) -> None:
     first, last = _range(source)
     start_ns = anchor(source, writer, last - first)
     with SampleRows(source, writer) as rows:
-        head: _Head | None = None
-        frames: list[Frame] = []
-        for place, text in _lines(source):
-            if not text.strip():
-                _add(rows, writer, head, frames, start_ns - first)
-                head, frames = None, []
-            elif text[0].isspace():
-                frame = _frame(text.strip())
-                if frame is None or len(frames) >= _MAX_DEPTH:
-                    raise InputError("no frame of perf script", where=place)
-                frames.append(frame)
-            elif not text.startswith("#"):
-                _add(rows, writer, head, frames, start_ns - first)
-                head, frames = _header(text, place), []
-        _add(rows, writer, head, frames, start_ns - first)
+        for head, frames in _samples(source):
+            _add(rows, writer, head, frames, start_ns - first)
+
+
+def _samples(source: Source) -> Iterator[tuple[_Head, list[Frame]]]:
+    """Yield each sample; one with a damaged line is passed over whole."""
+    head: _Head | None = None
+    frames: list[Frame] = []
+    for place, text in _lines(source):
+        if not text.strip() or not (text[0].isspace() or text.startswith("#")):
+            if head is not None:
+                yield head, frames
+            head, frames = None, []
+        try:
+            if not text.strip() or text.startswith("#"):
+                continue
+            if not text[0].isspace():
+                head = _header(text, place)
+            elif head is not None:
+                frames.append(_frame(text.strip(), place))
+                if len(frames) > _MAX_DEPTH:
+                    raise InputError("more frames than a stack has", where=place)
+        except InputError as error:
+            source.pass_over(error)
+            head, frames = None, []
+    if head is not None:
+        yield head, frames
 
 
 def _lines(source: Source) -> Iterator[tuple[str, str]]:
@@ -93,11 +105,14 @@ def _lines(source: Source) -> Iterator[tuple[str, str]]:
 
 def _range(source: Source) -> tuple[int, int]:
     """Return the first and the last time in the file."""
-    times = [
-        _header(text, place).time_ns
-        for place, text in _lines(source)
-        if text.strip() and not text[0].isspace() and not text.startswith("#")
-    ]
+    times: list[int] = []
+    for place, text in _lines(source):
+        if text.strip() and not text[0].isspace() and not text.startswith("#"):
+            try:
+                times.append(_header(text, place).time_ns)
+            except InputError:
+                if source.on_damage is None:
+                    raise
     if not times:
         raise source.error("no sample of perf script in it")
     return min(times), max(times)
@@ -116,11 +131,11 @@ def _header(text: str, place: str) -> _Head:
     return _Head(match["comm"], pid, tid, time_ns, period, match["event"])
 
 
-def _frame(text: str) -> Frame | None:
-    """Read `address symbol+0xoffset (library)`; null when it is none."""
+def _frame(text: str, place: str) -> Frame:
+    """Read `address symbol+0xoffset (library)`. Raises InputError when it is none."""
     address, _, rest = text.partition(" ")
     if _ADDRESS.fullmatch(address) is None:
-        return None
+        raise InputError("no frame of perf script", where=place)
     symbol, opened, library = rest.strip().rpartition(" (")
     if not opened or not library.endswith(")"):
         symbol, library = rest.strip(), ""
@@ -132,12 +147,10 @@ def _frame(text: str) -> Frame | None:
 def _add(
     rows: SampleRows,
     writer: CaptureWriter,
-    head: _Head | None,
+    head: _Head,
     frames: list[Frame],
     offset_ns: int,
 ) -> None:
-    if head is None:
-        return
     stack_id = writer.stacks.intern(frames[::-1] or [NO_FRAMES])
     clocked = head.event.partition(":")[0] in _CLOCKS
     rows.add(

@@ -20,7 +20,8 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 
 NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
-    *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "tables"),
+    *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "chrome_flows"),
+    *("tables", "otlp_salvage"),
 }
 
 
@@ -192,7 +193,7 @@ def test_requests_that_may_be_recorded_twice_are_spoken_of(samples: dict[str, li
 def test_a_compressed_copy_of_spans_is_recognised_by_their_ids(name: str, tmp_path: Path) -> None:
     content = (SAMPLES / name).read_bytes()
     (tmp_path / name).write_bytes(content)
-    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content + b"\n"))  # not quite the same
     once = imported(tmp_path / name, started_at_ns=10**18)
     assert not any("are there already" in note for note in once.info.notes)
     spans = once.info.rows["spans"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import gzip
 import io
 import json
 import lzma
@@ -170,13 +171,15 @@ def test_each_content_is_digested_once_however_many_files_are_of_a_size(
 
     monkeypatch.setattr(inputs, "_digest", counted)
     seen = inputs.Seen()
-    assert [seen.is_copy(file, lasting=True) for file in files] == [False] * 150 + [True] * 50
+    assert [seen.is_copy(Source(file), lasting=True) for file in files] == [False] * 150 + [
+        True
+    ] * 50
     assert sorted(read) == sorted(files)
     passing = inputs.Seen()
-    assert [passing.is_copy(file, lasting=False) for file in files[100:]] == [False] * 50 + (
-        [False] * 50
-    )
-    assert passing.is_copy(files[0], lasting=True)
+    assert [passing.is_copy(Source(file), lasting=False) for file in files[100:]] == [
+        False
+    ] * 50 + ([False] * 50)
+    assert passing.is_copy(Source(files[0]), lasting=True)
 
 
 def test_patterns_and_copies(tmp_path: Path) -> None:
@@ -204,6 +207,27 @@ def test_keep_going_keeps_what_was_read_and_names_the_place(tmp_path: Path) -> N
     assert writer.info.rows["metrics"] == 2
     assert writer.lost() == {"not a JSON object": 1}
     assert any("a.jsonl, line 3: not a JSON object" in note for note in writer.info.notes)
+
+
+@pytest.mark.parametrize("name", ["pyspy-raw.txt", "psutil.csv", "otlp.pb", "otlp.json"])
+def test_copies_are_told_by_content_whatever_their_name_and_compression(
+    name: str, tmp_path: Path
+) -> None:
+    content = (SAMPLES / name).read_bytes()
+    once = imported(SAMPLES / name)
+    files = {"a": content, "b.gz": gzip.compress(content), "c.bz2": bz2.compress(content)}
+    for order in (["a", "b.gz", "c.bz2"], ["c.bz2", "b.gz", "a"], ["b.gz", "b.gz", "c.bz2"]):
+        for file in order:
+            (tmp_path / file).write_bytes(files[file])
+        writer = imported(*(tmp_path / file for file in dict.fromkeys(order)))
+        assert writer.info.rows == once.info.rows
+        assert writer.lost()["a copy of another"] == len(set(order)) - 1
+    packed = zip_of(tmp_path / "x.zip", {"in.gz": gzip.compress(content, 1)})
+    assert imported(tmp_path / "a", packed).info.rows == once.info.rows
+    # What is damaged is no copy, but said.
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(content)[:-6])
+    with pytest.raises(InputError, match=r"cut\.gz"):
+        imported(tmp_path / "a", tmp_path / "cut.gz", format=detect(Source(SAMPLES / name)).NAME)
 
 
 LINES = ("otlp-lines.jsonl", "xray.jsonl", "psutil.jsonl", "k6.json", "request-records.jsonl")

@@ -104,7 +104,7 @@ def test_chrome_slices_nest_by_time_and_thread(tmp_path: Path) -> None:
             event("i", "mark", NOW_US + 20),
             event("i", "nowhere", NOW_US + 500),
             event("C", "memory", NOW_US, args={"heap": 5, "text": "x"}),
-            event("s", "arrow", NOW_US, id=1),
+            event("s", "arrow", NOW_US + 900, id=1),
         ],
     )
     assert tree(writer) == {"a": None, "b": "a", "c": "a", "d": None, "e": None}
@@ -116,7 +116,7 @@ def test_chrome_slices_nest_by_time_and_thread(tmp_path: Path) -> None:
     [heap] = writer.table("metrics").to_dicts()
     assert (heap["name"], heap["value"], heap["instance"]) == ("memory", 5.0, "pid 1")
     assert writer.lost() == {
-        "flow arrow, sample or other event that is no slice": 1,
+        "end of a flow outside of every slice": 1,
         "instant outside of every slice": 1,
     }
 
@@ -200,3 +200,52 @@ def test_real_files(name: str, shared_data: Path) -> None:
         writer = imported(path, started_at_ns=10**18)
         assert writer.info.rows["spans"] > 0, path
         assert not [why for why in writer.lost() if why.startswith("span ")], path
+
+
+def links(writer: MemoryWriter) -> list[tuple[str, str]]:
+    """Return (name, name of what it links to)."""
+    names = dict(writer.table("spans").select("span_id", "name").rows())
+    found = writer.table("span_links").select("span_id", "linked_span_id").rows()
+    return sorted((names[one], names[other]) for one, other in found)
+
+
+def test_chrome_flows_become_links_to_where_they_come_from(tmp_path: Path) -> None:
+    """
+    thread 2  |--- post ---|     |- later -|
+                |- inner -|s1,s2
+    thread 3            f1|-- run --|   |- next -|
+    thread 4       |----- f2 around -----|
+    """
+    writer = of(
+        tmp_path,
+        [
+            event("X", "post", NOW_US, dur=100),
+            event("X", "inner", NOW_US + 20, dur=60),
+            event("X", "run", NOW_US + 150, dur=100, tid=3),
+            event("X", "next", NOW_US + 300, dur=10, tid=3),
+            event("X", "around", NOW_US + 10, dur=400, tid=4),
+            event("X", "later", NOW_US + 500, dur=10),
+            event("s", "task", NOW_US + 50, id=1, cat="c"),
+            event("f", "task", NOW_US + 140, id=1, cat="c", tid=3),  # the next slice: run
+            event("s", "task", NOW_US + 90, id=2, cat="c"),  # post: inner is over
+            event("f", "task", NOW_US + 200, id=2, cat="c", tid=4, bp="e"),  # around
+            event("t", "steps", NOW_US + 305, id=1, cat="c", tid=3),  # its beginning is missing
+            event("f", "steps", NOW_US + 499, id=1, cat="c"),
+            event("f", "task", NOW_US + 900, id=9, cat="c"),  # after the last slice
+        ],
+    )
+    assert links(writer) == [("around", "post"), ("later", "next"), ("run", "inner")]
+    assert writer.lost() == {"end of a flow outside of every slice": 1}
+
+
+def test_chrome_slices_that_say_their_flows_themselves(tmp_path: Path) -> None:
+    writer = of(
+        tmp_path,
+        [
+            event("X", "first", NOW_US, dur=10, bind_id="0x1", flow_out=True),
+            event("X", "middle", NOW_US + 20, dur=9, bind_id="0x1", flow_in=True, flow_out=True),
+            event("X", "last", NOW_US + 40, dur=10, tid=3, bind_id="0x1", flow_in=True),
+            event("X", "other", NOW_US + 60, dur=10, bind_id="0x2", flow_in=True),
+        ],
+    )
+    assert links(writer) == [("last", "middle"), ("middle", "first")]
