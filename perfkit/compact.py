@@ -177,7 +177,7 @@ class SegmentCompactor:
         _count_nameless(samples, rejected)
         with contextlib.suppress(FileNotFoundError):
             states = ThreadStates(segment.threads.read_bytes(), offset_ns)
-            samples = states.apply(samples, 10**9 // meta.rate)
+            samples = states.apply(samples, 10**9 // meta.rate, self._stacks.innermost())
         if not meta.idle:
             samples = samples.filter(pl.col("state").ne_missing("idle"))
         stacks, frames = self._stacks.take_new()

@@ -108,6 +108,10 @@ class StackTable:
             self._new_frames.append((frame_id, frame))
         return frame_id
 
+    def innermost(self) -> dict[int, int]:
+        """Return the innermost frame's id of every stack so far, by its stack id."""
+        return {stack_id: frame_id for (_, frame_id), stack_id in self._stack_ids.items()}
+
     def take_new(self) -> tuple[dict[str, list[object]], dict[str, list[object]]]:
         """Return and forget the new rows, as columns of `stacks` and of `frames`."""
         stacks, frames = self._new_stacks, self._new_frames

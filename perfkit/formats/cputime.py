@@ -50,7 +50,7 @@ class Rows:
     thread: Int
     """Number of the thread, from 0."""
     stack: Int
-    """Number of the stack in its process, from 0."""
+    """Number of the stack's innermost frame in its process, from 0."""
     length_ns: Int
     ran_ns: Int
     """For how long the thread ran in it, as well as that can be placed."""

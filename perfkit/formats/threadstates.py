@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,15 +77,18 @@ class ThreadStates:
         key: Int = thread * self._span_ns + (when - self._epoch_ns)
         return key
 
-    def apply(self, samples: pl.DataFrame, look_ns: int) -> pl.DataFrame:
+    def apply(
+        self, samples: pl.DataFrame, look_ns: int, innermost: Mapping[int, int]
+    ) -> pl.DataFrame:
         """Clip the samples of threads that died, and set `state`, splitting where it changes.
 
         Also sets `unseen_ns` and `gil_ns`. `samples` has the schema of the table; rows without a
-        time are returned as they are. `look_ns` is how far apart the stacks were seen.
+        time are returned as they are. `look_ns` is how far apart the stacks were seen,
+        `innermost` the innermost frame by stack: what it does is the same in every stack.
         """
         timed = pl.col("ts_ns").is_not_null() & pl.col("duration_ns").is_not_null()
         clipped = self._clip(samples.filter(timed))
-        whole = self._with_gil(self._with_states(clipped, look_ns))
+        whole = self._with_gil(self._with_states(clipped, look_ns, innermost))
         return pl.concat([samples.filter(~timed), whole])
 
     def _answers(
@@ -168,7 +172,9 @@ class ThreadStates:
         clipped = frame.with_columns(duration_ns=end - pl.col("ts_ns"))
         return clipped.filter(pl.col("duration_ns") > 0).select(samples.columns)
 
-    def _with_states(self, samples: pl.DataFrame, look_ns: int) -> pl.DataFrame:
+    def _with_states(
+        self, samples: pl.DataFrame, look_ns: int, innermost: Mapping[int, int]
+    ) -> pl.DataFrame:
         tid = samples["tid"].fill_null(-1).to_numpy().astype(np.int64)
         start = samples["ts_ns"].to_numpy().astype(np.int64)
         end = start + samples["duration_ns"].to_numpy().astype(np.int64)
@@ -182,7 +188,13 @@ class ThreadStates:
         if known.any():
             rows = np.flatnonzero(known)
             placed, watched = self._placed(pieces, thread)
-            parts = samples.select("pid", "stack_id")[rows]
+            code = pl.col("stack_id").replace_strict(
+                list(innermost),
+                list(innermost.values()),
+                default=pl.col("stack_id"),
+                return_dtype=pl.Int64,
+            )
+            parts = samples[rows].select("pid", code=code)
             ran, unseen[rows] = cputime.allot(
                 self._rows(parts, thread[rows], start[rows], end[rows], watched[rows], look_ns)
             )
@@ -245,7 +257,7 @@ class ThreadStates:
     ) -> cputime.Rows:
         """Return what the clocks say of rows whose thread is known."""
         stack = (
-            samples.select(pl.struct("pid", "stack_id").rank("dense").cast(pl.Int64) - 1)
+            samples.select(pl.struct("pid", "code").rank("dense").cast(pl.Int64) - 1)
             .to_series()
             .to_numpy()
         )

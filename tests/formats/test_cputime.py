@@ -191,7 +191,7 @@ def test_code_between_looks_is_charged_to_itself(
     sleep_ms: float, compute_ms: float, skew_ms: float
 ) -> None:
     samples, log, used_ms = burst_program(sleep_ms, compute_ms, skew_ms=skew_ms, seed=1)
-    done = ThreadStates(log, EPOCH_NS).apply(samples, STACK_MS * MS)
+    done = ThreadStates(log, EPOCH_NS).apply(samples, STACK_MS * MS, {})
     assert done["duration_ns"].sum() == samples["duration_ns"].sum()
     ran = {
         stack: done.filter(state="running", stack_id=stack)["duration_ns"].sum() / MS / used_ms
@@ -203,10 +203,23 @@ def test_code_between_looks_is_charged_to_itself(
     assert sum(ran.values()) + unseen == pytest.approx(1, abs=0.05)
 
 
+def test_a_line_is_judged_by_all_stacks_that_it_ends() -> None:
+    samples, log, used_ms = burst_program(30, 3, skew_ms=0, seed=3)
+    sleeps = pl.col("stack_id") == SLEEP
+    # As if each sleep had a caller of its own, so that nobody was asked often in any one of them.
+    callers = samples.with_columns(
+        stack_id=pl.when(sleeps).then(pl.int_range(pl.len()) + 100).otherwise("stack_id")
+    )
+    innermost = {stack: SLEEP if stack != COMPUTE else COMPUTE for stack in callers["stack_id"]}
+    done = ThreadStates(log, EPOCH_NS).apply(callers, STACK_MS * MS, innermost)
+    ran = done.filter(pl.col("state") == "running", pl.col("stack_id") != COMPUTE)
+    assert ran["duration_ns"].sum() / MS < 0.05 * used_ms
+
+
 def test_a_stack_that_is_never_seen_leaves_its_time_unseen() -> None:
     samples, log, used_ms = burst_program(30, 3, skew_ms=0, seed=2)
     whole = samples.head(1).with_columns(duration_ns=samples["duration_ns"].sum())
-    done = ThreadStates(log, EPOCH_NS).apply(whole, STACK_MS * MS)
+    done = ThreadStates(log, EPOCH_NS).apply(whole, STACK_MS * MS, {})
     assert done.select("state", "stack_id").rows() == [("idle", SLEEP)]
     assert done["unseen_ns"].sum() / MS == pytest.approx(used_ms, rel=0.01)
 
@@ -219,7 +232,7 @@ def test_a_log_that_asked_nobody_is_read_as_before() -> None:
         model.SAMPLES,
         {"ts_ns": [EPOCH_NS], "duration_ns": [80 * MS], "pid": [7], "tid": [70], "stack_id": [1]},
     )
-    done = ThreadStates(log.take(), EPOCH_NS).apply(samples, STACK_MS * MS).sort("ts_ns")
+    done = ThreadStates(log.take(), EPOCH_NS).apply(samples, STACK_MS * MS, {}).sort("ts_ns")
     assert done["state"].to_list() == ["idle", "running", "idle"]
     assert done["duration_ns"].to_list() == [25 * MS, 35 * MS, 20 * MS]
     assert done["unseen_ns"].sum() == 0

@@ -112,7 +112,7 @@ def test_states_are_those_of_the_twin(
         )
     )
     states = ThreadStates(log_of(threads, sparse=sparse), EPOCH_NS)
-    found = pieces(states.apply(samples(*rows), STACK_NS))
+    found = pieces(states.apply(samples(*rows), STACK_NS, {}))
     painted: dict[tuple[int, int], str | None] = {}
     for stack, start, length, state in found:
         for ms in range(round(start), round(start + length)):
@@ -146,7 +146,7 @@ def test_a_run_over_several_looks_has_sharp_ends() -> None:
         (140, 60),
     ):
         log.add(at_ms * MS, 1, busy_ms * MS)
-    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 140)), STACK_NS))
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 140)), STACK_NS, {}))
     assert found == [(0, 0, 50, "idle"), (0, 50, 60, "running"), (0, 110, 30, "idle")]
 
 
@@ -155,7 +155,7 @@ def test_time_that_is_counted_late_is_put_where_it_belongs() -> None:
     # The thread ran from 20 ms on; the kernel says so only at its tick.
     for at_ms, busy_ms in ((0, 0), (20, 0), (40, 0), (60, 0), (80, 0), (100, 80), (120, 80)):
         log.add(at_ms * MS, 1, busy_ms * MS)
-    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 120)), STACK_NS))
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 0, 120)), STACK_NS, {}))
     assert found == [(0, 0, 20, "idle"), (0, 20, 80, "running"), (0, 100, 20, "idle")]
 
 
@@ -164,7 +164,7 @@ def test_a_thread_that_was_never_seen_was_gone_at_the_next_look() -> None:
     log.add(0, PID, POLLED)
     for at_ms in (0, 20, 40, 60):
         log.add(at_ms * MS, 0, TICK)
-    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((5, 25, 500)), STACK_NS))
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((5, 25, 500)), STACK_NS, {}))
     assert found == [(0, 25, 15, None)]
 
 
@@ -173,7 +173,7 @@ def test_threads_of_a_process_that_was_not_watched_are_left_alone() -> None:
     log.add(30 * MS, PID, POLLED)
     for at_ms in (30, 50):
         log.add(at_ms * MS, 0, TICK)
-    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((5, 25, 500)), STACK_NS))
+    found = pieces(ThreadStates(log.take(), EPOCH_NS).apply(samples((5, 25, 500)), STACK_NS, {}))
     assert found == [(0, 25, 500, None)]
 
 
@@ -184,7 +184,7 @@ def test_a_thread_id_that_is_used_again_is_clipped_at_its_own_death() -> None:
     log.add(100 * MS, 1, 0)
     log.add(180 * MS, 1, DIED)
     found = pieces(
-        ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 10, 300), (1, 110, 300)), STACK_NS)
+        ThreadStates(log.take(), EPOCH_NS).apply(samples((1, 10, 300), (1, 110, 300)), STACK_NS, {})
     )
     assert [(piece[1], piece[2]) for piece in found] == [(10, 40), (110, 70)]
 
@@ -192,7 +192,7 @@ def test_a_thread_id_that_is_used_again_is_clipped_at_its_own_death() -> None:
 @pytest.mark.parametrize("data", [b"", b"\0" * 23], ids=["empty", "cut"])
 def test_an_empty_log_changes_nothing(data: bytes) -> None:
     before = samples((1, 0, 100))
-    assert ThreadStates(data, EPOCH_NS).apply(before, STACK_NS).equals(before)
+    assert ThreadStates(data, EPOCH_NS).apply(before, STACK_NS, {}).equals(before)
 
 
 def test_samples_without_times_or_threads_are_kept() -> None:
@@ -202,14 +202,14 @@ def test_samples_without_times_or_threads_are_kept() -> None:
     log = ThreadLogWriter()
     log.add(0, 1, 0)
     log.add(100 * MS, 1, 50 * MS)
-    kept = ThreadStates(log.take(), EPOCH_NS).apply(frame, STACK_NS)
+    kept = ThreadStates(log.take(), EPOCH_NS).apply(frame, STACK_NS, {})
     assert kept.height == 2
     assert kept["state"].null_count() == 2
 
 
 @given(data=st.binary(max_size=400))
 def test_any_bytes_can_be_read(data: bytes) -> None:
-    ThreadStates(data, 0).apply(samples((1, 0, 10), (2, 5, 10)), STACK_NS)
+    ThreadStates(data, 0).apply(samples((1, 0, 10), (2, 5, 10)), STACK_NS, {})
 
 
 @given(
@@ -244,7 +244,7 @@ def test_a_row_has_the_gil_for_the_looks_in_it_that_found_so(
             "tid": [tid for _, _, tid in table] + [300],
         },
     )
-    done = ThreadStates(log.take(), EPOCH_NS).apply(samples, STACK_NS)
+    done = ThreadStates(log.take(), EPOCH_NS).apply(samples, STACK_NS, {})
     times = [sum(pause for pause, _ in looks[: n + 1]) for n in range(len(looks))]
     following = dict(zip(times, times[1:] + times[-1:], strict=True))
     expected: list[int | None] = [
