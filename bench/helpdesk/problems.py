@@ -89,7 +89,7 @@ PROBLEMS = (
         "redis_loop",
         "/flags",
         "sixty keys are read one by one",
-        ("db.n-plus", "db.chatty", "calls.chatty"),
+        ("cache.key-by-key", "db.n-plus", "db.chatty", "calls.chatty"),
         ("redis",),
     ),
     Problem(
