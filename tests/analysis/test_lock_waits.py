@@ -117,6 +117,7 @@ def test_waits_for_a_connection_are_added_up() -> None:
             "wait_ns": 50 * MS,
             "waits": 3,
             "spells": 1,
+            "max_spell_ns": 40 * MS,
             "max_wait_ns": 20 * MS,
             "threads": 3,
             "max_waiting": 2,
@@ -141,6 +142,12 @@ def test_spells_equal_a_look_at_every_moment(drawn: list[tuple[int, int]]) -> No
         for moment in busy
     )
     assert table["spells"].to_list() == [spells]
+    longest, began = 0, 0
+    for moment in sorted(busy):
+        if all(moment - back not in busy for back in range(1, lock_waits.SPELL_GAP_NS // MS + 1)):
+            began = moment
+        longest = max(longest, moment + 1 - began)
+    assert table["max_spell_ns"].to_list() == [longest * MS]
 
 
 def test_reading_counts_only_while_the_thread_does_not_run() -> None:

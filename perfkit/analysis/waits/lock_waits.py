@@ -200,21 +200,24 @@ def _most_at_once(waiting: pl.DataFrame) -> pl.DataFrame:
 
 
 def _spells(waiting: pl.DataFrame) -> pl.DataFrame:
-    """Return for each place in how many separate spells any thread waited there."""
+    """Return for each place in how many separate spells any thread waited, and the longest."""
     end = pl.col("ts_ns") + pl.col("duration_ns")
     until = end.cum_max().shift(1).over(_PLACE)
     begins = until.is_null() | (pl.col("ts_ns") - until >= SPELL_GAP_NS)
     return (
         waiting.sort("ts_ns", maintain_order=True)
         .with_columns(begins=begins)
+        .with_columns(spell=pl.col("begins").cum_sum().over(_PLACE))
+        .group_by(*_PLACE, "spell")
+        .agg(length_ns=end.max() - pl.col("ts_ns").min())
         .group_by(*_PLACE)
-        .agg(spells=pl.col("begins").sum().cast(pl.Int64))
+        .agg(spells=pl.len().cast(pl.Int64), max_spell_ns=pl.col("length_ns").max())
     )
 
 
 _INTEGERS = (
-    *("wait_ns", "waits", "spells", "max_wait_ns", "threads", "max_waiting", "request_ns"),
-    *("sample_row", "ts_ns", "duration_ns", "pid", "thread", "busy_ns"),
+    *("wait_ns", "waits", "spells", "max_spell_ns", "max_wait_ns", "threads", "max_waiting"),
+    *("request_ns", "sample_row", "ts_ns", "duration_ns", "pid", "thread", "busy_ns"),
 )
 _SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys((*_PLACE, "run"), pl.String()),
@@ -235,6 +238,7 @@ COLUMNS = {
     "waits": "how many waits were seen",
     "spells": "in how many spells, 100 ms or more apart, anybody waited there; a lock that is held "
     "once at the start has one",
+    "max_spell_ns": "how long the longest of them lasted",
     "max_wait_ns": "the longest of them",
     "threads": "how many threads waited there at some time",
     "max_waiting": "how many threads of one process waited there at once",
