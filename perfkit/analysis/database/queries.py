@@ -84,7 +84,9 @@ def _described(spans: pl.DataFrame) -> pl.DataFrame:
         .group_by("query_id")
         .agg(
             pl.col("db_system", "statement").first(),
-            example=pl.coalesce("db_statement", "name").first(),
+            example=pl.coalesce("db_statement", "name")
+            .filter(pl.col("duration_ns") == pl.col("duration_ns").max())
+            .min(),
             rows=pl.when(pl.col("db_rows").is_not_null().any()).then(
                 (pl.col("db_rows") * pl.col("adjusted_count")).sum().round().cast(pl.Int64)
             ),
@@ -129,7 +131,7 @@ _COLUMNS = {
     "db_system": "database product",
     "service": "service that spends most time with it",
     "statement": "statement without its values, or the command of a store without SQL",
-    "example": "one statement as recorded",
+    "example": "the statement of its longest call, as recorded",
     "calls": "how often it ran",
     "total_ns": "sum of its durations",
     **{name: DOCS[name] for name in ("mean_ns", "p50_ns", "p95_ns", "p99_ns", "max_ns")},

@@ -25,7 +25,9 @@ def compute(tables: Tables) -> pl.DataFrame:
     asked = _asked(tables)
     calls = _by_kind(asked.hstack(tables.picked("tree", asked["row"].to_numpy(), *of_span)))
     exact, texts = codes(calls, [*_KEY, "text_hash"])
-    order = order_by(exact, calls["start_ns"].to_numpy(), texts.height)
+    # Of those that begin at one moment the longest is the first, in whatever order spans come.
+    order = np.argsort(-calls["duration_ns"].to_numpy(), kind="stable")
+    order = order[order_by(exact[order], calls["start_ns"].to_numpy()[order], texts.height)]
     calls, exact = calls[order], exact[order]
     repeated = np.append(False, exact[1:] == exact[:-1])[: len(exact)]
     overlapped = overlapping_earlier(
