@@ -100,7 +100,8 @@ def changed(draw: st.DrawFn, value: object) -> object:
 def test_json_of_wrong_types_and_huge_numbers(
     name: str, samples: dict[str, list[Path]], tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(st.sampled_from(samples[name])).read_text()
+    texts = [path for path in samples[name] if path.suffix != ".msgpack"]
+    text = data.draw(st.sampled_from(texts)).read_text()
     try:
         documents = [json.loads(text)]
     except ValueError:
