@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -57,6 +58,15 @@ def _stat(pid: int) -> list[str] | None:
         return None
     # The name stands in parentheses and may contain anything, spaces and parentheses too.
     return text[text.rindex(b")") + 2 :].decode("ascii").split()
+
+
+def cpu_ns(pid: int) -> int | None:
+    """Return how long a process has run, those of its threads with it that have ended."""
+    try:
+        # The clock of another process, as clock_getcpuclockid(3) names it.
+        return time.clock_gettime_ns(~pid << 3 | 2)
+    except OSError:
+        return None
 
 
 def threads(pid: int) -> list[int]:

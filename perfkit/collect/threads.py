@@ -46,9 +46,10 @@ def watchable_threads(open_files: int) -> int:
 class _Thread:
     """One watched thread: its open `schedstat` and what was last read and last written."""
 
-    __slots__ = ("busy_ns", "fd", "read_ns", "state_fd", "waited_ns", "written_ns")
+    __slots__ = ("busy_ns", "fd", "pid", "read_ns", "state_fd", "waited_ns", "written_ns")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
         self.fd = fd
         self.busy_ns = -1
         self.waited_ns = 0
@@ -83,6 +84,8 @@ class ThreadWatcher:
         self._watched: dict[int, dict[int, _Thread]] = {}
         self._log = ThreadLogWriter()
         self._asked: list[tuple[int, int, int, bool]] = []
+        self._read_busy_ns: Counter[int] = Counter()
+        """What was read of the threads of a process, altogether, the ended ones with them."""
         self._file: Path | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -119,6 +122,7 @@ class ThreadWatcher:
                     thread.written_ns = thread.read_ns
             for pid in self.gil.pids:
                 self._log.add(now, pid, GIL_WATCHED)
+            self._log_unread(now)
 
     def stop(self) -> None:
         """Take a last look, write the rest of the log and release all files."""
@@ -161,7 +165,7 @@ class ThreadWatcher:
             if pid not in self._watched:
                 self._watched[pid] = {}
                 for tid in processes.threads(pid):
-                    self._begin(self._watched[pid], tid, now, since_ns=None)
+                    self._begin(pid, tid, now, since_ns=None)
                 self._log.add(now, pid, POLLED)
             if self.gil.find(pid):
                 self._log.add(now, pid, GIL_WATCHED)
@@ -181,7 +185,7 @@ class ThreadWatcher:
             for tid in present:
                 thread = watched.get(tid)
                 if thread is None:
-                    self._begin(watched, tid, now, since_ns=self._last_look_ns)
+                    self._begin(pid, tid, now, since_ns=self._last_look_ns)
                 elif not self._read(tid, thread, now):
                     self._end(watched, tid, now)
             if len(watched) > len(present) or not present:
@@ -193,14 +197,13 @@ class ThreadWatcher:
                 self._log.add(now, holder, GIL_HELD)
             if not present:
                 del self._watched[pid]
+                del self._read_busy_ns[pid]
         self._log.add(now, 0, TICK)
         self._last_look_ns = now
 
     _last_look_ns = 0
 
-    def _begin(
-        self, watched: dict[int, _Thread], tid: int, now: int, *, since_ns: int | None
-    ) -> None:
+    def _begin(self, pid: int, tid: int, now: int, *, since_ns: int | None) -> None:
         if self.thread_count >= self._limit:
             self.unwatched += 1
             return
@@ -208,13 +211,13 @@ class ThreadWatcher:
             fd = os.open(f"/proc/{tid}/schedstat", os.O_RDONLY)
         except OSError:  # gone again, or a kernel without it: then the state stays unknown
             return
-        thread = _Thread(fd)
+        thread = _Thread(pid, fd)
         if since_ns is not None:
             # It began after the last look, with no time used.
             self._log.add(since_ns, tid, 0)
             thread.busy_ns = 0
         if self._read(tid, thread, now):
-            watched[tid] = thread
+            self._watched[pid][tid] = thread
         else:
             thread.close()
 
@@ -230,6 +233,7 @@ class ThreadWatcher:
             if thread.written_ns != thread.read_ns:
                 self._log.add(thread.read_ns, tid, thread.busy_ns)  # the end of the pause
             self._log.add(now, tid, busy_ns)
+            self._read_busy_ns[thread.pid] += busy_ns - max(0, thread.busy_ns)
             if thread.busy_ns >= 0:
                 ran_ns, waiting_ns = busy_ns - thread.busy_ns, waited_ns - thread.waited_ns
                 if ran_ns < _RUNS_ON * (now - thread.read_ns):
@@ -273,7 +277,14 @@ class ThreadWatcher:
         self._log.add(now, tid, DIED)
         thread.close()
 
+    def _log_unread(self, now: int) -> None:
+        for pid in self._watched:
+            cpu_ns = processes.cpu_ns(pid)
+            if cpu_ns is not None:
+                self._log.add(now, -pid, max(0, cpu_ns - self._read_busy_ns[pid]))
+
     def _flush(self) -> None:
+        self._log_unread(time.monotonic_ns())
         for watched in self._watched.values():
             for tid, thread in watched.items():
                 if thread.written_ns != thread.read_ns:

@@ -5,6 +5,8 @@ The log is rows of three little-endian int64: time (monotonic ns), subject, valu
 * `busy_ns >= 0`: how long thread `subject` has run on a CPU since it began (the first number of
   /proc/PID/task/TID/schedstat). Points in which nothing changed are left out, so between two points
   of a thread nothing else is known;
+* the same of a negative subject: for how long process `-subject` has run beyond what was read of
+  its threads: in those that began and ended between two looks, and in others after their last;
 * `DIED`: thread `subject` was gone;
 * `POLLED`: from now on the threads of process `subject` are watched;
 * `TICK`: a look at all watched threads was taken (`subject` is 0);

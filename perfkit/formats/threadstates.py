@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from perfkit.formats import cputime
+from perfkit.formats import cputime, unreadtime
 from perfkit.formats.threadlog import (
     DIED,
     GIL_HELD,
@@ -45,7 +45,7 @@ class ThreadStates:
         """Read a log (a cut last row is ignored); `offset_ns` turns its times into Unix times."""
         rows = np.frombuffer(data[: len(data) // ROW_BYTES * ROW_BYTES], dtype="<i8").reshape(-1, 3)
         times, subjects, values = rows[:, 0] + offset_ns, rows[:, 1], rows[:, 2]
-        points = np.flatnonzero(values >= 0)
+        points = np.flatnonzero((values >= 0) & (subjects >= 0))
         points = points[np.lexsort((times[points], subjects[points]))]
         self._tids, first = np.unique(subjects[points], return_index=True)
         counts = np.diff(np.append(first, len(points)))
@@ -71,6 +71,8 @@ class ThreadStates:
         self._gil_pids = np.unique(subjects[values == GIL_WATCHED])
         self._held = self._looks_that_found_a_holder(times, subjects, values)
         self._looks = self._answers(times, subjects, values, _looks(when, busy, owner))
+        of_process = (values >= 0) & (subjects < 0)
+        self._unread = _growth(-subjects[of_process], times[of_process], values[of_process])
 
     def _key(self, thread: Int, when: Int) -> Int:
         """Map (thread, time) to one number that sorts by thread and then by time."""
@@ -87,7 +89,7 @@ class ThreadStates:
         `innermost` the innermost frame by stack: what it does is the same in every stack.
         """
         timed = pl.col("ts_ns").is_not_null() & pl.col("duration_ns").is_not_null()
-        clipped = self._clip(samples.filter(timed))
+        clipped = self._cut_at_last_look(self._clip(samples.filter(timed)))
         whole = self._with_gil(self._with_states(clipped, look_ns, innermost))
         return pl.concat([samples.filter(~timed), whole])
 
@@ -172,6 +174,25 @@ class ThreadStates:
         clipped = frame.with_columns(duration_ns=end - pl.col("ts_ns"))
         return clipped.filter(pl.col("duration_ns") > 0).select(samples.columns)
 
+    def _cut_at_last_look(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """Divide what a thread did last where its clock was read for the last time."""
+        rows = (
+            samples.with_row_index("order")
+            .join(pl.DataFrame({"tid": self._tids, "last_ns": self._last_ns}), on="tid", how="left")
+            .sort("order")
+        )
+        end = pl.col("ts_ns") + pl.col("duration_ns")
+        ended = pl.col("tid").is_in(self._deaths["tid"].unique().to_list())
+        ended &= pl.col("pid").is_in(list(self._unread))
+        inside = pl.col("last_ns").is_between(pl.col("ts_ns") + _MIN_PIECE_NS, end - _MIN_PIECE_NS)
+        cut = (ended & inside).fill_null(False)
+        after = rows.filter(cut).with_columns(
+            ts_ns=pl.col("last_ns"), duration_ns=end - pl.col("last_ns")
+        )
+        before = pl.when(cut).then(pl.col("last_ns") - pl.col("ts_ns")).otherwise("duration_ns")
+        whole = pl.concat([rows.with_columns(duration_ns=before), after])
+        return whole.sort("order", "ts_ns").select(samples.columns)
+
     def _with_states(
         self, samples: pl.DataFrame, look_ns: int, innermost: Mapping[int, int]
     ) -> pl.DataFrame:
@@ -184,31 +205,37 @@ class ThreadStates:
         known = (self._tids[thread] == tid) & (start < self._last_ns[thread])
         known &= end > self._first_ns[thread]
         pieces = self._pieces(thread, start, end, known)
-        unseen = np.zeros(len(tid))
+        frame = _frames(samples, innermost)
+        ran, unseen = np.zeros(len(tid)), np.zeros(len(tid))
         if known.any():
             rows = np.flatnonzero(known)
             placed, watched = self._placed(pieces, thread)
-            code = pl.col("stack_id").replace_strict(
-                list(innermost),
-                list(innermost.values()),
-                default=pl.col("stack_id"),
-                return_dtype=pl.Int64,
-            )
-            parts = samples[rows].select("pid", code=code)
-            ran, unseen[rows] = cputime.allot(
-                self._rows(parts, thread[rows], start[rows], end[rows], watched[rows], look_ns)
-            )
-            ran += (placed - watched)[rows]
-            pieces = _replaced(pieces, rows, ran, placed, start, end)
+            parts = samples["pid"][rows], frame[rows], thread[rows], start[rows], end[rows]
+            clocked = self._rows(*parts, watched[rows], look_ns)
+            ran[rows], unseen[rows] = cputime.allot(clocked)
+            ran[rows] += (placed - watched)[rows]
+            pieces = _replaced(pieces, rows, ran[rows], placed, start, end)
+        rows, process, cpu_ns = self._of_unread(samples["pid"], known)
+        if known.any() and len(rows):
+            cpu_ns += self._outside(samples["pid"].gather(np.flatnonzero(known)), clocked)
+            share = unreadtime.running_share(clocked, int(frame.max()) + 1, look_ns)
+            length = (end - start)[rows]
+            ran[rows], unseen[rows] = unreadtime.allot(process, frame[rows], length, share, cpu_ns)
+            told = rows[~np.isnan(ran[rows])]
+            # Their state is not what was placed: there was no clock.
+            pieces = _replaced(pieces, told, ran[told], np.full(len(tid), -1.0), start, end)
+            known[told] = True
         owner, last = pieces.owner, np.append(pieces.owner[1:] != pieces.owner[:-1], True)
         is_known = pl.Series(known[owner])
         state = pl.Series(np.where(pieces.running, "running", "idle"))
         unseen_ns = pl.Series(np.where(last, np.rint(unseen[owner]), 0).astype(np.int64))
+        counted = known.copy()
+        counted[rows] = True
         return samples[owner].with_columns(
             ts_ns=pl.Series(pieces.begin),
             duration_ns=pl.Series(pieces.length),
             state=state.set(~is_known, None),
-            unseen_ns=unseen_ns.set(~is_known, None),
+            unseen_ns=unseen_ns.set(pl.Series(~counted[owner]), None),
         )
 
     def _pieces(self, thread: Int, start: Int, end: Int, known: npt.NDArray[np.bool_]) -> _Pieces:
@@ -246,9 +273,35 @@ class ThreadStates:
         )
         return whole, watched
 
+    def _of_unread(self, pid: pl.Series, known: npt.NDArray[np.bool_]) -> tuple[Int, Int, Float]:
+        """Return the rows of threads whose clock was not read, the number of the process of each,
+        and the CPU time of no thread that each of those processes used."""
+        watched = list(self._unread)
+        number = pid.replace_strict(
+            watched, list(range(len(watched))), default=-1, return_dtype=pl.Int64
+        ).to_numpy()
+        rows = np.flatnonzero(~known & (number >= 0))
+        return rows, number[rows], np.array([self._unread[one] for one in watched], np.float64)
+
+    def _outside(self, pid: pl.Series, rows: cputime.Rows) -> Float:
+        """Return by process what threads that ended ran before and after they were seen."""
+        ran = self._cpu_ns(np.arange(len(self._tids)), self._first_ns, self._last_ns)
+        seen = np.bincount(rows.thread, rows.cpu_ns, len(ran))
+        ended = np.isin(self._tids, self._deaths["tid"].to_numpy())
+        outside = np.where(ended, np.maximum(ran - seen, 0.0), 0.0)
+        threads = pl.DataFrame({"pid": pid, "thread": rows.thread}).unique("thread")
+        by_process = (
+            threads.with_columns(pl.Series("ns", outside[threads["thread"]]))
+            .group_by("pid")
+            .agg(pl.col("ns").sum())
+        )
+        found = dict(by_process.iter_rows())
+        return np.array([found.get(pid, 0.0) for pid in self._unread])
+
     def _rows(
         self,
-        samples: pl.DataFrame,
+        pid: pl.Series,
+        stack: Int,
         thread: Int,
         start: Int,
         end: Int,
@@ -256,11 +309,6 @@ class ThreadStates:
         look_ns: int,
     ) -> cputime.Rows:
         """Return what the clocks say of rows whose thread is known."""
-        stack = (
-            samples.select(pl.struct("pid", "code").rank("dense").cast(pl.Int64) - 1)
-            .to_series()
-            .to_numpy()
-        )
         # py-spy's looks are that late on average (see `StackMeta.anchor_wall_ns`).
         late_ns = round(math.log(2) * look_ns)
         times, running = cputime.asked(
@@ -275,7 +323,7 @@ class ThreadStates:
             running=running,
             cpu_ns=self._cpu_ns(thread, start, end),
             near_ns=self._cpu_ns(thread, *cputime.near(start, end)),
-            obtainable=self._obtainable(samples["pid"], thread),
+            obtainable=self._obtainable(pid, thread),
         )
 
     def _cpu_ns(self, thread: Int, start: Int, end: Int) -> Float:
@@ -313,6 +361,26 @@ class ThreadStates:
         )
         free: Float = joined["free"].fill_null(1).to_numpy()
         return free
+
+
+def _frames(samples: pl.DataFrame, innermost: Mapping[int, int]) -> Int:
+    """Number the innermost frame of each row in its process, from 0."""
+    code = pl.col("stack_id").replace_strict(
+        list(innermost), list(innermost.values()), default=pl.col("stack_id"), return_dtype=pl.Int64
+    )
+    numbers = samples.select(pl.struct("pid", code=code).rank("dense").cast(pl.Int64) - 1)
+    return numbers.to_series().to_numpy()
+
+
+def _growth(pids: Int, times: Int, values: Int) -> dict[int, float]:
+    """Return by process how much its number grew."""
+    grew = (
+        pl.DataFrame({"pid": pids, "at": times, "value": values})
+        .sort("at")
+        .group_by("pid", maintain_order=True)
+        .agg(pl.col("value").last() - pl.col("value").first())
+    )
+    return {pid: max(0.0, float(value)) for pid, value in grew.iter_rows()}
 
 
 @dataclass(frozen=True)

@@ -103,3 +103,47 @@ def test_computing_between_two_looks_is_not_charged_to_the_wait(tmp_path: Path) 
     assert running["worker"] < 0.5 * used_ns
     assert running["compute"] > running["worker"]
     assert 0.8 < used_ns / int(used.read_text()) < 1.1
+
+
+THREAD_PER_REQUEST = """
+import socket, sys, threading, time
+
+end = time.monotonic() + 8
+other, ours = socket.socketpair()
+
+def compute():
+    stop = time.thread_time() + 0.006
+    while time.thread_time() < stop:
+        sum(range(100))
+
+def request():
+    compute()
+    time.sleep(0.012)
+
+while time.monotonic() < end:
+    threads = [threading.Thread(target=request) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+open(sys.argv[1], "w").write(str(time.process_time_ns()))
+"""
+
+
+def test_threads_that_live_for_a_moment_are_counted(tmp_path: Path) -> None:
+    skip_without_own_ptrace()
+    path = tmp_path / "x.perfkit"
+    used = tmp_path / "used"
+    command = (PYTHON, script(tmp_path, THREAD_PER_REQUEST), str(used))
+    recording = Recording(
+        Options(path, command=command, wishes=Wishes(rate=100, max_overhead_ratio=1))
+    )
+    recording.start()
+    recording.stop(recording.wait())
+    tables = Tables(Capture.open(path))
+    running = dict(tables.frame("functions").select("function", "running_self_ns").iter_rows())
+    facts = tables.frame("facts").row(0, named=True)
+    used_ns = facts["running_ns"] + facts["unseen_ns"]
+    assert 0.75 < used_ns / int(used.read_text()) < 1.1
+    assert running["compute"] > 0.4 * used_ns
+    assert running["compute"] > 2 * running["request"]
