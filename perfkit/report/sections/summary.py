@@ -110,6 +110,21 @@ def _listed(names: list[str], shown: int = 2) -> str:
     return f"{', '.join(names[:shown])} and {len(names) - shown} more"
 
 
+def _busiest(functions: pl.DataFrame) -> str:
+    """Say where the code computes, or where states are not known, where most samples are."""
+    by_state = functions["running_self_ns"].count() > 0
+    order = "running_self_ns" if by_state else "samples"
+    most = functions.sort(order, "function", descending=[True, False], nulls_last=True)
+    busiest = most.row(0, named=True)
+    name = f"{busiest['function']} in {busiest['module']}"
+    if not by_state:
+        return f"Most samples are in {name}: {units.percent(busiest['self_ratio'])} of them."
+    if not busiest["running_self_ns"]:
+        return "No thread was seen computing: what takes time here is waiting."
+    share = units.percent(busiest["running_ratio"])
+    return f"Most CPU time goes to {name}: {share} of what was seen."
+
+
 def _story(context: Context) -> list[str]:
     """Return sentences that say how slow it is, for whom, and where the time goes."""
     sentences = []
@@ -130,13 +145,7 @@ def _story(context: Context) -> list[str]:
         share = units.percent(top["critical_ratio"])
         sentences.append(f"The largest part of all request time, {share}, is {_spent_in(top)}.")
     elif context.tables.has_rows("functions"):
-        functions = context.tables.frame("functions")
-        order = [name for name in ("running_self_ns", "samples") if functions[name].count()]
-        busiest = functions.sort(order, descending=True, nulls_last=True).row(0, named=True)
-        sentences.append(
-            f"The busiest function is {busiest['function']} in {busiest['module']}: "
-            f"{units.percent(busiest['self_ratio'])} of the sampled time."
-        )
+        sentences.append(_busiest(context.tables.frame("functions")))
     return sentences
 
 
