@@ -42,15 +42,26 @@ for thread in threads:
 """
 
 
-def test_polling_is_hot_and_waking_up_is_not(tmp_path: Path) -> None:
+def recorded(folder: Path, program: str, *arguments: str) -> Tables:
     skip_without_own_ptrace()
-    path = tmp_path / "x.perfkit"
-    command = (PYTHON, script(tmp_path, PROGRAM))
+    path = folder / "x.perfkit"
+    command = (PYTHON, script(folder, program), *arguments)
     wishes = Wishes(rate=100, max_overhead_ratio=1)
     recording = Recording(Options(path, command=command, wishes=wishes))
     recording.start()
     recording.stop(recording.wait())
-    table = Tables(Capture.open(path)).frame("functions")
+    return Tables(Capture.open(path))
+
+
+def running_ns(tables: Tables) -> tuple[dict[str, int], int]:
+    """Return how long each function ran, and all CPU time that is told."""
+    running = dict(tables.frame("functions").select("function", "running_self_ns").iter_rows())
+    facts = tables.frame("facts").row(0, named=True)
+    return running, facts["running_ns"] + facts["unseen_ns"]
+
+
+def test_polling_is_hot_and_waking_up_is_not(tmp_path: Path) -> None:
+    table = recorded(tmp_path, PROGRAM).frame("functions")
     waits = table.filter(
         pl.col("function").str.ends_with("wait"), pl.col("file").str.contains("threading")
     )
@@ -88,18 +99,8 @@ open(sys.argv[1], "w").write(str(time.process_time_ns()))
 
 
 def test_computing_between_two_looks_is_not_charged_to_the_wait(tmp_path: Path) -> None:
-    skip_without_own_ptrace()
-    path = tmp_path / "x.perfkit"
     used = tmp_path / "used"
-    command = (PYTHON, script(tmp_path, BETWEEN_LOOKS), str(used))
-    wishes = Wishes(rate=100, max_overhead_ratio=1)
-    recording = Recording(Options(path, command=command, wishes=wishes))
-    recording.start()
-    recording.stop(recording.wait())
-    tables = Tables(Capture.open(path))
-    running = dict(tables.frame("functions").select("function", "running_self_ns").iter_rows())
-    facts = tables.frame("facts").row(0, named=True)
-    used_ns = facts["running_ns"] + facts["unseen_ns"]
+    running, used_ns = running_ns(recorded(tmp_path, BETWEEN_LOOKS, str(used)))
     assert running["worker"] < 0.5 * used_ns
     assert running["compute"] > running["worker"]
     assert 0.8 < used_ns / int(used.read_text()) < 1.1
@@ -131,19 +132,8 @@ open(sys.argv[1], "w").write(str(time.process_time_ns()))
 
 
 def test_threads_that_live_for_a_moment_are_counted(tmp_path: Path) -> None:
-    skip_without_own_ptrace()
-    path = tmp_path / "x.perfkit"
     used = tmp_path / "used"
-    command = (PYTHON, script(tmp_path, THREAD_PER_REQUEST), str(used))
-    recording = Recording(
-        Options(path, command=command, wishes=Wishes(rate=100, max_overhead_ratio=1))
-    )
-    recording.start()
-    recording.stop(recording.wait())
-    tables = Tables(Capture.open(path))
-    running = dict(tables.frame("functions").select("function", "running_self_ns").iter_rows())
-    facts = tables.frame("facts").row(0, named=True)
-    used_ns = facts["running_ns"] + facts["unseen_ns"]
+    running, used_ns = running_ns(recorded(tmp_path, THREAD_PER_REQUEST, str(used)))
     assert 0.75 < used_ns / int(used.read_text()) < 1.1
     assert running["compute"] > 0.4 * used_ns
     assert running["compute"] > 2 * running["request"]
