@@ -270,7 +270,7 @@ def red(number):
     code_of_red()
 """
 CELERY_FRONT = """
-import os, subprocess, sys
+import os, signal, subprocess, sys
 from flask import Flask
 
 os.environ["BROKER"] = f"redis://127.0.0.1:{sys.argv[2]}"
@@ -286,6 +286,16 @@ def send(number):
     red.delay(number)
     return "sent"
 
+def end(*_):
+    # A worker outlives whoever started it.
+    worker.terminate()
+    try:
+        worker.wait(30)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, end)
 app.run(port=int(sys.argv[1]), threaded=True)
 """
 
