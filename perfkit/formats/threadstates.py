@@ -216,9 +216,11 @@ class ThreadStates:
             ran[rows] += (placed - watched)[rows]
             pieces = _replaced(pieces, rows, ran[rows], placed, start, end)
         rows, process, cpu_ns = self._of_unread(samples["pid"], known)
-        if known.any() and len(rows):
-            cpu_ns += self._outside(samples["pid"].gather(np.flatnonzero(known)), clocked)
-            share = unreadtime.running_share(clocked, int(frame.max()) + 1, look_ns)
+        if len(rows):
+            share = np.full(int(frame.max()) + 1, np.nan)
+            if known.any():
+                cpu_ns += self._outside(samples["pid"].gather(np.flatnonzero(known)), clocked)
+                share = unreadtime.running_share(clocked, len(share), look_ns)
             length = (end - start)[rows]
             ran[rows], unseen[rows] = unreadtime.allot(process, frame[rows], length, share, cpu_ns)
             told = rows[~np.isnan(ran[rows])]

@@ -256,3 +256,19 @@ def test_a_row_has_the_gil_for_the_looks_in_it_that_found_so(
         for start, length, tid in table
     ]
     assert done["gil_ns"].to_list() == [*expected, None]
+
+
+def test_time_of_threads_that_were_never_read_is_unseen() -> None:
+    log = ThreadLogWriter()
+    log.add(0, PID, POLLED)
+    log.add(0, -PID, 70 * MS)
+    for look in range(6):
+        log.add(look * LOOK_MS * MS, 0, TICK)
+        log.add(look * LOOK_MS * MS, 100, 0)
+    log.add(100 * MS, -PID, 100 * MS)
+    # Threads 201 and 202 began and ended between two looks.
+    states = ThreadStates(log.take(), EPOCH_NS).apply(
+        samples((201, 2, 10), (202, 42, 5)), STACK_NS, {}
+    )
+    assert states["state"].null_count() == 2
+    assert states["unseen_ns"].to_list() == [20 * MS, 10 * MS]
