@@ -69,7 +69,8 @@ def test_polling_is_hot_and_waking_up_is_not(tmp_path: Path) -> None:
     assert waits["running_self_ns"].sum() == 0
     assert waits["woken_self_ns"].sum() > 0
     assert polls["running_self_ns"].sum() > 0
-    assert polls["woken_self_ns"].sum() == 0
+    # What a thread does after its clock was read for the last time is seen by none.
+    assert polls["woken_self_ns"].sum() < 0.02 * polls["running_self_ns"].sum()
 
 
 BETWEEN_LOOKS = """
