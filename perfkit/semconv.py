@@ -20,7 +20,10 @@ PROMOTED: Final[Mapping[str, tuple[str, ...]]] = {
     "http_method": ("http.request.method", "http.method"),
     "http_status": ("http.response.status_code", "http.status_code"),
     "tool": ("gen_ai.tool.name", "mcp.tool.name", "tool.name"),
-    "tool_arguments": ("gen_ai.tool.call.arguments", "mcp.tool.arguments", "tool.arguments"),
+    "tool_arguments": (
+        *("gen_ai.tool.call.arguments", "gen_ai.tool.input"),
+        *("mcp.tool.arguments", "tool.arguments"),
+    ),
     "db_system": ("db.system.name", "db.system"),
     "db_statement": ("db.query.text", "db.statement"),
     "db_rows": ("db.response.returned_rows",),
@@ -63,7 +66,7 @@ _CALLING_KINDS = frozenset({"client", "producer"})
 _ID_SEGMENT = re.compile(
     r"^(?:\d+"  # 42
     r"|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"  # a UUID
-    r"|(?=[^/]*\d)[0-9a-fA-F]{12,}"  # a hash or an object id
+    r"|(?=[^/]*\d)[0-9a-fA-F]{10,}"  # a hash or an object id
     r"|(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{20,}"  # a token
     r"|[^/]*%[0-9a-fA-F]{2}[^/]*"  # text that had to be escaped: somebody's words, no route
     r")$"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,10 @@ class _Span(msgspec.Struct):
     tags: Any = None
 
 
+class _Sdk(msgspec.Struct):
+    name: str | None = None
+
+
 class _Event(msgspec.Struct):
     type: str | None = None
     event_id: str | None = None
@@ -70,13 +75,16 @@ class _Event(msgspec.Struct):
     release: str | None = None
     environment: str | None = None
     project: int | str | None = None
+    sdk: _Sdk | None = None
 
 
 _event = msgspec.json.Decoder(_Event)
 _KEYS = (b'"start_timestamp"', b'"spans"', b'"contexts"')
 _ENVELOPE = re.compile(rb'\{[^\n]*\}\n\{[^\n]*"type"\s*:\s*"transaction"')
-_FAILURES = ("ok", "cancelled", "unknown", "")
+_SPAN_KEYS = (b'"start_timestamp"', b'"span_id"', b'"op"')
+_FAILURES = ("ok", "cancelled", "unknown", "unset", "")
 _CLIENT_OPS = ("http.client", "db", "cache", "grpc.client", "rpc", "redis")
+_TOOL_SPAN = "execute_tool "
 _NAMES = {
     "http.method": "http.request.method",
     "method": "http.request.method",
@@ -94,6 +102,8 @@ def sniff(head: bytes, path: Path) -> bool:
         all(key in head for key in _KEYS)
         or _ENVELOPE.match(head) is not None
         or (b'"type":"transaction"' in head.replace(b" ", b"") and _KEYS[0] in head)
+        # One long text in the first spans, and the rest comes too late to be seen.
+        or (b'"spans"' in head and all(key in head for key in _SPAN_KEYS))
     )
 
 
@@ -142,6 +152,7 @@ def _add(rows: SpanRows, event: _Event) -> None:
         service__version=event.release,
         deployment__environment__name=event.environment,
     )
+    source = dataclasses.replace(source, scope=event.sdk.name if event.sdk else None)
     request = event.request or {}
     attributes: dict[str, Value] = {
         "http.request.method": request.get("method"),
@@ -158,12 +169,15 @@ def _add(rows: SpanRows, event: _Event) -> None:
             attributes["http.request.method"] = method
     _one(rows, trace, root_id, context.parent_span_id, name, source, event, attributes, kind,
          context.status, context.data)  # fmt: skip
+    known = {context.span_id, *(span.span_id for span in event.spans or ())}
     for number, span in enumerate(event.spans or ()):
         own_id = ids.span_id_from_text(span.span_id or f"{text} {number}")
         op = span.op or ""
-        _one(rows, trace, own_id, span.parent_span_id or context.span_id,
+        # All spans of an event are below its transaction, also where one between was dropped.
+        lost = span.parent_span_id not in known or span.parent_span_id == span.span_id
+        _one(rows, trace, own_id, context.span_id if lost else span.parent_span_id,
              span.description or op, source, span, _described(span, op), _kind(op),
-             span.status, span.data, op=op)  # fmt: skip
+             span.status, span.data, op=op, inferred=lost)  # fmt: skip
 
 
 def _kind(op: str) -> str:
@@ -190,8 +204,20 @@ def _described(span: _Span, op: str) -> dict[str, Value]:
     if op.startswith("http.client"):
         method, _, url = text.partition(" ")
         if method.isalpha() and url:
-            return {"http.request.method": method.upper(), "url.full": url}
+            recorded = _address((span.data or {}).get("url"))
+            return {"http.request.method": method.upper(), "url.full": recorded or url}
+    if op == "gen_ai.execute_tool" and text.startswith(_TOOL_SPAN):
+        return {
+            "gen_ai.tool.name": (span.data or {}).get("gen_ai.tool.name") or text[len(_TOOL_SPAN) :]
+        }
     return {}
+
+
+def _address(url: Value) -> str | None:
+    """Return the URL that the data of a span has as text, or in parts as browsers have it."""
+    if isinstance(url, dict):
+        return f"{url.get('pathname') or ''}{url.get('search') or ''}" or None
+    return url if isinstance(url, str) else None
 
 
 def _one(
@@ -207,6 +233,7 @@ def _one(
     status: str | None,
     data: dict[str, Any] | None,
     op: str | None = None,
+    inferred: bool = False,
 ) -> None:
     start_ns, end_ns = _ns(timed.start_timestamp), _ns(timed.timestamp)
     for key, value in (data or {}).items():
@@ -227,4 +254,5 @@ def _one(
         kind=kind,
         status="error" if failed else "unset",
         message=status if failed else None,
+        inferred=inferred,
     )

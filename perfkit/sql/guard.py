@@ -89,6 +89,7 @@ _AGGREGATE: dict[type[exp.Expr], set[str]] = {
     exp.Distinct: {"expressions"},
     exp.Window: {"this", "partition_by", "order", "over"},
     exp.RowNumber: set(),
+    exp.Lag: _ONE,
 }
 
 _STRUCTURE: dict[type[exp.Expr], set[str]] = {

@@ -141,6 +141,60 @@ def test_sentry_events_of_every_shape_are_the_same(tmp_path: Path) -> None:
         assert of(tmp_path, text).table("spans").equals(expected)
 
 
+def sentry_span(number: int, parent: int, op: str, said: str, **data: object) -> dict[str, object]:
+    at = 1_700_000_000.0 + number / 10
+    span = {"span_id": f"{number:016x}", "parent_span_id": f"{parent:016x}", "op": op}
+    times = {"start_timestamp": at, "timestamp": at + 0.05}
+    return {**span, **times, "description": said, "data": data}
+
+
+def sentry_event(*spans: dict[str, object], **members: object) -> dict[str, object]:
+    trace = {"trace_id": "a" * 32, "span_id": f"{1:016x}", "op": "http.server"}
+    times = {"start_timestamp": 1_700_000_000.0, "timestamp": 1_700_000_009.0}
+    event = {"spans": list(spans), "transaction": "GET /shelf", "contexts": {"trace": trace}}
+    return {**event, **times, **members}
+
+
+def test_sentry_spans_whose_parent_was_dropped_are_below_their_transaction(tmp_path: Path) -> None:
+    spans = [
+        sentry_span(2, 1, "function", "kept"),
+        sentry_span(3, 2, "function", "below"),
+        sentry_span(4, 77, "function", "orphan"),
+        sentry_span(5, 5, "function", "its own"),
+    ]
+    named = by_name(of(tmp_path, sentry_event(*spans)))
+    above = {name: (row["parent_id"], row["parent_inferred"]) for name, row in named.items()}
+    assert above == {
+        "GET /shelf": (None, False),
+        "kept": (1, False),
+        "below": (2, False),
+        "orphan": (1, True),
+        "its own": (1, True),
+    }
+
+
+def test_sentry_says_who_made_the_spans_what_they_ask_and_which_tool(tmp_path: Path) -> None:
+    parts = {"pathname": "/items/7", "search": "?full=1"}
+    spans = [
+        sentry_span(2, 1, "http.client", "GET http://shop/items", url=parts),
+        sentry_span(
+            3, 1, "gen_ai.execute_tool", "execute_tool find", **{"gen_ai.tool.input": "{}"}
+        ),
+    ]
+    named = by_name(of(tmp_path, sentry_event(*spans, sdk={"name": "sentry.php.laravel"})))
+    assert {row["scope"] for row in named.values()} == {"sentry.php.laravel"}
+    asked = named["GET http://shop/items"]
+    assert json.loads(str(asked["attributes"]))["url.full"] == "/items/7?full=1"
+    tool = named["execute_tool find"]
+    assert (tool["tool"], tool["tool_arguments"]) == ("find", "{}")
+
+
+def test_a_sentry_event_is_known_though_a_long_text_comes_first(tmp_path: Path) -> None:
+    long = sentry_span(2, 1, "function", "long", text="word " * 20_000)
+    event = sentry_event(long)
+    assert of(tmp_path, event).info.rows["spans"] == 2
+
+
 def test_detectors_events(shared_data: Path, tmp_path: Path) -> None:
     cases = sorted((shared_data / "detectors").glob("*.json"))
     assert cases

@@ -34,6 +34,9 @@ def spans(event: dict[str, Any]) -> list[dict[str, Any]]:
     end = max([row["start_ns"] + row["duration_ns"] for row in rows] + _times(event)[1:])
     name = event.get("transaction") or "transaction"
     top = {"span_id": _ROOT, "name": name, "endpoint": name, "kind": "server"}
+    url = (event.get("request") or {}).get("url")
+    if url:
+        top |= {"http_method": "POST", "attributes": json.dumps({"url.full": url})}
     made_by = {"scope": event.get("sdk", {}).get("name")}
     everything = [{**top, "start_ns": start, "duration_ns": end - start}, *rows]
     return [made_by | row for row in everything]

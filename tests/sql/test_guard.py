@@ -381,7 +381,19 @@ _HARMLESS = frozenset(
         *("QUANTILE_CONT", "COALESCE", "GREATEST", "LEAST", "NULLIF", "ABS", "CEIL", "FLOOR"),
         *("SQRT", "LN", "EXP", "ROUND", "POWER", "LENGTH", "LOWER", "UPPER", "STARTS_WITH"),
         *("ENDS_WITH", "REGEXP_LIKE", "SUBSTRING", "ARRAY_LENGTH", "ARRAY_TO_STRING", "CAST"),
-        *("ARRAY_CONTAINS", "ROW_NUMBER", "IN", "AND", "OR", "NOT", "WHEN", "THEN", "ELSE", "AS"),
+        *(
+            "ARRAY_CONTAINS",
+            "ROW_NUMBER",
+            "LAG",
+            "IN",
+            "AND",
+            "OR",
+            "NOT",
+            "WHEN",
+            "THEN",
+            "ELSE",
+            "AS",
+        ),
         *("ON", "SELECT", "FROM", "WHERE", "BY", "OVER", "DISTINCT", "CORR"),
     )
 )
@@ -427,7 +439,15 @@ def test_any_text_is_accepted_or_refused_but_never_breaks(sql: str) -> None:
     [
         *("calls FROM spans", "calls, row", "SUM(calls)", "(SELECT 1)", "cals", "calls AS x"),
         *("calls) FROM spans --", "COUNT(*)", "calls LIMIT 1", "read_csv('x')", "spans.calls"),
-        *("ROW_NUMBER() OVER ()", "", "calls; DROP TABLE x", "calls WHERE 1 = 1", "*", "name || 1"),
+        *(
+            "ROW_NUMBER() OVER ()",
+            "LAG(name) OVER ()",
+            "",
+            "calls; DROP TABLE x",
+            "calls WHERE 1 = 1",
+            "*",
+            "name || 1",
+        ),
     ],
 )
 def test_expressions_are_over_one_row(text: str) -> None:

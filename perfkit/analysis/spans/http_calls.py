@@ -43,7 +43,7 @@ _METHOD = r"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b"
 _SEGMENTS = (
     # Applied twice, because neighbours share their slash.
     r"/(?:\d+(?:[.-][^/]*)?|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-    r"|[0-9a-fA-F]{16,}|[A-Za-z0-9_-]{32,}|[^/]*%[0-9a-fA-F]{2}[^/]*)(/|$)"
+    r"|[^/]*-\d+|[0-9a-fA-F]{10,}|[A-Za-z0-9_-]{32,}|[^/]*%[0-9a-fA-F]{2}[^/]*)(/|$)"
 )
 _SITE = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
 _EPHEMERAL = (
@@ -193,7 +193,9 @@ def _template(path: pl.Expr) -> pl.Expr:
 
 
 def _without_values(query: pl.Expr) -> pl.Expr:
-    names = query.str.replace_all(r"=[^&]*", "=*")
+    # The same names in another order, and one name several times, ask for the same.
+    names = query.str.replace_all(r"=[^&]*", "=*").str.split("&").list.unique().list.sort()
+    names = names.list.join("&")
     return pl.when(query.is_null() | (query == "")).then(pl.lit("")).otherwise("?" + names)
 
 
