@@ -20,6 +20,7 @@ MAX_VALUE = 160
 _LIST_SHOWN = 4
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+_NAME = re.compile(r"\w[\w.$:]*")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):([a-z]+)\Z")
 
 
@@ -30,6 +31,12 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return _listed(value)
     return shorten(plain(str(value)), MAX_VALUE)
+
+
+def function(value: Any) -> str:
+    """Write the name of a function so that it is read as one: `parse()`; `<module>` stays."""
+    written = text(value)
+    return f"{written}()" if _NAME.fullmatch(written) else written
 
 
 def plain(value: str) -> str:
@@ -66,6 +73,7 @@ def _integer(value: float | None) -> str:
 
 SPECS: dict[str, Callable[[Any], str]] = {
     "text": text,
+    "function": function,
     "number": units.number,
     "integer": _integer,
     "duration": units.duration,
@@ -111,7 +119,7 @@ def _write(part: Part, values: Mapping[str, Any]) -> str | None:
     value = values.get(name)
     if value is None:
         return None
-    if spec != "text" and (isinstance(value, bool) or not isinstance(value, int | float)):
+    if spec not in ("text", "function") and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None
     if spec == "time" and isinstance(value, float):
         return None
