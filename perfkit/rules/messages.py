@@ -119,7 +119,8 @@ def _write(part: Part, values: Mapping[str, Any]) -> str | None:
     value = values.get(name)
     if value is None:
         return None
-    if spec not in ("text", "function") and (isinstance(value, bool) or not isinstance(value, int | float)):
+    of_numbers = spec not in ("text", "function")
+    if of_numbers and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None
     if spec == "time" and isinstance(value, float):
         return None
