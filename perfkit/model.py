@@ -74,7 +74,11 @@ SPANS = Table(
         Column("tool_arguments", _STR, "arguments of the tool call, as recorded"),
         Column("peer", _STR, "whom a client span calls: service, or host and port"),
         Column("db_system", _STR, "database product of a database span, e.g. `postgresql`"),
-        Column("db_statement", _STR, "text of the query or command, as recorded"),
+        Column(
+            "db_statement",
+            _STR,
+            "text of the query, as recorded; a MongoDB filter follows command and collection",
+        ),
         Column("db_rows", _I64, "rows returned, where the instrumentation says it"),
         Column("thread_id", _I64, "OS thread that ran the span"),
         Column("pid", _I64, "process that ran the span"),

@@ -39,6 +39,8 @@ PEER_NAME = ("peer.service", "service.peer.name")
 PEER_HOST = ("server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr")
 PEER_PORT = ("server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port")
 DB_NAMESPACE = ("db.namespace", "db.name")
+DB_OPERATION = ("db.operation.name", "db.operation")
+DB_COLLECTION = ("db.collection.name", "db.mongodb.collection")
 MESSAGING_DESTINATION = ("messaging.destination.name", "messaging.destination")
 INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name", "hostname")
 
@@ -52,6 +54,7 @@ SEMANTIC: Final[frozenset[str]] = frozenset(
     (
         *(name for names in PROMOTED.values() for name in names),
         *(*ROUTE, *PATH, *PEER_NAME, *PEER_HOST, *PEER_PORT, *DB_NAMESPACE),
+        *(*DB_OPERATION, *DB_COLLECTION),
         *(*MESSAGING_DESTINATION, *MESSAGING_OPERATION, RPC_METHOD, RPC_SERVICE),
         *(*FAILURE, *SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
     )
@@ -196,7 +199,19 @@ def promote(attributes: MutableMapping[str, Value], kind: str) -> dict[str, Valu
                 columns[column] = converted
                 del attributes[name]
                 break
+    if columns["db_system"] == "mongodb":
+        columns["db_statement"] = _with_command(columns["db_statement"], attributes)
     return columns
+
+
+def _with_command(statement: Value | None, attributes: Mapping[str, Value]) -> Value | None:
+    """Put command and collection before a statement that is a filter alone, as Node.js has it."""
+    operation, collection = first(attributes, DB_OPERATION), first(attributes, DB_COLLECTION)
+    if not isinstance(statement, str) or not statement.startswith("{"):
+        return statement
+    if operation is None or collection is None or f'"{operation}"' in statement:
+        return statement
+    return f"{operation} {collection} {statement}"
 
 
 def adjusted_count(attributes: Mapping[str, Value], trace_state: str = "") -> float:

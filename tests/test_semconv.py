@@ -207,6 +207,26 @@ def test_the_present_name_wins_and_the_past_one_stays() -> None:
     assert attributes == {"db.statement": "SELECT 2"}
 
 
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ('{"film":"?"}', 'find ratings {"film":"?"}'),
+        ('{"find":"ratings","filter":{}}', '{"find":"ratings","filter":{}}'),
+        ("find ratings", "find ratings"),
+        (None, None),
+    ],
+)
+def test_a_filter_of_mongodb_comes_after_command_and_collection(
+    statement: str | None, expected: str | None
+) -> None:
+    attributes = {"db.system": "mongodb", "db.statement": statement}
+    named = {**attributes, "db.operation": "find", "db.mongodb.collection": "ratings"}
+    assert semconv.promote(dict(named), "client")["db_statement"] == expected
+    assert semconv.promote(dict(attributes), "client")["db_statement"] == statement
+    other = {**named, "db.system": "postgresql"}
+    assert semconv.promote(other, "client")["db_statement"] == statement
+
+
 def test_a_value_of_the_wrong_type_stays_among_the_attributes() -> None:
     attributes: dict[str, Any] = {"http.status_code": "many", "db.response.returned_rows": 2**70}
     columns = semconv.promote(attributes, "client")

@@ -27,6 +27,7 @@ _SIGNS: dict[str, str] = {
     "PostgreSQL": r"postgres|psycopg|asyncpg",
     "MySQL": r"mysql|mariadb",
     "SQLite": r"sqlite",
+    "MongoDB": r"mongo",
     "Node.js": r"^@opentelemetry/",
     "MCP gateway": r"mcp-?gateway|contextforge",
 }

@@ -7,10 +7,12 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.database.loops import loop_rows
 from perfkit.analysis.database.statements import normalise_all
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.requests import top_database_calls
 from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.rows import rows_or_null
 from perfkit.analysis.vector.summary import DOCS, ratio_of, request_time, summarise, sums, whole
 
 _NAMES = 20
@@ -34,11 +36,14 @@ def compute_calls(tables: Tables) -> pl.DataFrame:
     known = distinct.with_columns(statement=pl.Series(statement.tolist(), dtype=pl.String))
     ids = [_query_id(*pair) for pair in known.select("db_system", "statement").iter_rows()]
     known = known.with_columns(query_id=pl.Series(ids, dtype=pl.String))[code]
+    query = known["query_id"].rank("dense").cast(pl.Int64).to_numpy()
+    loop = loop_rows(tree, calls["row"].to_numpy(), query)
     return calls.select(
         "row",
         query_id=known["query_id"],
         entry_row="entry_row",
         parent_row="parent_row",
+        loop_row=rows_or_null(loop),
         statement_hash=pl.col("db_statement").hash(seed=0).reinterpret(signed=True),
         statement=known["statement"],
     )
@@ -51,9 +56,9 @@ def compute(tables: Tables) -> pl.DataFrame:
     of_span = ["db_system", "db_statement", "db_rows", "service", "name", "status"]
     of_span += ["duration_ns", "adjusted_count", "entry_endpoint"]
     spans = tables.picked("tree", row, *of_span).with_columns(
-        calls.select("query_id", "statement", "entry_row", "parent_row"),
+        calls.select("query_id", "statement", "entry_row", "loop_row"),
         critical_ns=tables.picked("span_times", row, "critical_ns")["critical_ns"],
-        caller=tables.looked_up("tree", calls["parent_row"], "name"),
+        caller=tables.looked_up("tree", calls["loop_row"], "name"),
     )
     code, distinct = codes(spans, ["query_id"])
     counts = summarise(spans, ["query_id"]).rename(
@@ -61,7 +66,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     )
     weight = spans["adjusted_count"].to_numpy()
     critical = sums(code, weight * spans["critical_ns"].to_numpy(), distinct.height)
-    repeats = spans.drop_nulls("parent_row").group_by("query_id", "parent_row").len()
+    repeats = spans.drop_nulls("loop_row").group_by("query_id", "loop_row").len()
     most = repeats.group_by("query_id").agg(max_repeats=pl.col("len").max().cast(pl.Int64))
     return (
         counts.with_columns(critical_ns=whole(critical), variance_to_mean=_dispersion(code, spans))
@@ -139,9 +144,10 @@ _COLUMNS = {
     "rows": "rows returned in all; null where instrumentation does not say",
     "error_ratio": "share of calls that failed",
     "requests": "entries that run it",
-    "callers": f"names of the spans that run it, most frequent first, {_NAMES} at most",
+    "callers": "names of the spans that run it (`loop_row` of `query_calls`), most frequent first, "
+    f"{_NAMES} at most",
     "endpoints": f"endpoints of the entries that run it, likewise {_NAMES} at most",
-    "max_repeats": "most calls under one parent span",
+    "max_repeats": "most calls under one span, likewise",
     "critical_ns": "time on the critical path of entries",
     "share_ratio": "its time by request time",
 }
@@ -156,6 +162,8 @@ CALLS = Derived(
         "query_id": "which query, see `queries`",
         "entry_row": "the entry that it belongs to",
         "parent_row": "the span that runs it",
+        "loop_row": "the span under which it repeats: the nearest with five such calls under it, "
+        "or under spans of equal names around each, as of an ORM or a function; else the parent",
         "statement_hash": "hash of the text as recorded; null when none was",
         "statement": "normalised statement",
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.database.loops import branches
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.vector.forest import Ints
@@ -12,10 +13,10 @@ from perfkit.analysis.vector.overlaps import covered, runs
 
 
 def compute(tables: Tables) -> pl.DataFrame:
-    """Return one row a parent and query that ran at least twice under it."""
+    """Return one row a span and query that ran at least twice under it."""
     tree = tables.frame("tree")
-    calls = _under_one_parent(tables)
-    group = calls.select(pl.struct("parent_row", "query").rle_id())["parent_row"].to_numpy()
+    calls = _under_one_span(tables)
+    group = calls.select(pl.struct("loop_row", "query").rle_id())["loop_row"].to_numpy()
     start, end = calls["start_ns"].to_numpy(), calls["end_ns"].to_numpy()
     groups = int(group[-1]) + 1 if len(group) else 0
     union = covered(group, start, end, groups)
@@ -23,13 +24,17 @@ def compute(tables: Tables) -> pl.DataFrame:
         calls.with_columns(group=pl.Series(group))
         .group_by("group", maintain_order=True)
         .agg(
-            pl.col("entry_row", "parent_row", "query_id").first(),
+            pl.col("entry_row", "query_id").first(),
+            parent_row=pl.col("loop_row").first(),
             calls=pl.len().cast(pl.Int64),
             distinct_statements=pl.col("statement_hash").n_unique().cast(pl.Int64),
             total_ns=(pl.col("end_ns") - pl.col("start_ns")).sum(),
             first_row=pl.col("row").first(),
             last_row=pl.col("row").last(),
             source_row=pl.col("before").first(),
+            first_branch=pl.col("branch").first(),
+            last_branch=pl.col("branch").max(),
+            branches=pl.col("branch").n_unique(),
         )
         .with_columns(union_ns=pl.Series(union))
         .filter(pl.col("calls") > 1)
@@ -43,20 +48,22 @@ def compute(tables: Tables) -> pl.DataFrame:
     ).select(*_COLUMNS)
 
 
-def _under_one_parent(tables: Tables) -> pl.DataFrame:
-    """Return calls by parent, query and start, each with the sibling call just before it."""
-    times = tables.frame("tree").select("start_ns", "end_ns")
-    calls = tables.frame("query_calls").drop("statement")
+def _under_one_span(tables: Tables) -> pl.DataFrame:
+    """Return calls by span, query and start, each with the call just before it under that span."""
+    tree = tables.frame("tree")
+    calls = tables.frame("query_calls").drop("statement", "parent_row")
     calls = calls.with_columns(
-        times[calls["row"]], query=calls["query_id"].rank("dense")
-    ).drop_nulls("parent_row")
-    by_start = calls.sort("parent_row", "start_ns", "row")
-    parent = by_start["parent_row"].to_numpy()
-    first = np.zeros(len(parent), dtype=np.bool_)
-    if len(parent):
-        first[runs(parent)[0]] = True
+        tree.select("start_ns", "end_ns")[calls["row"]], query=calls["query_id"].rank("dense")
+    ).drop_nulls("loop_row")
+    row, loop = calls["row"].to_numpy(), calls["loop_row"].to_numpy()
+    calls = calls.with_columns(branch=pl.Series(branches(parents_of(tree), row, loop)))
+    by_start = calls.sort("loop_row", "start_ns", "row")
+    first = np.zeros(by_start.height, dtype=np.bool_)
+    if by_start.height:
+        first[runs(by_start["loop_row"].to_numpy())[0]] = True
     before = by_start["row"].shift(1).set(pl.Series(first), None)
-    return by_start.with_columns(before=before).sort("parent_row", "query", maintain_order=True)
+    by_start = by_start.with_columns(before=before)
+    return by_start.sort("loop_row", "query", maintain_order=True)
 
 
 def _interleaved(parent: Ints, repeats: pl.DataFrame) -> pl.Series:
@@ -67,23 +74,23 @@ def _interleaved(parent: Ints, repeats: pl.DataFrame) -> pl.Series:
     child = child[np.argsort(parent[child], kind="stable")]  # siblings are in order of start
     place = np.zeros(len(parent), dtype=np.int64)
     place[child] = np.arange(len(child))
-    first, last = (place[repeats[name].to_numpy()] for name in ("first_row", "last_row"))
-    return pl.Series(last - first + 1 > repeats["calls"].to_numpy())
+    first, last = (place[repeats[f"{name}_branch"].to_numpy()] for name in ("first", "last"))
+    return pl.Series(last - first + 1 > repeats["branches"].to_numpy())
 
 
 _COLUMNS = {
     "entry_row": "the entry, a row of `tree`",
-    "parent_row": "the span under which it ran",
+    "parent_row": "the span under which it ran: `loop_row` of `query_calls`",
     "caller": "name of that span: where the loop is",
     "query_id": "the query, see `queries`",
     "calls": "how often",
     "distinct_statements": "how many different texts, as recorded",
     "sequential": "no two of the calls overlap",
-    "interleaved": "some other span under the same parent began between the first and the last",
+    "interleaved": "some other child of that span began between the first and the last",
     "union_ns": "time in which at least one ran",
     "total_ns": "sum of their durations",
     "first_row": "the first call",
-    "source_row": "the sibling call right before the first one, of another query; null if none",
+    "source_row": "the call under that span right before the first, of another query; null if none",
     "entry_endpoint": "endpoint of the entry",
     "entry_tool": "tool of the entry",
 }

@@ -38,6 +38,11 @@ _DIALECTS = {
 }
 _KEY_VALUE = frozenset({"redis", "valkey", "memcached"})
 _DOCUMENT = frozenset({"mongodb", "couchbase", "couchdb", "dynamodb", "aws.dynamodb"})
+_COMMANDS = (
+    *("find", "aggregate", "count", "distinct", "insert", "update", "delete", "findAndModify"),
+    *("getMore", "bulkWrite", "mapReduce", "create", "drop", "createIndexes"),
+)
+"""Of MongoDB; in what some instrumentations record, the command is not the first member."""
 _SEARCH = frozenset({"elasticsearch", "opensearch"})
 
 _STRINGS_IN_DOUBLE_QUOTES = frozenset({"mysql", "mariadb", "bigquery", "gcp.bigquery"})
@@ -238,6 +243,8 @@ def _document_command(text: str) -> str:
         except (ValueError, RecursionError):
             return _stripped(text)
         if isinstance(command, dict) and command:
-            verb, target = next(iter(command.items()))
+            first = next(iter(command))
+            verb = next((name for name in _COMMANDS if isinstance(command.get(name), str)), first)
+            target = command[verb]
             return f"{verb} {target}" if isinstance(target, str) else str(verb)
     return " ".join(text.split()[:2])
