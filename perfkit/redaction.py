@@ -183,7 +183,9 @@ class _Pseudonyms:
         return f"{self.hosts.setdefault(name, f'host-{len(self.hosts) + 1}')}{colon}{port}"
 
     def instance(self, text: str) -> str:
-        """Return a replica's name: `pid 77` stays, a host does not."""
+        """Return a replica's name: `pid 77` and `gunicorn (pid 77)` stay, a host does not."""
+        if named := re.fullmatch(r"(.+) (\(pid \d{1,10}\))", text):
+            return f"{self.name(named[1])} {named[2]}"
         return text if re.fullmatch(r"(?:pid )?\d{1,10}", text) else self.host(text)
 
     def name(self, text: str) -> str:

@@ -7,13 +7,16 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 _PYTHON_NAME = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*t?(?:-dbg)?(?: \(deleted\))?$")
 _STOPS = frozenset(
     str(int(number)) for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 )
+_TITLE = re.compile(r"[\w.+-]+")
+_LONGEST_NAME = 40
+_EXEC_LOOKS = 20
 _PYTHON_LIBRARY = re.compile(rb"/libpython\d[\d.]*[a-z]*\.so")
 
 
@@ -152,6 +155,53 @@ def command_line(pid: int) -> list[str]:
     except OSError:
         return []
     return [part.decode("utf-8", "replace") for part in text.split(b"\0")[:-1]]
+
+
+def instance(pid: int) -> str:
+    """Return what metrics call a process: `gunicorn (pid 7)`, or `pid 7` where it has no name."""
+    for _ in range(_EXEC_LOOKS):
+        command = command_line(pid)
+        if command or not exists(pid):
+            break
+        time.sleep(0.001)  # amid its exec a process has no command line yet
+    called = program(command) or name(pid)
+    written = "".join(char if char.isprintable() else " " for char in called)[
+        :_LONGEST_NAME
+    ].strip()
+    return f"{written} (pid {pid})" if written else f"pid {pid}"
+
+
+def program(command: Sequence[str]) -> str:
+    """Return what people call the program of a command line: of Python its module or script."""
+    if not command or not command[0]:
+        return ""
+    rest = list(command[1:])
+    if not _PYTHON_NAME.search(command[0]):
+        # Some write a sentence where the command was: "gunicorn: worker [shop]".
+        title = _TITLE.match(os.path.basename(command[0].split()[0]))
+        return title[0] if title else ""
+    while rest:
+        option = rest.pop(0)
+        if option in ("-m", "-c"):
+            return _python_module(option, rest)
+        if option in ("-X", "-W", "--check-hash-based-pycs"):
+            del rest[:1]
+        elif not option.startswith("-"):
+            return _script(option)
+    return os.path.basename(command[0])
+
+
+def _python_module(option: str, rest: Sequence[str]) -> str:
+    if option == "-m":
+        return rest[0] if rest else ""
+    code = rest[0] if rest else ""
+    return "multiprocessing" if code.startswith("from multiprocessing") else "python -c"
+
+
+def _script(path: str) -> str:
+    """Return a script's name, or that of the package whose `__main__.py` it is."""
+    folder, file = os.path.split(path)
+    return os.path.basename(folder) if file == "__main__.py" and folder else file
 
 
 def tracer(pid: int) -> int:

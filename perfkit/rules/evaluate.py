@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -145,7 +146,24 @@ def _findings(rule: Rule, capture: _Capture) -> tuple[list[Finding], dict[str, C
         for finding, change in zip(found, changes, strict=True)
         if change is not None
     }
-    return sorted(found, key=score.rank), replayed
+    return _told_once(sorted(found, key=score.rank)), replayed
+
+
+def _told_once(found: Sequence[Finding]) -> list[Finding]:
+    """Return the findings, those about one program's processes as one: its worst, with all rows."""
+    alike: dict[str, list[Finding]] = {}
+    for finding in found:
+        alike.setdefault(finding.fingerprint, []).append(finding)
+    return [first if not rest else _together(first, rest) for first, *rest in alike.values()]
+
+
+def _together(first: Finding, others: Sequence[Finding]) -> Finding:
+    names = [text for one in others for name, text in one.key.items() if text != first.key[name]]
+    return replace(
+        first,
+        message=f"{first.message} So it is with {messages.text(names)}.",
+        evidence=[row for one in (first, *others) for row in one.evidence],
+    )
 
 
 def _about(frame: pl.DataFrame, patterns: Sequence[str]) -> pl.DataFrame:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 from perfkit.rules.model import SEVERITIES, Effort, Finding, Severity
+
+_PID = re.compile(r"\(?\bpid \d+\)?")
+"""What recording calls a process by; it is another one in the next capture."""
 
 # Ours: a change of a setting, of a function, of how parts work together.
 _EFFORT_WEIGHT: dict[Effort, float] = {"low": 1.0, "medium": 2.0, "high": 4.0}
@@ -15,9 +19,15 @@ _RISK_WEIGHT: dict[Severity, float] = {"high": 0.25, "medium": 0.1, "low": 0.02,
 
 
 def fingerprint(rule_id: str, key: Mapping[str, str]) -> str:
-    """Return 16 hexadecimal digits that are the same for the same rule and key in any capture."""
+    """Return 16 hexadecimal digits that are the same for the same rule and key in any capture.
+
+    Of processes the name counts and not the id.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    for part in (rule_id, *(text for name in sorted(key) for text in (name, key[name]))):
+    for part in (
+        rule_id,
+        *(text for name in sorted(key) for text in (name, _PID.sub("", key[name]))),
+    ):
         raw = part.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()

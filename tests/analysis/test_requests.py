@@ -88,7 +88,7 @@ def test_resources_are_those_of_the_process_when_the_request_began() -> None:
     observed = metrics(
         (1 * SECOND, "process.cpu.utilization", 1.0, "pid 7", None),
         (2 * SECOND, "process.cpu.utilization", 3.0, "pid 7", None),
-        (2 * SECOND, "process.cpu.utilization", 4.0, "pid 8", None),
+        (2 * SECOND, "process.cpu.utilization", 4.0, "gunicorn (pid 8)", None),
         (2 * SECOND, "process.memory.usage", 1000.0, "pid 7", None),
     )
     spans = [
@@ -96,10 +96,11 @@ def test_resources_are_those_of_the_process_when_the_request_began() -> None:
         S(2, 1 * SECOND + 5, 3 * SECOND, trace=2, pid=7),
         S(3, 60 * SECOND, 61 * SECOND, trace=3, pid=7),
         S(4, 2 * SECOND, 3 * SECOND, trace=4),
+        S(5, 2 * SECOND, 3 * SECOND, trace=5, pid=8),
     ]
     requests = analyse(spans, metrics=observed).frame("requests").sort("trace_lo")
-    assert requests["cpu_ratio"].to_list() == pytest.approx([0.75, 0.25, None, None])
-    assert requests["rss_bytes"].to_list() == [1000, 1000, None, None]
+    assert requests["cpu_ratio"].to_list() == pytest.approx([0.75, 0.25, None, None, 1.0])
+    assert requests["rss_bytes"].to_list() == [1000, 1000, None, None, None]
 
 
 def test_the_only_process_is_taken_for_spans_without_a_pid() -> None:

@@ -175,6 +175,11 @@ def test_fingerprints_tell_keys_apart() -> None:
     assert len(set(different)) == len(different)
     assert all(len(one) == 16 and int(one, 16) >= 0 for one in different)
     # Ledgers hold them, so they must be the same in every version.
+    workers = [{"instance": f"gunicorn (pid {pid})", "service": "s"} for pid in (7, 81)]
+    assert len({score.fingerprint("r", key) for key in workers}) == 1
+    assert score.fingerprint("r", workers[0]) != score.fingerprint(
+        "r", {"instance": "celery (pid 7)", "service": "s"}
+    )
     assert score.fingerprint("db.slow-query", {"query_id": "abc"}) == "ac40c9f4f9b2c399"
 
 

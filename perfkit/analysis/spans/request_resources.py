@@ -9,6 +9,9 @@ from perfkit.analysis.session import Tables
 _NEAREST_NS = 5 * 10**9
 """An observation further away than this says nothing about the request."""
 
+_PID = r"^(?:.* \()?pid (\d+)\)?$"
+"""How recording calls a process: `gunicorn (pid 7)`, or `pid 7`."""
+
 _METRICS = {"process.cpu.utilization": "cpu_ratio", "process.memory.usage": "rss_bytes"}
 
 
@@ -61,11 +64,17 @@ def _process(observed: pl.DataFrame) -> pl.Expr:
         .agg(pl.col("process").first(), number=pl.col("process").n_unique())
         .filter(pl.col("number") == 1)
     )
-    by_pid = pl.format("pid {}", "pid")
+    of_pid = (
+        known.to_frame("process")
+        .with_columns(pid=pl.col("process").str.extract(_PID).cast(pl.Int64, strict=False))
+        .drop_nulls("pid")
+        .unique("pid", maintain_order=True)
+    )
+    pids = dict(zip(of_pid["pid"], of_pid["process"], strict=True))
     services = dict(zip(by_service["service"], by_service["process"], strict=True))
     only = known[0] if len(known) == 1 else None
     return pl.coalesce(
-        pl.when(by_pid.is_in(known.implode())).then(by_pid),
+        pl.col("pid").replace_strict(pids, default=None, return_dtype=pl.String),
         pl.col("service").replace_strict(services, default=None, return_dtype=pl.String),
         pl.lit(only, dtype=pl.String),
     )

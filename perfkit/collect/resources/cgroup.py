@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from perfkit.collect import processes
 from perfkit.collect.resources import cgroup_paths, pressure, procfs
 from perfkit.collect.resources.rows import Rows, counter, gauge
 
@@ -126,7 +127,7 @@ class Cgroup:
     """Measures the groups that a process was in when this was made."""
 
     def __init__(self, pid: int, groups: cgroup_paths.Groups | None = None) -> None:
-        self._instance = f"pid {pid}"
+        self._instance = processes.instance(pid)
         self._groups = groups or cgroup_paths.find(pid)
 
     def measure(self, rows: Rows) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from perfkit.collect import processes
 from perfkit.collect.resources import procfs
 from perfkit.collect.resources.connections import Connections
 from perfkit.collect.resources.rows import Allowance, Deltas, Rows, counter, gauge
@@ -71,7 +72,7 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         """Raises Gone when there is no such process."""
-        self._pid = pid
+        self._instance = processes.instance(pid)
         self._folder = f"/proc/{pid}"
         self._started = self._stat().started_ticks
         self._deltas = Deltas()
@@ -83,7 +84,7 @@ class Process:
         stat = self._stat()
         if stat.started_ticks != self._started:
             raise Gone  # the number is another process's now
-        rows.instance = f"pid {self._pid}"
+        rows.instance = self._instance
         self._measure_stat(rows, stat)
         status = procfs.key_values(procfs.read(f"{self._folder}/status"))
         if "VmSwap" in status:

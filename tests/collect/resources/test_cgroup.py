@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from perfkit.collect import processes
 from perfkit.collect.resources import cgroup_paths
 from perfkit.collect.resources.cgroup import Cgroup
 from perfkit.collect.resources.cgroup_paths import Groups, Mount
@@ -27,8 +28,8 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 
 def measured(groups: Groups) -> dict[tuple[str, str | None], float]:
     rows = Rows.now()
-    Cgroup(7, groups).measure(rows)
-    assert {row[6] for row in rows.rows} <= {"pid 7"}
+    Cgroup(os.getpid(), groups).measure(rows)
+    assert {row[6] for row in rows.rows} <= {processes.instance(os.getpid())}
     return {(row[1], row[7]): row[3] for row in rows.rows}
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from perfkit import model
+from perfkit.collect import processes
 from perfkit.collect.resources import catalogue, disk, procfs
 from perfkit.collect.resources.connections import count_peers
 from perfkit.collect.resources.host import Host
@@ -123,7 +124,7 @@ def test_a_process_says_what_it_has(tmp_path: Path) -> None:
     assert named(after, "process.memory.usage")[None] > 10 << 20
     assert growth("process.cpu.time") >= 0
     assert {row[2] for row in after.rows if row[1] == "process.memory.usage"} == {"By"}
-    assert {row[6] for row in after.rows} == {f"pid {os.getpid()}"}
+    assert {row[6] for row in after.rows} == {processes.instance(os.getpid())}
 
 
 def test_context_switches_never_go_back() -> None:
