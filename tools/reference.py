@@ -63,7 +63,7 @@ def metrics_page() -> str:
         "Generated from the code (`make reference`). `perfkit record` reads these once a second",
         "from /proc and /sys into the table `metrics`, and more seldom only where that would take",
         "more than 0.5 % of a core (very many processes, threads or sockets). Rows of a process",
-        "and of its control group have `pid N` as their instance, those of the machine its host",
+        "and of its control group have `PROGRAM (pid N)` as their instance, those of the machine its host",
         "name; those of the network are of the network namespace that the process is in. What",
         "the kernel does not say, or hides from the user who records, is left out.",
         "",
