@@ -21,6 +21,7 @@ from perfkit.analysis.spans import (
     span_tree,
     span_waits,
     tool_calls,
+    tool_invocations,
     tree,
 )
 from perfkit.analysis.waits import (
@@ -54,6 +55,7 @@ DERIVED: tuple[Derived, ...] = (
     equal_calls.DERIVED,
     serial_calls.DERIVED,
     tool_calls.DERIVED,
+    tool_invocations.DERIVED,
     call_paths.DERIVED,
     code_tree.DERIVED,
     functions.DERIVED,

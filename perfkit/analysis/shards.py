@@ -21,7 +21,10 @@ from perfkit.layout import Index, bucket, read_index
 from perfkit.manifest import CaptureInfo
 
 CORE = ("tree", "span_waits", "critical_path", "span_times", "requests", "span_tree_rows")
-FURTHER = ("span_drag", "query_calls", "query_repeats", "http_calls", "serial_calls")
+FURTHER = (
+    *("span_drag", "query_calls", "query_repeats", "http_calls", "serial_calls"),
+    "tool_invocations",
+)
 PER_TRACE = CORE + FURTHER
 """Tables in which whatever is said about a span comes from its own trace."""
 

@@ -96,9 +96,10 @@ def _described(spans: pl.DataFrame) -> pl.DataFrame:
                 (pl.col("db_rows") * pl.col("adjusted_count")).sum().round().cast(pl.Int64)
             ),
             requests=pl.col("entry_row").n_unique().cast(pl.Int64),
-            callers=_most_frequent("caller"),
-            endpoints=_most_frequent("entry_endpoint"),
+            callers=pl.col("caller").drop_nulls().value_counts(),
+            endpoints=pl.col("entry_endpoint").drop_nulls().value_counts(),
         )
+        .with_columns(_most_frequent("callers"), _most_frequent("endpoints"))
         .join(
             service.lazy()
             .sort("duration_ns", "service", descending=[True, False])
@@ -111,8 +112,10 @@ def _described(spans: pl.DataFrame) -> pl.DataFrame:
 
 
 def _most_frequent(column: str) -> pl.Expr:
-    counted = pl.col(column).drop_nulls().value_counts(sort=True)
-    return counted.struct.field(column).head(_NAMES).alias(column)
+    """Return the names in lists of names and counts; equally frequent ones by name."""
+    name, count = (pl.element().struct[place] for place in (0, 1))
+    frequent = name.sort_by(count, name, descending=[True, False]).head(_NAMES)
+    return pl.col(column).list.eval(frequent)
 
 
 def _dispersion(code: np.ndarray[tuple[int], np.dtype[np.int64]], spans: pl.DataFrame) -> pl.Series:
