@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> None:
 
         def one(data: bytes) -> None:
             path.write_bytes(data)
-            with contextlib.suppress(PerfkitError):
-                import_files([path], MemoryWriter(), format=importer.NAME, started_at_ns=10**18)
+            for keep_going in (False, True):
+                with contextlib.suppress(PerfkitError):
+                    import_files([path], MemoryWriter(), format=importer.NAME,
+                                 started_at_ns=10**18, keep_going=keep_going)  # fmt: skip
 
         corpus = Path(folder) / "corpus"
         corpus.mkdir()

@@ -175,7 +175,7 @@ def import_files(
     writer.flush()
     _note_repeats(writer)
     if not any(writer.info.rows.values()):
-        raise _nothing(writer, files, len(databases))
+        raise _nothing(writer, files, len(databases), run.problems)
 
 
 def _total(files: list[inputs.Input]) -> int:
@@ -197,6 +197,8 @@ class _Run:
     """Whether there is one file only, so that none can be a copy of it."""
     done_bytes: int = 0
     seen: inputs.Seen = field(default_factory=inputs.Seen)
+    problems: list[str] = field(default_factory=list)
+    """Why files could not be read whole."""
 
     def read_all(self, one: inputs.Input, temporary: Path) -> None:
         """Read a file, or the files in it when it is an archive."""
@@ -213,6 +215,7 @@ class _Run:
         except InputError as error:
             if not self.keep_going:
                 raise
+            self.problems.append(error.message)
             self._leave_out(what, "what was read before is kept", error.message)
 
     def _read_one(self, member: inputs.Input, whole: inputs.Input, *, lasting: bool) -> None:
@@ -327,7 +330,12 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
     writer.info.sources.append({"name": "import", "format": name, "file": source.name})
 
 
-def _nothing(writer: CaptureWriter, files: list[inputs.Input], databases: int) -> InputError:
+def _nothing(
+    writer: CaptureWriter, files: list[inputs.Input], databases: int, problems: list[str]
+) -> InputError:
+    if len(files) == 1 and len(problems) == 1 and not databases:
+        said = "can be kept" in problems[0]
+        return InputError(problems[0] if said else f"{problems[0]}; nothing of it can be kept")
     where = files[0].label if len(files) == 1 else f"{len(files)} files"
     if databases:
         where = "the database" if not files else f"{where} and the database"

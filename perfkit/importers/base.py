@@ -128,7 +128,10 @@ class Source:
             return self.path.open("rb")
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            file.writelines(self._inflated())
+            try:
+                file.writelines(self._inflated())
+            except InputError as error:  # what it gave until then may be enough
+                self.pass_over(error)
             file.flush()
         except OSError as error:
             with contextlib.suppress(OSError):  # it tries to write once more

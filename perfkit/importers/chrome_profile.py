@@ -94,7 +94,7 @@ def _write(
     stacks = _stacks(writer, thread.nodes)
     at = thread.start_us or 0.0
     # The last one lasts to the end, where it is known.
-    following = [*thread.deltas[1:], None]
+    following = [*thread.deltas[1:], None][: len(thread.deltas)]
     for node, delta, length in zip(thread.samples, thread.deltas, following, strict=True):
         at += delta
         if length is None and thread.end_us is not None:

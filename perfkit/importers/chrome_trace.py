@@ -43,6 +43,8 @@ _US = 1000
 _MAX_DEPTH = 512
 _MAX_ARGUMENT_BYTES = 4096
 _EVENT = re.compile(rb'"ph"\s*:\s*"[A-Za-z(){}]')
+_BEGINS = re.compile(rb'\{\s*"(?:ph|ts|name|cat|pid|tid|dur|id|args)"\s*:')
+_BYTE = re.compile(r", byte (\d+)$")
 _BASE = re.compile(rb'"baseTimeNanoseconds"\s*:\s*(\d{1,19})\b')
 _METADATA = ("M",)
 _INSTANTS = ("i", "I", "R", "n")
@@ -127,11 +129,12 @@ def read(source: Source, writer: CaptureWriter) -> None:
             try:
                 _take(trace, _event.decode(raw))
             except json_stream.BAD_JSON as error:
-                raise json_stream.refuse("a trace event", place, error) from error
+                source.pass_over(json_stream.refuse("a trace event", place, error))
     except InputError as error:
         # The closing bracket may be missing: the format's own description allows it.
         if not _unclosed(content, error) or not trace.slices:
             problem = error
+            _take_rest(trace, content, error)
     _write(trace, source, writer, _base_ns(content))
     if content.find(b'"stackFrames"') >= 0 and content.find(b'"samples"') >= 0:
         writer.note(f"{source.name} has samples of stacks beside its events: they are left out")
@@ -139,9 +142,23 @@ def read(source: Source, writer: CaptureWriter) -> None:
         raise problem
 
 
-def _unclosed(content: Any, error: Exception) -> bool:
-    end = content[-64:].rstrip()
-    return "cut off" in str(error) and end[-1:] in (b",", b"}")
+def _take_rest(trace: _Trace, content: Any, error: InputError) -> None:
+    """Take the events after a damage: each that is whole and has a phase."""
+    match = _BYTE.search(str(error.where))
+    for text in json_stream.after(content, int(match[1]), _BEGINS) if match else ():
+        try:
+            event = _event.decode(text)
+        except json_stream.BAD_JSON:
+            continue
+        if event.ph and event.ts is not None:
+            _take(trace, event)
+
+
+def _unclosed(content: Any, error: InputError) -> bool:
+    """Whether a list has all its events whole, and no end."""
+    match = _BYTE.search(str(error.where))
+    at = int(match[1]) if match else len(content)
+    return "cut off" in str(error) and content[at : at + 64].strip() in (b"", b",")
 
 
 def _base_ns(content: Any) -> int:

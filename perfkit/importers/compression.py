@@ -40,6 +40,7 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._inflater = zlib.decompressobj(wbits=31)
+        self._problem: zlib.error | None = None
 
     @property
     def eof(self) -> bool:
@@ -47,14 +48,35 @@ class _Gzip:
 
     @property
     def needs_input(self) -> bool:
-        return not self._inflater.unconsumed_tail
+        return not self._inflater.unconsumed_tail and self._problem is None
 
     @property
     def unused_data(self) -> bytes:
         return self._inflater.unused_data
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        return self._inflater.decompress(self._inflater.unconsumed_tail + data, max_length)
+        if self._problem is not None:
+            raise self._problem
+        before = self._inflater.copy()
+        taken = self._inflater.unconsumed_tail + data
+        try:
+            return self._inflater.decompress(taken, max_length)
+        except zlib.error as error:
+            self._problem = error
+            return _before_damage(before, taken, max_length)
+
+
+def _before_damage(inflater: Any, data: bytes, max_length: int) -> bytes:
+    """Return what comes before a damage, which zlib itself would not give: byte after byte."""
+    out = bytearray()
+    for at in range(len(data)):
+        try:
+            out += inflater.decompress(data[at : at + 1])
+        except zlib.error:
+            break
+        if len(out) >= max_length:
+            break
+    return bytes(out[:max_length])
 
 
 def _zstd() -> _Decompressor:

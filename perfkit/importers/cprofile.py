@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import SampleRows, scaled
 from perfkit.stacks import Frame
@@ -161,12 +162,23 @@ class _Marshal:
             if self._at < len(self._data) and self._data[self._at] == ord("0"):
                 self._at += 1
                 return found
-            key = self.value(depth + 1)
-            # Tuples of references to tuples of references … would be hashed for ever.
-            parts = key if isinstance(key, tuple) else (key,)
-            if any(isinstance(part, (tuple, dict)) for part in parts):
-                raise self._source.error("damaged: no key", offset=self._at)
-            found[key] = self.value(depth + 1)
+            try:
+                key, value = self._entry(depth)
+            except InputError as error:
+                # What follows cannot be told apart: the entries say no length.
+                if depth or not found:
+                    raise
+                self._source.pass_over(error)
+                return found
+            found[key] = value
+
+    def _entry(self, depth: int) -> tuple[Any, Any]:
+        key = self.value(depth + 1)
+        # Tuples of references to tuples of references … would be hashed for ever.
+        parts = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(part, (tuple, dict)) for part in parts):
+            raise self._source.error("damaged: no key", offset=self._at)
+        return key, self.value(depth + 1)
 
     def _ref(self, start: int) -> Any:
         number = self._size()

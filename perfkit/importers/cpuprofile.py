@@ -12,7 +12,7 @@ import msgspec
 
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import SampleRows, anchor, scaled
 from perfkit.stacks import Frame
@@ -54,7 +54,20 @@ class _File(msgspec.Struct, rename="camel"):
     time_deltas: list[float] | None = None
 
 
+class _Part(msgspec.Struct, rename="camel"):
+    """A file of which something is not there."""
+
+    nodes: list[_Node] | None = None
+    start_time: float | None = None
+    end_time: float | None = None
+    samples: list[int] | None = None
+    time_deltas: list[float] | None = None
+
+
 _file = msgspec.json.Decoder(_File)
+_part = msgspec.json.Decoder(_Part)
+_PARTLY = {(), ("nodes",), ("samples",), ("timeDeltas",)}
+_AFTER = ("startTime", "endTime", "samples", "timeDeltas")
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -74,7 +87,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
     try:
         file = _file.decode(source.contents())
     except json_stream.BAD_JSON as error:
-        raise json_stream.refuse("a V8 profile", str(source), error) from error
+        problem = json_stream.refuse("a V8 profile", str(source), error)
+        found = _salvaged(source) if source.on_damage is not None else None
+        if found is None:
+            raise problem from error
+        file = found
     samples, deltas = file.samples or [], file.time_deltas or []
     if len(samples) != len(deltas):
         raise source.error(f"{len(samples)} samples with {len(deltas)} times between them")
@@ -105,6 +122,32 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 duration_ns=max(0, duration_ns),
                 state="idle" if name == "(idle)" else "running",
             )
+
+
+def _salvaged(source: Source) -> _File | None:
+    """Return what is whole. Samples without the times between them are left out."""
+    content = json_prefix.until_bad_text(source.contents())
+    text, at, whole = json_prefix.beginning(content, lambda path: path in _PARTLY)
+    part = json_prefix.decoded(text, _part)
+    if whole or part is None or not part.nodes:
+        return None
+    json_prefix.pass_over(source, at, len(content))
+    for name, value in json_prefix.members(content, at, lambda path: path in _PARTLY, *_AFTER):
+        other = json_prefix.decoded(b'{"%b":%b}' % (name.encode(), value.text), _part)
+        for field in ("start_time", "end_time", "samples", "time_deltas") if other else ():
+            if getattr(part, field) is None:
+                setattr(part, field, getattr(other, field))
+    samples, deltas = part.samples or [], part.time_deltas or []
+    count = min(len(samples), len(deltas))
+    if not count:
+        raise source.error(
+            "the times of its samples, which come last, are not there: nothing can be kept"
+        )
+    start, end = part.start_time, part.end_time
+    if start is None or end is None:
+        start, end = 0.0, sum(deltas)
+    ended = end if count == max(len(samples), len(deltas)) else start + sum(deltas[:count])
+    return _File(part.nodes, start, ended, samples[:count], deltas[:count])
 
 
 def _stacks(source: Source, writer: CaptureWriter, file: _File) -> dict[int, tuple[int, str]]:

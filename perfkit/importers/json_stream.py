@@ -17,10 +17,13 @@ BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _MAX_DEPTH = 1000
 _SHARES = 200
+_MAX_RECORD_BYTES = 1 << 20
+_MAX_OPEN = 1000
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 # A whole string, or a bracket, or the quote of a string that does not end. Possessive, so that the
 # latter is found out in one go.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}"]', re.DOTALL)
+_AFTER = re.compile(rb'\s*(?:\}|,\s*"|\Z)')
 _OPENS = re.compile(rb"\s*:\s*\[")
 
 
@@ -82,11 +85,53 @@ def _salvaged(
         elif what in (b"}", b"]"):
             depth -= 1
             if depth < 0:
-                return
+                if what == b"]" and _AFTER.match(content, token.end()):
+                    return
+                break
             if not depth:
                 yield f"{source}, byte {begin}", content[begin : token.end()]
                 begin = token.end()
     raise source.error("cut off, or damaged", offset=begin)
+
+
+def balanced(content: bytes | mmap.mmap, start: int) -> bytes | None:
+    """Return the text of an object; null when it does not close within 1 MiB."""
+    depth = 0
+    for token in _TOKEN.finditer(content, start, min(len(content), start + _MAX_RECORD_BYTES)):
+        what = token[0]
+        if what in (b"{", b"["):
+            depth += 1
+        elif what in (b"}", b"]"):
+            depth -= 1
+        elif what == b'"':
+            return None
+        if not depth:
+            return content[start : token.end()]
+    return None
+
+
+def after(content: bytes | mmap.mmap, at: int, begins: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Yield the texts of the objects after a damage that begin so and are closed.
+
+    It ends after a thousand that are not.
+    """
+    open_ones = 0
+    while open_ones < _MAX_OPEN and (match := begins.search(content, at)) is not None:
+        text = balanced(content, match.start())
+        good = text is not None and _is_json(text)
+        at = match.start() + len(text) if good and text else match.end()
+        if good and text:
+            yield text
+        else:
+            open_ones += 1
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except BAD_JSON:
+        return False
+    return True
 
 
 def _beginning(content: bytes | mmap.mmap, keys: tuple[str, ...]) -> int | None:

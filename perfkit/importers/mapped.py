@@ -50,6 +50,7 @@ _NEEDED = {
 }
 _SEPARATORS = ",;\t|"
 _BATCH_ROWS = 250_000
+_SMALLEST_SLICE = 1000
 Result = TypeVar("Result")
 
 _ITEM = re.compile(r"\s*([\w.]+)\s*=\s*(.+?)\s*")
@@ -141,7 +142,10 @@ def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
         if source.compressed:
             path = Path(folder) / "unpacked"
             with path.open("wb") as file:
-                file.writelines(source.chunks())
+                try:
+                    file.writelines(source.chunks())
+                except InputError as error:  # what it gave until then may be enough
+                    source.pass_over(error)
         reader = {"spans": _spans, "samples": _samples, "metrics": _metrics}[mapping.table]
         for batch in _batches(source, path, mapping):
             reader(source, writer, mapping, batch)
@@ -195,12 +199,45 @@ def _batches(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFr
         chosen = frame.select(pl.col(name).alias(key) for key, name in mapping.columns.items())
         yield from chosen.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
 
-    if source.on_damage is not None and not head.startswith(b"PAR1"):
-        yield from _one_by_one(source, mapping)
+    if source.on_damage is not None:
+        parquet = head.startswith(b"PAR1")
+        yield from _slices(source, path, mapping) if parquet else _one_by_one(source, mapping)
         return
     batches = scanned()
     while (batch := _quietly(lambda: next(batches, None), source)) is not None:
         yield batch
+
+
+def _slices(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFrame]:
+    """Yield a Parquet file in pieces, and pass over those that cannot be read.
+
+    What it holds is described at its end, so that of a file that is cut off nothing can be read.
+    """
+    names = set(mapping.columns.values())
+    frame = pl.scan_parquet(path)
+    try:
+        missing = names - set(_quietly(frame.collect_schema, source))
+        rows = _quietly(lambda: frame.select(pl.len()).collect().item(), source)
+    except InputError as error:
+        raise source.error(
+            f"{error.message.removeprefix(f'{source}: ')}; a Parquet file is described at its "
+            "end, and without that nothing can be kept"
+        ) from error
+    if missing:
+        raise source.error(f"no column {min(missing)}")
+    chosen = frame.select(pl.col(name).alias(key) for key, name in mapping.columns.items())
+    todo = [(at, min(_BATCH_ROWS, rows - at)) for at in reversed(range(0, rows, _BATCH_ROWS))]
+    while todo:
+        at, count = todo.pop()
+        try:
+            yield _quietly(chosen.slice(at, count).collect, source)
+        except InputError as error:
+            if count > _SMALLEST_SLICE:
+                half = count // 2
+                todo += [(at + half, count - half), (at, half)]
+                continue
+            reason = error.message.removeprefix(f"{source}: ")
+            source.pass_over(InputError(reason, where=f"{source}, rows {at} to {at + count - 1}"))
 
 
 def _quietly(work: Callable[[], Result], source: Source) -> Result:

@@ -88,13 +88,13 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 )
                 continue
             ts_ns = scaled(match[4], factor) if match[4] else now_ns
-            timeless += match[4] is None
             value = number(match[3])
             if value is None or ts_ns is None:
                 rows.reject("metric that is no finite number")
             else:
                 labels = dict(_labels(match[2] or "", place))
-                _add(rows, state, match[1], labels, ts_ns, value)
+                kept = _add(rows, state, match[1], labels, ts_ns, value)
+                timeless += kept and match[4] is None
     if timeless:
         writer.note(
             f"{source.name}: {timeless} metrics have no time; they are taken to be of "
@@ -129,7 +129,8 @@ def _add(
     labels: dict[str, str],
     ts_ns: int,
     value: float,
-) -> None:
+) -> bool:
+    """Add a sample, or its histogram once it is whole; whether a row came of it."""
     for ending in ("_bucket", "_sum", "_count", "_created", "_total", ""):
         base = name.removesuffix(ending)
         family = state.families.get(base)
@@ -146,18 +147,18 @@ def _add(
     if family.kind in ("histogram", "summary", "gaugehistogram"):
         if ending not in ("_sum", "_count"):
             state.buckets += 1
-            return
+            return False
         key = (base, f"{service} {instance} {sorted(labels.items())}", ts_ns)
         pair = state.pairs.setdefault(key, {})
         pair[ending] = value
         if len(pair) == 2:
             del state.pairs[key]
             unit = kind_and_unit(base)[1]
-            rows.add(ts_ns, base, unit, pair["_sum"], kind="histogram",
+            return rows.add(ts_ns, base, unit, pair["_sum"], kind="histogram",
                      count=scaled(pair["_count"], 1), **shared)  # type: ignore[arg-type]  # fmt: skip
-        return
+        return False
     if name.endswith("_created"):  # when the metric was made, no measurement
-        return
+        return False
     if family.kind not in ("", "untyped", "unknown"):
         kind = "counter" if family.kind == "counter" else "gauge"
-    rows.add(ts_ns, name, unit, value, kind=kind, **shared)  # type: ignore[arg-type]
+    return rows.add(ts_ns, name, unit, value, kind=kind, **shared)  # type: ignore[arg-type]

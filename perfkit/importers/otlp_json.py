@@ -61,9 +61,9 @@ def read(source: Source, writer: CaptureWriter) -> None:
 def _add_good_ones(
     source: Source, writer: CaptureWriter, content: bytes | mmap.mmap, problem: InputError
 ) -> None:
-    """Read the spans of a damaged document that are whole, and say where others begin."""
+    """Read what is whole of a damaged document, and say where others begin."""
     found = 0
-    for offset, document in otlp_salvage.spans(content):
+    for offset, document in otlp_salvage.records(content):
         try:
             for batch in otlp.from_json(document):
                 writer.add(batch)
@@ -72,9 +72,9 @@ def _add_good_ones(
             source.pass_over(source.error(error.message, offset=offset))
     if not found:
         raise InputError(problem.message, where=str(source), hint=problem.hint)
-    writer.lose("document that is damaged", 1, "its whole spans are kept, its metrics are not")
+    writer.lose("document that is damaged", 1, "its whole spans and metrics are kept")
     writer.note(
-        f"{source.name} is damaged ({problem.message}): its whole spans are kept, its metrics not"
+        f"{source.name} is damaged ({problem.message}): its whole spans and metrics are kept"
     )
 
 

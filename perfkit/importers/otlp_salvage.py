@@ -14,6 +14,7 @@ import msgspec
 from perfkit.errors import InputError
 from perfkit.formats import otlp_wire
 from perfkit.formats.wire_fields import LENGTH, Content, CutOffError, Field, field, fields
+from perfkit.importers import json_stream
 
 _DEPTH = 2  # resource, scope; below are spans or metrics
 
@@ -74,15 +75,16 @@ def _delimited(number: int, message: bytes) -> bytes:
 
 
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-# A span: links begin with ids too, but have no parent, name, kind or time.
+_TEXT = rb'\s*:\s*"(?:[^"\\]|\\.)*+"\s*,\s*'
+# A metric, or a span: links begin with ids too, but have no parent, name, kind or time.
 _ID = rb'\s*:\s*"[^"\\]*+"\s*,\s*'
 _START = re.compile(
     rb'\{\s*"(traceId)"' + _ID + rb'"spanId"' + _ID + rb'(?:"traceState"' + _ID + rb")?"
     rb'(?:"flags"\s*:\s*\d+\s*,\s*)?"(?:parentSpanId|name|kind|startTimeUnixNano)"'
     rb'|"(resource|scope)"\s*:\s*(?=\{)'
+    rb'|\{\s*"(name)"' + _TEXT + rb'(?:"(?:description|unit)"' + _TEXT + rb"){0,2}+"
+    rb'"(?:gauge|sum|histogram|exponentialHistogram|exponential_histogram|summary)"\s*:\s*\{'
 )
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}"]', re.DOTALL)
-_MAX_RECORD_BYTES = 1 << 20
 _MAX_DAMAGED = 1000
 _TOGETHER = 1000
 _MAX_SHOWN = 200
@@ -100,66 +102,61 @@ def problem(content: Content, *, large: bool) -> InputError | None:
     return None
 
 
-def spans(content: Content) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, document) of the spans that are whole; of a damaged one what can be told.
+def records(content: Content) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, document) of whole spans and metrics; of a damaged one what can be told.
 
     Raises InputError after a thousand damaged ones.
     """
     resource = scope = b"{}"
     waiting: list[bytes] = []
+    kind = b"traceId"
     at = begin = damaged = 0
     while (mark := _START.search(content, at)) is not None:
-        start = mark.start() if mark[1] else mark.end()
-        text = _balanced(content, start)
-        good = text is not None and _is_json(text)
+        record = mark[1] or mark[3]
+        start = mark.start() if record else mark.end()
+        text = json_stream.balanced(content, start)
+        good = text is not None and _is_json(text, span=mark[1] is not None)
         at = start + len(text) if good and text is not None else mark.end()
         if not good:
             damaged += 1
             if damaged > _MAX_DAMAGED:
                 raise InputError("damaged in more than a thousand places")
-            if mark[1]:
+            if record:
                 yield start, content[start : start + _MAX_SHOWN]
             continue
-        if (not mark[1] or len(waiting) >= _TOGETHER) and waiting:
-            yield begin, _document(resource, scope, waiting)
+        if waiting and (record != kind or len(waiting) >= _TOGETHER):
+            yield begin, _document(kind, resource, scope, waiting)
             waiting = []
         if mark[2] == b"resource":
             resource, scope = text or b"{}", b"{}"
         elif mark[2]:
             scope = text or b"{}"
         else:
-            begin = begin if waiting else start
+            begin, kind = begin if waiting else start, record
             waiting.append(text or b"")
     if waiting:
-        yield begin, _document(resource, scope, waiting)
+        yield begin, _document(kind, resource, scope, waiting)
 
 
-def _balanced(content: Content, start: int) -> bytes | None:
-    depth = 0
-    for token in _TOKEN.finditer(content, start, min(len(content), start + _MAX_RECORD_BYTES)):
-        what = token[0]
-        if what in (b"{", b"["):
-            depth += 1
-        elif what in (b"}", b"]"):
-            depth -= 1
-        elif what == b'"':
-            return None
-        if not depth:
-            return content[start : token.end()]
-    return None
-
-
-def _is_json(text: bytes) -> bool:
+def _is_json(text: bytes, *, span: bool) -> bool:
     try:
         msgspec.json.decode(text)
     except _BAD_JSON:
         return False
-    return otlp_wire.spans_from_json([msgspec.Raw(text)])[1] is None
+    return not span or otlp_wire.spans_from_json([msgspec.Raw(text)])[1] is None
 
 
-def _document(resource: bytes, scope: bytes, waiting: list[bytes]) -> bytes:
-    return b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":%b,"spans":[%b]}]}]}' % (
+def _document(kind: bytes, resource: bytes, scope: bytes, waiting: list[bytes]) -> bytes:
+    outer, inner, name = (
+        (b"resourceSpans", b"scopeSpans", b"spans")
+        if kind == b"traceId"
+        else (b"resourceMetrics", b"scopeMetrics", b"metrics")
+    )
+    return b'{"%b":[{"resource":%b,"%b":[{"scope":%b,"%b":[%b]}]}]}' % (
+        outer,
         resource,
+        inner,
         scope,
+        name,
         b",".join(waiting),
     )

@@ -31,6 +31,7 @@ _LISTS = (1, 2, 3, 4, 5, 6, 11)
 _NUMBERS = (7, 8, 9, 10, 12, 14)
 _VALUE_TYPE, _COMMENTS, _CONTENT = 1, 13, {2, 4, 5}
 _MAX_VALUE_TYPE_BYTES = 12
+_STRING, _LAST_FIELD = 6, 15
 _THREAD_LABELS = ("thread_id", "thread id", "tid", "OS thread id")
 _NAME_LABELS = ("thread_name", "thread name", "thread")
 _BEYOND = 2**31
@@ -71,10 +72,13 @@ def read(source: Source, writer: CaptureWriter) -> None:
     from perfkit.formats.pprof import Profile
 
     profile = Profile()
+    content = source.read()
     try:
-        profile.ParseFromString(source.read())
+        profile.ParseFromString(content)
     except DecodeError as error:
-        raise source.error(f"not a pprof profile: {error}") from error
+        if source.on_damage is None:
+            raise source.error(f"not a pprof profile: {error}") from error
+        profile = _salvaged(source, content)
     names = profile.string_table
 
     def text(number: int) -> str:
@@ -118,6 +122,34 @@ def read(source: Source, writer: CaptureWriter) -> None:
         f"{source.name} has stacks with sums, without times: they are in no time range and in no "
         "request"
     )
+
+
+def _salvaged(source: Source, content: bytes) -> Any:
+    """Read one outermost field after the other, up to where no field follows."""
+    from google.protobuf.message import DecodeError
+
+    from perfkit.formats.pprof import Profile
+
+    profile, at = Profile(), 0
+    while at < len(content):
+        field = first(content, at, len(content))
+        if field is None or field.end > len(content) or field.number > _LAST_FIELD:
+            source.pass_over(
+                source.error(f"damaged: {len(content) - at} bytes are lost from there", offset=at)
+            )
+            break
+        try:
+            profile.MergeFromString(content[at : field.end])
+        except DecodeError:
+            source.pass_over(source.error("damaged field", offset=at))
+            if field.number == _STRING:  # the others are told by their number
+                profile.string_table.append("(damaged)")
+        at = field.end
+    if profile.sample and len(profile.string_table) <= 1:
+        raise source.error(
+            "its names, which come last, are not there: nothing can be kept", offset=at
+        )
+    return profile
 
 
 def _id(value: object) -> int | None:

@@ -14,7 +14,7 @@ import msgspec
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats.chrometrace import NO_FRAMES
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import SampleRows, an_id, scaled
 from perfkit.stacks import Frame
@@ -41,6 +41,7 @@ class _Frame(msgspec.Struct):
     line_no: int | None = None
     time: float | None = None
     children: list[_Frame] | None = None
+    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
 
 
 class _File(msgspec.Struct):
@@ -69,19 +70,41 @@ def read(source: Source, writer: CaptureWriter) -> None:
     try:
         file = _file.decode(source.contents())
     except json_stream.BAD_JSON as error:
-        raise json_stream.refuse("of pyinstrument", str(source), error) from error
+        problem = json_stream.refuse("of pyinstrument", str(source), error)
+        found = _salvaged(source) if source.on_damage is not None else None
+        if found is None:
+            raise problem from error
+        file = found
     with SampleRows(source, writer) as rows:
         if file.frame_records is not None:
             _session(rows, writer, file)
         elif file.root_frame is not None:
             for path, self_s in _paths(file.root_frame, str(source)):
-                if self_s > 0:
+                if self_s is None:
+                    rows.reject("frame whose calls are not all there: its own time is not known")
+                elif self_s > 0:
                     stack_id = writer.stacks.intern(path or [NO_FRAMES])
                     rows.add(stack_id, duration_ns=scaled(self_s, _S))
             writer.note(
                 f"{source.name} is a merged tree without times: its samples are in no time range "
                 "and in no request; `pyinstrument -r session` has them"
             )
+
+
+def _salvaged(source: Source) -> _File | None:
+    content = json_prefix.until_bad_text(source.contents())
+    text, at, whole = json_prefix.beginning(content, _may_be_partial)
+    file = json_prefix.decoded(text, _file)
+    if whole or file is None:
+        return None
+    json_prefix.pass_over(source, at, len(content))
+    return file
+
+
+def _may_be_partial(path: tuple[str, ...]) -> bool:
+    """Whether it is the document, the list of samples, or a frame or frames of the tree."""
+    tree = path[:1] == ("root_frame",) and path[-1] in ("root_frame", "children", "*")
+    return tree or path in ((), ("frame_records",))
 
 
 def _session(rows: SampleRows, writer: CaptureWriter, file: _File) -> None:
@@ -125,8 +148,8 @@ def _int(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def _paths(root: _Frame, where: str) -> Iterator[tuple[tuple[Frame, ...], float]]:
-    """Yield (path, seconds that it took itself)."""
+def _paths(root: _Frame, where: str) -> Iterator[tuple[tuple[Frame, ...], float | None]]:
+    """Yield (path, seconds that it took itself; null for a frame that is cut off)."""
     todo: list[tuple[_Frame, tuple[Frame, ...]]] = [(root, ())]
     while todo:
         node, above = todo.pop()
@@ -139,5 +162,5 @@ def _paths(root: _Frame, where: str) -> Iterator[tuple[tuple[Frame, ...], float]
             line = node.line_no if node.line_no and 0 < node.line_no < 2**31 else None
             path = (*above, Frame(node.function or "", file, line))
         children = node.children or []
-        yield path, own - sum(child.time or 0.0 for child in children)
+        yield path, None if node.cut else own - sum(child.time or 0.0 for child in children)
         todo += [(child, path) for child in reversed(children)]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from perfkit import units
 from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError
 from perfkit.formats import chrometrace
+from perfkit.importers import json_prefix
 from perfkit.importers.base import Format, Source
 
 NAME = "pyspy-chrometrace"
@@ -27,7 +29,7 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all intervals. The file has no wall clock; it is taken to end when it was written."""
-    trace = chrometrace.load(source.read())
+    trace = _load(source)
     start_ns = source.started_at_ns
     if start_ns is None:
         start_ns = source.modified_ns - trace.length_ns
@@ -37,3 +39,20 @@ def read(source: Source, writer: CaptureWriter) -> None:
             "approximate; say --started-at to set it"
         )
     writer.add(chrometrace.to_batch(trace, writer.stacks, anchor_wall_ns=start_ns))
+
+
+def _load(source: Source) -> chrometrace.Trace:
+    content = source.read()
+    try:
+        return chrometrace.load(content)
+    except InputError:
+        if source.on_damage is None:
+            raise
+        text, at, whole = json_prefix.beginning(
+            json_prefix.until_bad_text(content), lambda path: path in ((), ("traceEvents",))
+        )
+        if whole or not text:
+            raise
+        trace = chrometrace.load(text)
+        json_prefix.pass_over(source, at, len(content))
+        return trace

@@ -16,7 +16,7 @@ import msgspec
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats.chrometrace import NO_FRAMES, PROCESS_FRAME, parse_id
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import SampleRows, anchor, scaled
 from perfkit.stacks import Frame
@@ -69,6 +69,13 @@ class _File(msgspec.Struct):
     exporter: str | None = None
 
 
+_PARTLY = {
+    *((), ("profiles",), ("profiles", "*"), ("shared",), ("shared", "frames")),
+    *(("profiles", "*", name) for name in ("samples", "weights", "events")),
+}
+_profile = msgspec.json.Decoder(_Profile)
+_shared = msgspec.json.Decoder(_Shared)
+_PROFILE = re.compile(rb'\{\s*"type"\s*:\s*"(?:sampled|evented)"')
 _file = msgspec.json.Decoder(_File)
 _PARTS = re.compile(rb'"(?:profiles|shared|exporter|activeProfileIndex)"\s*:')
 
@@ -86,7 +93,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
     try:
         file = _file.decode(source.contents())
     except json_stream.BAD_JSON as error:
-        raise json_stream.refuse("a speedscope profile", str(source), error) from error
+        problem = json_stream.refuse("a speedscope profile", str(source), error)
+        found = _salvaged(source) if source.on_damage is not None else None
+        if found is None:
+            raise problem from error
+        file = found
     frames = [_frame(frame) for frame in (file.shared or _Shared()).frames or ()]
     clocked = not (file.exporter or "").startswith("py-spy")
     profiles = [profile for profile in file.profiles or () if profile.unit in (*_UNITS, "none")]
@@ -105,6 +116,41 @@ def read(source: Source, writer: CaptureWriter) -> None:
         for profile in profiles:
             _Profiled(rows, writer, frames, profile, start_ns, str(source),
                       alone=len(profiles) == 1).read()  # fmt: skip
+
+
+def _salvaged(source: Source) -> _File | None:
+    """Return what is whole: also profiles after the damage, and frames, which may come last."""
+    content = json_prefix.until_bad_text(source.contents())
+    text, at, whole = json_prefix.beginning(content, lambda path: path in _PARTLY)
+    file = json_prefix.decoded(text, _file)
+    if whole or file is None:
+        return None
+    json_prefix.pass_over(source, at, len(content))
+    profiles = file.profiles or []
+    frames = file.shared.frames if file.shared is not None else None
+    while (begin := _PROFILE.search(content, at)) is not None:
+        one = json_prefix.beginning(
+            content, lambda path: ("profiles", "*", *path) in _PARTLY, begin.start()
+        )
+        profile = json_prefix.decoded(one.text, _profile)
+        profiles += [profile] if profile is not None else []
+        at = max(begin.end(), one.end)
+    for _, value in json_prefix.members(content, at, lambda path: path in _PARTLY, "shared"):
+        shared = json_prefix.decoded(value.text, _shared)
+        frames = frames or (shared.frames if shared is not None else None)
+    for profile in profiles:
+        _pair(profile)
+    if profiles and not frames:
+        raise source.error("its frames, which come last, are not there: nothing can be kept")
+    return _File(profiles, _Shared(frames), file.exporter)
+
+
+def _pair(profile: _Profile) -> None:
+    """Leave out the samples that have no weight any more."""
+    count = min(len(profile.samples or ()), len(profile.weights or ()))
+    if profile.type == "sampled":
+        profile.samples = (profile.samples or [])[:count]
+        profile.weights = (profile.weights or [])[:count]
 
 
 def _frame(frame: _Frame) -> Frame:
