@@ -167,3 +167,15 @@ def test_times_of_openmetrics_are_seconds_and_of_prometheus_ms(tmp_path: Path) -
 def test_rows_of_another_length_name_their_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"input, line 3: 2 values under 3 columns"):
         of(tmp_path, "timeStamp,elapsed,label\n1795873366000,5,a\n1795873366000,5\n")
+
+
+def test_metrics_without_time_are_counted_as_they_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    path.write_text(
+        "# TYPE a histogram\n"
+        + "".join(f'a_bucket{{le="{n}"}} {n}\n' for n in range(5))
+        + "a_sum 9\na_count 5\na_created 1.7e9\n# TYPE b gauge\nb 1\nb 2 1795871323000\n"
+    )
+    writer = imported(path)
+    assert writer.info.rows["metrics"] == 3
+    assert any("2 metrics have no time" in note for note in writer.info.notes)
