@@ -1,4 +1,7 @@
-"""Sentry transactions: event JSON, a list of events, one a line, or envelopes as SDKs send them."""
+"""Sentry transactions: event JSON, a list of events, one a line, or envelopes as SDKs send them.
+
+Profiles in envelopes become samples; what else is in them is counted.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,17 @@ from perfkit import ids
 from perfkit.capture import CaptureWriter
 from perfkit.formats import times
 from perfkit.formats.spans import Origin
-from perfkit.importers import json_stream
+from perfkit.importers import json_stream, sentry_profile
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process
 from perfkit.semconv import Value
 
 NAME = "sentry-json"
 FORMAT = Format(
-    title="Sentry transactions",
+    title="Sentry transactions and profiles",
     made_by="the JSON of a transaction in Sentry's page, or the envelopes that an SDK sends",
-    recognised_by="an event with `start_timestamp`, `spans` and `contexts`",
-    gives="spans",
+    recognised_by="an event with `start_timestamp`, `spans` and `contexts`, or an envelope",
+    gives="spans, samples (profiles in envelopes, versions 1 and 2)",
     lacks="kinds and peers (from `op` and `data`); events and links; times finer than µs",
     tried="sentry-sdk 2.75.0",
 )
@@ -80,7 +83,9 @@ class _Event(msgspec.Struct):
 
 _event = msgspec.json.Decoder(_Event)
 _KEYS = (b'"start_timestamp"', b'"spans"', b'"contexts"')
-_ENVELOPE = re.compile(rb'\{[^\n]*\}\n\{[^\n]*"type"\s*:\s*"transaction"')
+_ENVELOPE = re.compile(rb'\{[^\n]*\}\n\{[^\n]*"type"\s*:\s*"(transaction|profile|profile_chunk)"')
+_ITEM = re.compile(rb'\{[^{}]{0,400}"type"\s*:\s*"(\w{1,40})"[^{}]{0,400}\}')
+_ITEMS_READ = ("transaction", "profile", "profile_chunk")
 _SPAN_KEYS = (b'"start_timestamp"', b'"span_id"', b'"op"')
 _FAILURES = ("ok", "cancelled", "unknown", "unset", "")
 _CLIENT_OPS = ("http.client", "db", "cache", "grpc.client", "rpc", "redis")
@@ -109,17 +114,23 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all transactions."""
+    left_out: dict[str, int] = {}
     with SpanRows(source, writer) as rows:
-        for place, raw in _documents(source):
+        for place, raw in _documents(source, left_out):
+            if isinstance(raw, bytes) and sentry_profile.is_profile(raw):
+                sentry_profile.read(source, writer, place, raw)
+                continue
             try:
                 event = _event.decode(raw)
             except json_stream.BAD_JSON as error:
                 source.pass_over(json_stream.refuse("a Sentry event", place, error))
                 continue
             _add(rows, event)
+    for kind, count in left_out.items():
+        writer.lose("item of an envelope", count, f"it is a {kind}, which perfkit does not read")
 
 
-def _documents(source: Source) -> Iterator[tuple[str, Any]]:
+def _documents(source: Source, left_out: dict[str, int]) -> Iterator[tuple[str, Any]]:
     head = source.head().lstrip()
     if head[:1] == b"[":
         yield from json_stream.elements(source, source.contents())
@@ -129,9 +140,14 @@ def _documents(source: Source) -> Iterator[tuple[str, Any]]:
         yield str(source), source.contents()
         return
     for place, line in json_stream.lines(source):
-        # The headers of an envelope and of its items, and items of other kinds, are passed over.
-        if line.lstrip()[:1] == b"{" and _KEYS[0] in line:
+        if line.lstrip()[:1] != b"{":
+            continue
+        if _KEYS[0] in line or sentry_profile.is_profile(line):
             yield place, line
+        elif (item := _ITEM.fullmatch(line)) is not None:  # the header of an item
+            kind = item[1].decode()
+            if kind not in _ITEMS_READ:
+                left_out[kind] = left_out.get(kind, 0) + 1
 
 
 def _ns(value: Time) -> int | None:

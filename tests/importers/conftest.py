@@ -37,7 +37,9 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "datadog-json": [
             SAMPLES / f"datadog{name}" for name in (".json", "-v04.msgpack", "-v05.msgpack")
         ],
-        "sentry-json": [SAMPLES / "sentry.envelope"],
+        "sentry-json": [
+            SAMPLES / f"sentry{name}.envelope" for name in ("", "-profile", "-profile-chunk")
+        ],
         "skywalking-json": [SAMPLES / "skywalking.json"],
         "chrome-trace": [SAMPLES / "viztracer.json"],
         "speedscope": [SAMPLES / "pyinstrument.speedscope.json"],
