@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _ROOT = 1
+_PLAUSIBLE_S = 1.6e9
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -40,6 +41,31 @@ def spans(event: dict[str, Any]) -> list[dict[str, Any]]:
     made_by = {"scope": event.get("sdk", {}).get("name")}
     everything = [{**top, "start_ns": start, "duration_ns": end - start}, *rows]
     return [made_by | row for row in everything]
+
+
+def whole(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event that was cut down for a test with all that a real one has.
+
+    That is: a root, times of its own, none of 1970, and an id for each span.
+    """
+    spans = [dict(span) for span in event["spans"]]
+    first = min(span["start_timestamp"] for span in spans)
+    later = 0.0 if first > _PLAUSIBLE_S else _PLAUSIBLE_S
+    known: set[str] = set()
+    for number, span in enumerate(spans):
+        span["start_timestamp"] += later
+        span["timestamp"] += later
+        if span["span_id"] in known:
+            span["span_id"] = f"{number:016x}"
+        known.add(span["span_id"])
+    root = {"trace_id": spans[0]["trace_id"], "span_id": spans[0]["parent_span_id"]}
+    filled = {
+        "transaction": "transaction",
+        "contexts": {"trace": root},
+        "start_timestamp": first + later,
+        "timestamp": max(span["timestamp"] for span in spans),
+    }
+    return {**filled, **event, "spans": spans}
 
 
 def _times(event: dict[str, Any]) -> list[int]:

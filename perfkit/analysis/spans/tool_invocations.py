@@ -51,7 +51,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         .sort("entry_row", "start_ns", "row")
         .with_columns(
             number=pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over(group),
-            gap_ns=(pl.col("start_ns") - pl.col("end_ns").shift(1)).over(group),
+            gap_ns=(pl.col("start_ns") - pl.col("end_ns").shift(1)).clip(0).over(group),
             first_start_ns=pl.col("start_ns").first().over(group),
             result_bytes=pl.col("result").str.len_bytes().cast(pl.Int64),
         )
@@ -180,7 +180,7 @@ _COLUMNS = {
     "are not recorded",
     "number": "which call of the entry with that question it is, from 1",
     "last": "the last of them",
-    "gap_ns": "time since the one before it ended; null for the first",
+    "gap_ns": "time since the one before it ended, 0 where they overlap; null for the first",
     "alike": "it was told what the first was (four fifths of the pairs of words are equal); null "
     "when a result is not recorded",
     "result_bytes": "size of the result as recorded; null likewise",
