@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from hashlib import blake2b
 from struct import Struct
@@ -30,14 +31,15 @@ def trace_id_from_bytes(raw: bytes) -> tuple[int, int]:
 
 
 def span_id_from_text(text: str | None) -> int | None:
-    """Read a span id: 16 hex digits, a UUID (folded to 64 bits), or any other text (hashed)."""
+    """Read a span id: 16 hex digits, a UUID (folded to 64 bits), base64, or other text (hashed)."""
     if not text:
         return None
     if len(text) <= 16:
         try:
             return signed(int(text, 16)) or None
         except ValueError:
-            return _hash(text, 8)[0]
+            raw = _from_base64(text, 8)
+            return _hash(text, 8)[0] if raw is None else span_id_from_bytes(raw)
     try:
         value = uuid.UUID(text).int
     except ValueError:
@@ -46,7 +48,7 @@ def span_id_from_text(text: str | None) -> int | None:
 
 
 def trace_id_from_text(text: str) -> tuple[int, int]:
-    """Read a trace id: up to 32 hex digits, a UUID with dashes, or any other text (hashed)."""
+    """Read a trace id: up to 32 hex digits, a UUID with dashes, base64, or other text (hashed)."""
     digits = text.replace("-", "")
     if 0 < len(digits) <= 32:
         try:
@@ -55,8 +57,21 @@ def trace_id_from_text(text: str) -> tuple[int, int]:
             pass
         else:
             return signed(value >> 64), signed(value)
+    if (raw := _from_base64(text, 16)) is not None:
+        return trace_id_from_bytes(raw)
     high, low = _hash(text, 16)
     return high, low
+
+
+def _from_base64(text: str, size: int) -> bytes | None:
+    """Read bytes as protobuf's own JSON has them, which Tempo and Jaeger write; padded only."""
+    if len(text) != (size + 2) // 3 * 4 or not text.endswith("="):
+        return None
+    try:
+        raw = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+    except ValueError:
+        return None
+    return raw if len(raw) == size else None
 
 
 def _hash(text: str, size: int) -> tuple[int, ...]:

@@ -9,14 +9,16 @@ from pathlib import Path
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats import otlp
-from perfkit.importers import otlp_salvage
+from perfkit.importers import otlp_answers, otlp_salvage
 from perfkit.importers.base import HEAD_BYTES, Format, Source
 
 NAME = "otlp-json"
 FORMAT = Format(
     title="OTLP JSON, one document or one a line",
-    made_by="the OpenTelemetry collector's file exporter, any OTLP/JSON exporter",
-    recognised_by="`resourceSpans` or `resourceMetrics` as first member",
+    made_by="the OpenTelemetry collector's file exporter, any OTLP/JSON exporter, Jaeger's "
+    "`/api/v3/traces`, Grafana Tempo's `/api/traces/ID`",
+    recognised_by="`resourceSpans` or `resourceMetrics` as first member, also within `result`, "
+    "`trace`, or as `batches`",
     gives="spans, span events, span links, metrics",
     lacks="nothing; logs are refused",
 )
@@ -32,7 +34,7 @@ _PLACEHOLDER = re.compile(rb'"\w*(?:[Tt]ime|_time)\w*"\s*:\s*([A-Z_]{3,}|\{\{[^}
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise the first member's name."""
     del path
-    return is_document(head)
+    return is_document(head) or otlp_answers.is_answer(head)
 
 
 def is_document(text: bytes) -> bool:
@@ -45,9 +47,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
     if _one_document_a_line(source):
         for number, line in source.lines():
             with source.record():
-                _add(source, writer, line, f", line {number}")
+                _add(source, writer, otlp_answers.unwrapped(line), f", line {number}")
         return
     content = source.contents()
+    if otlp_answers.is_answer(content[:HEAD_BYTES]):
+        content = otlp_answers.unwrapped(bytes(content))
     large = len(content) > _LARGE_BYTES and not otlp.is_old_json(content[:HEAD_BYTES])
     problem = otlp_salvage.problem(content, large=large) if source.on_damage is not None else None
     if problem is not None:
