@@ -196,3 +196,21 @@ def test_the_course_of_the_day_is_no_spike_but_what_leaves_it_is() -> None:
 def test_two_days_are_too_few_for_a_daily_course() -> None:
     tables = analyse([], metrics=gauge("system.cpu.utilization", "1", daily(2), 60))
     assert tables.frame("trends")["baseline"].to_list() != ["daily"]
+
+
+@pytest.mark.parametrize(("seconds", "least"), [(60, 1), (300, 6)])
+def test_at_three_requests_a_second_what_doubles_and_stays_is_found(
+    seconds: int, least: int
+) -> None:
+    found, threefold, alarms = 0, 0, 0
+    for seed in range(8):
+        slow = (seconds // 3, 2 * seconds // 3)
+        for factor in (1.0, 2.0, 3.0):
+            tables = capture(load(seconds, 3, "GET /a", slow=(*slow, factor), seed=seed + 1))
+            rows = tables.frame("shifts").filter(kind="latency")
+            alarms += factor == 1.0 and rows.height > 0
+            found += factor == 2.0 and rows.height > 0
+            threefold += factor == 3.0 and rows.height > 0
+    assert alarms == 0
+    assert found >= least
+    assert threefold >= 6

@@ -12,6 +12,7 @@ from perfkit.analysis.series.time_series import KEY, KEY_DOCS
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.statistics.baselines import Baseline, Scaled, baseline, scaled
 from perfkit.analysis.statistics.shift_scan import MIN_POINTS, Floats, Noise, Run, find_runs
+from perfkit.analysis.statistics.step_test import find_steps
 from perfkit.analysis.statistics.trend import trend
 from perfkit.analysis.vector.forest import Bools, Ints
 
@@ -30,6 +31,8 @@ class _Series(NamedTuple):
     start_ns: Ints
     values: Floats
     observations: Floats
+    level: Floats | None
+    """Of medians the means of logarithms, which are the surer the fewer there are in a bucket."""
     even: Scaled
     """Its values on a scale on which their noise is even."""
     baseline: Baseline
@@ -91,12 +94,16 @@ def _prepared(part: pl.DataFrame) -> _Series:
     values, observations = part["value"].to_numpy(), part["observations"].to_numpy()
     scale = scaled(key["kind"], values, observations, width_ns)
     expected = baseline(start + width_ns // 2, scale.values)
-    return _Series(key, width_ns, start, values, observations, scale, expected)
+    level = part["log_mean"].to_numpy() if part["log_mean"].null_count() == 0 else None
+    return _Series(key, width_ns, start, values, observations, level, scale, expected)
 
 
 def _told(one: _Series, together: int) -> list[dict[str, Any]]:
     """Return the runs of a series, one of so many, that are large enough to be told."""
-    runs, noise = find_runs(one.even.values - one.baseline.course, one.even.floor, together)
+    residual = one.even.values - one.baseline.course
+    runs, noise = find_runs(residual, one.even.floor, together)
+    if not runs and one.level is not None:
+        runs = find_steps(one.level - one.baseline.course, together)
     normal = np.ones(len(one.values), dtype=np.bool_)
     for run in runs:
         normal[run.first : run.last + 1] = False

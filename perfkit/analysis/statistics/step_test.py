@@ -1,0 +1,155 @@
+"""Whether a step explains a short series better than noise that wanders does.
+
+A short series cannot tell how much it wanders by itself from its differences alone: a step that
+stays is in many of them. So the two are put side by side. Noise is taken to be white noise and, in
+an unknown share, noise that remembers a share of the bucket before, up to a random walk. The
+likelihood of the series with a step in such noise is compared with that without one, each under
+the noise that suits it best (a likelihood ratio with generalised least squares for each
+covariance: Harvey, Forecasting, Structural Time Series Models and the Kalman Filter, 1989,
+chapters 3 and 7). What may as well have wandered there is no step.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from perfkit.analysis.statistics.shift_scan import MIN_POINTS, MIN_RUN, Floats, Run
+
+MAX_POINTS = 60
+"""Longer series tell of their noise by themselves."""
+_MEMORIES = (0.5, 0.8, 0.95, 1.0)
+_SHARES = (0.03, 0.1, 0.3, 1.0, 3.0, 30.0)
+"""Variance of what is remembered (of a walk's steps), in those of white noise."""
+_EXTREMES = 0.1
+"""This part of the buckets at either end counts as the next one does: so few make no step."""
+
+
+_CERTAIN = 10.0
+"""What a step explains more than noise, as a logarithm of likelihoods, and 1 more for every
+_POINTS buckets: of simulated walks, the worst kind of noise, 1 to 1.5 % come to as much, of noise
+that remembers nothing less than 0.1 %. See the table in docs/performance.md."""
+_POINTS = 30
+_SERIES = 8
+"""So many series are looked at together without asking for more."""
+
+
+class Step(NamedTuple):
+    """The window [first, last] of the likeliest step, and by how much it is likelier than none."""
+
+    first: int
+    last: int
+    gain: float
+    """Logarithm of the ratio of likelihoods."""
+
+
+class _Model(NamedTuple):
+    """What is known of a covariance before any value is."""
+
+    white: Floats
+    """Takes values to independent ones without their mean."""
+    half_log_det: float
+    steps: Floats
+    """Whitened steps: column k is 1 up to bucket k."""
+    power: Floats
+    """Squared length of the whitened window from bucket i to before j."""
+
+
+def find_steps(values: Floats, series: int) -> list[Run]:
+    """Return the step of a short series without gaps, one of so many, if it surely has one."""
+    if not MIN_POINTS <= len(values) <= MAX_POINTS:
+        return []
+    if np.ptp(without_extremes(values[None, :])) == 0.0:
+        return []
+    step = likeliest_step(values)
+    certain = _CERTAIN + len(values) / _POINTS + math.log(max(series / _SERIES, 1.0))
+    if step.gain < certain:
+        return []
+    inside = np.zeros(len(values), dtype=np.bool_)
+    inside[step.first : step.last + 1] = True
+    up = bool(np.median(values[inside]) > np.median(values[~inside]))
+    return [Run(step.first, step.last, up, math.sqrt(2 * step.gain))]
+
+
+def likeliest_step(values: Floats) -> Step:
+    """Return the likeliest step of a series without gaps, of at most MAX_POINTS values."""
+    return likeliest_steps(values[None, :])[0]
+
+
+def likeliest_steps(series: Floats) -> list[Step]:
+    """Return that of each row."""
+    count = series.shape[1]
+    even = without_extremes(series)
+    none = np.full(len(series), -np.inf)
+    best = np.full(len(series), -np.inf)
+    where = np.zeros(len(series), dtype=np.int64)
+    for model in _models(count):
+        free = even @ model.white.T
+        left = (free * free).sum(axis=1)
+        sums = free @ model.steps
+        explained = (sums[:, None, :] - sums[:, :, None]) ** 2 / model.power
+        flat = explained.reshape(len(series), -1)
+        at = flat.argmax(axis=1)
+        after = np.maximum(left - flat[np.arange(len(series)), at], left * 1e-9)
+        with np.errstate(divide="ignore"):
+            plain = -(count - 1) / 2 * np.log(left) - model.half_log_det
+            stepped = -(count - 1) / 2 * np.log(after) - model.half_log_det
+        none = np.maximum(none, plain)
+        where = np.where(stepped > best, at, where)
+        best = np.maximum(best, stepped)
+    first, end = np.divmod(where, count + 1)
+    return [
+        Step(int(begin), int(stop) - 1, float(high - low) if math.isfinite(low) else 0.0)
+        for begin, stop, high, low in zip(first, end, best, none, strict=True)
+    ]
+
+
+def without_extremes(series: Floats) -> Floats:
+    """Return rows of values with the furthest ones as near as those next to them."""
+    ordered = np.sort(series, axis=1)
+    few = _few(series.shape[1])
+    clipped: Floats = np.clip(series, ordered[:, [few]], ordered[:, [-1 - few]])
+    return clipped
+
+
+def _few(count: int) -> int:
+    return max(MIN_RUN - 1, round(_EXTREMES * count))
+
+
+@lru_cache(maxsize=8)
+def _models(count: int) -> list[_Model]:
+    return [_model(covariance) for covariance in covariances(count)]
+
+
+def covariances(count: int) -> list[Floats]:
+    """Return those of the kinds of noise that are looked at, white noise first."""
+    at = np.arange(count)
+    found = [np.eye(count)]
+    for memory in _MEMORIES:
+        if memory < 1.0:
+            remembered = memory ** np.abs(at[:, None] - at[None, :])
+        else:
+            remembered = np.minimum(at[:, None], at[None, :]) + 1.0
+        found += [np.eye(count) + share * remembered for share in _SHARES]
+    return found
+
+
+def _model(covariance: Floats) -> _Model:
+    count = len(covariance)
+    half = np.linalg.cholesky(covariance)
+    white = np.linalg.inv(half)
+    level = white @ np.ones(count)
+    size = float(level @ level)
+    free = white - np.outer(level, level @ white) / size
+    steps = np.concatenate([np.zeros((count, 1)), free @ np.triu(np.ones((count, count)))], axis=1)
+    gram = steps.T @ steps
+    power = np.diag(gram)[:, None] + np.diag(gram)[None, :] - 2 * gram
+    length = np.arange(count + 1)[None, :] - np.arange(count + 1)[:, None]
+    # A window and what is outside of it are the same step.
+    allowed = (length > _few(count)) & (length <= count // 2)
+    power = np.where(allowed, np.maximum(power, 1e-12), np.inf)
+    half_log_det = float(np.log(np.diag(half)).sum()) + math.log(size) / 2
+    return _Model(free, half_log_det, steps, power)
