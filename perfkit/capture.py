@@ -133,6 +133,16 @@ class CaptureWriter:
         parts = sorted((self.path / table).glob("part-*"))
         return pl.scan_parquet(parts) if parts else model.BY_NAME[table].empty().lazy()
 
+    def replace(self, table: str, frame: pl.DataFrame) -> None:
+        """Put rows in the place of all that were flushed of a table."""
+        parts = sorted((self.path / table).glob("part-*"))
+        self.info.rows[table] = 0
+        self.append(table, frame)
+        self._flush_table(table)
+        for part in parts:
+            part.unlink()
+        self.save_info()
+
     def save_info(self) -> None:
         """Write `capture.json`."""
         self.info.save(self.path / INFO_NAME)

@@ -174,6 +174,8 @@ def import_files(
     _note_double_records(writer)
     writer.flush()
     _note_repeats(writer)
+    if len(writer.info.sources) > 1:
+        _drop_repeats(writer)
     if not any(writer.info.rows.values()):
         raise _nothing(writer, files, len(databases), run.problems)
 
@@ -312,6 +314,17 @@ def _note_repeats(writer: CaptureWriter) -> None:
             "and start: they came more than once, say in a file and in a copy of it that is "
             "compressed; analyses count each once, queries of the table spans see all"
         )
+
+
+def _drop_repeats(writer: CaptureWriter) -> None:
+    for table in repeats.SURE:
+        total = writer.info.rows.get(table, 0)
+        found = repeats.drop(writer, table) if total else 0
+        if found:
+            writer.note(
+                f"{units.number(found)} of {units.number(total)} {table} came more than once, with "
+                "the same time and the same of all else, say in another format: each is kept once"
+            )
 
 
 def _forget_this_machine(writer: CaptureWriter) -> None:

@@ -121,7 +121,9 @@ def fits(source: Source, mapping: Mapping) -> bool:
         return wanted <= set(schema)
     if head.lstrip()[:1] == b"{":
         line = head.lstrip().split(b"\n", 1)[0]
-        return any(f'"{name}"'.encode() in line for name in wanted)
+        # Others may be left out of a line where they are nothing.
+        needed = {mapping.columns[target] for target in _NEEDED[mapping.table]}
+        return all(f'"{name}"'.encode() in line for name in needed)
     return wanted <= set(_header(head))
 
 

@@ -38,6 +38,9 @@ class MemoryWriter(CaptureWriter):
     def written(self, table: str) -> pl.LazyFrame:
         return self.table(table).lazy()
 
+    def replace(self, table: str, frame: pl.DataFrame) -> None:
+        self.frames[table], self.info.rows[table] = [frame], frame.height
+
     def close(self) -> None:
         self.flush()
 

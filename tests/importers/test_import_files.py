@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pkgutil
+import re
 import zlib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from perfkit.analysis.spans.parents import drop_repeats
 from perfkit.analysis.spans.recorded import Recorded
 from perfkit.capture import Capture, CaptureWriter
 from perfkit.errors import InputError, UnknownFormat, UsageError
-from perfkit.importers import IMPORTERS, base, compression, detect, import_files
+from perfkit.importers import IMPORTERS, base, compression, detect, import_files, mapped
 from tests.importers.memory import MemoryWriter, imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -21,7 +23,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
     *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "chrome_flows"),
-    *("tables", "otlp_salvage"),
+    *("tables", "otlp_salvage", "otlp_answers", "json_prefix", "sentry_profile"),
 }
 
 
@@ -206,3 +208,59 @@ def test_a_compressed_copy_of_spans_is_recognised_by_their_ids(name: str, tmp_pa
     kept = Recorded(Capture.open(output).table("spans"))
     drop_repeats(kept)
     assert kept.height == spans
+
+
+def profile(folder: Path, *, exporter: str) -> Path:
+    """Write a speedscope profile whose threads have numbers."""
+    threads = [
+        {"type": "sampled", "name": f"thread {number}", "unit": "nanoseconds", "startValue": 0,
+         "endValue": 4, "samples": [[0], [0], [0, 1]], "weights": [1, 1, 2]}
+        for number in (1, 2)
+    ]  # fmt: skip
+    path = folder / f"{exporter}.speedscope.json"
+    shared = {"frames": [{"name": "a"}, {"name": "b"}]}
+    path.write_text(json.dumps({"exporter": exporter, "profiles": threads, "shared": shared}))
+    return path
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_samples_and_metrics_that_come_in_two_formats_count_once(
+    real: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "m.csv").write_text("t,name,v\n" + "".join(f"{n},a,{n % 2}\n" for n in range(9)))
+    (tmp_path / "m.jsonl").write_text(
+        "".join(json.dumps({"t": n, "name": "a", "v": n % 2}) + "\n" for n in range(12))
+    )
+    mapping = mapped.parse("ts_ns=t:s,name=name,value=v")
+    for path in (tmp_path / "m.csv", tmp_path / "m.jsonl"):
+        path.write_text(re.sub(r'(?m)^(\d+),|"t": (\d+)', later, path.read_text()))
+    profiles = [profile(tmp_path, exporter=name) for name in ("one", "another")]
+    files = [*profiles, tmp_path / "m.csv", tmp_path / "m.jsonl"]
+    writer: CaptureWriter = MemoryWriter()
+    if real:
+        writer = CaptureWriter(tmp_path / "both.perfkit")
+    with writer:
+        import_files(files, writer, mapping=mapping, started_at_ns=10**18)
+    assert writer.info.rows["samples"] == 6
+    assert writer.info.rows["metrics"] == 12
+    notes = [note for note in writer.info.notes if "each is kept once" in note]
+    assert [note.split(" came")[0] for note in notes] == ["6 of 12 samples", "9 of 21 metrics"]
+    if real:
+        capture = Capture.open(tmp_path / "both.perfkit")
+        assert capture.table("metrics").collect().height == 12
+        assert capture.table("samples").collect().height == 6
+
+
+def later(match: re.Match[str]) -> str:
+    """Put the time of a row into this century."""
+    if match[1] is not None:
+        return f"{1_795_871_323 + int(match[1])},"
+    return f'"t": {1_795_871_323 + int(match[2])}'
+
+
+def test_samples_without_a_thread_are_never_taken_for_copies(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"s,t\nmain;{name},1795871323\nmain,1795871323\n")
+    mapping = mapped.parse("stack=s,ts_ns=t:s")
+    writer = imported(tmp_path / "a.csv", tmp_path / "b.csv", mapping=mapping)
+    assert writer.info.rows["samples"] == 4
