@@ -17,19 +17,33 @@ FORMAT = Format(
     title="psutil readings, CSV",
     made_by="your own loop over psutil: `time,cpu_percent,rss,…`",
     recognised_by="a column `t`, `time`, `ts` or `timestamp` first, and one of psutil's names",
-    gives="metrics",
+    gives="metrics of a process, or of the machine where it has memory of that and none of one",
     lacks="process and host",
     tried="psutil 7.2.2",
 )
 
 _TIMES = ("t", "ts", "time", "timestamp")
+# What is of the whole machine: psutil's `virtual_memory()` and `swap_memory()`.
+_MACHINE = {
+    "mem_percent": METRICS["sys_mem"],
+    "virtual_memory_percent": METRICS["sys_mem"],
+    "mem_used": Metric("system.memory.usage", "By"),
+    "mem_available": Metric("system.memory.linux.available", "By"),
+    "swap_percent": Metric("system.paging.utilization", "1", factor=0.01),
+}
+_OF_A_PROCESS = {"rss", "vms", "mem", "threads", "fds", "rd", "wr", "vcs", "ics"}
+_MAX_NAMED = 12
 
 
 def _columns(names: list[str]) -> dict[str, Metric]:
+    short = {OTHER_NAMES.get(name.lower(), name.lower()) for name in names}
+    machine = bool(short & _MACHINE.keys()) and not short & _OF_A_PROCESS
     found: dict[str, Metric] = {}
     for name in names:
-        plain = name.lower()
-        metric = METRICS.get(OTHER_NAMES.get(plain, plain))
+        plain = OTHER_NAMES.get(name.lower(), name.lower())
+        if machine and plain == "cpu":  # `psutil.cpu_percent()`: of all cores together
+            plain = "sys_cpu"
+        metric = METRICS.get(plain, _MACHINE.get(plain))
         if metric is not None:
             found[name] = metric
     return found
@@ -44,7 +58,13 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all readings."""
-    columns = _columns(tables.header(source.head())[1:])
+    names = tables.header(source.head())[1:]
+    columns = _columns(names)
+    if others := [name for name in names if name not in columns]:
+        shown = ", ".join(others[:_MAX_NAMED]) + (" …" if len(others) > _MAX_NAMED else "")
+        writer.note(
+            f"{source.name}: left out, as no reading that is known: {shown}; --map imports them"
+        )
     with MetricRows(source, writer) as rows:
         for _, row in tables.rows(source):
             text = next(iter(row.values()))

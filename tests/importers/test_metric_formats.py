@@ -179,3 +179,27 @@ def test_metrics_without_time_are_counted_as_they_are_kept(tmp_path: Path) -> No
     writer = imported(path)
     assert writer.info.rows["metrics"] == 3
     assert any("2 metrics have no time" in note for note in writer.info.notes)
+
+
+def test_psutil_csv_of_a_whole_machine_is_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "machine.csv"
+    path.write_text(
+        "timestamp,cpu_percent,mem_percent,mem_available,swap_percent,load1\n"
+        "1795871323.0,12.5,40.0,6000000000,5.0,0.5\n"
+    )
+    writer = imported(path)
+    assert dict(writer.table("metrics").select("name", "value").iter_rows()) == {
+        "system.cpu.utilization": 0.125,
+        "system.memory.utilization": 0.4,
+        "system.memory.linux.available": 6e9,
+        "system.paging.utilization": 0.05,
+    }
+    assert any("left out" in note and "load1" in note for note in writer.info.notes)
+    # With memory of a process beside it, the CPU is that of the process.
+    path.write_text("timestamp,cpu_percent,rss,mem_percent\n1795871323.0,12.5,1000,40.0\n")
+    names = set(imported(path).table("metrics")["name"])
+    assert names == {
+        "process.cpu.utilization",
+        "process.memory.usage",
+        "system.memory.utilization",
+    }
