@@ -136,7 +136,7 @@ class Tables(Mapping[str, pl.LazyFrame]):
     def each_piece(
         self, columns: Chosen, work: Callable[[Frames, T], R], items: Sequence[T]
     ) -> list[R]:
-        """Return what `work` makes of each piece of tables that have the rows of `tree`.
+        """Return what `work` makes of each piece of tables whose rows belong to traces.
 
         Pieces are as `cuts` says; a trace is in one of them. Rows are numbered within the piece,
         from 0, in the frames as in the items, of which there is one for each piece. The work may be

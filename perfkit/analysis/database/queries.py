@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from perfkit.analysis.database.loops import loop_rows
 from perfkit.analysis.database.statements import normalise_all
-from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.session import Derived, Frames, Tables
 from perfkit.analysis.spans.requests import top_database_calls
 from perfkit.analysis.vector.percentiles import codes
 from perfkit.analysis.vector.rows import rows_or_null
-from perfkit.analysis.vector.summary import DOCS, ratio_of, request_time, summarise, sums, whole
+from perfkit.analysis.vector.summary import (
+    DOCS,
+    ratio_of,
+    request_time,
+    summarise_groups,
+    sums,
+    whole,
+)
+from perfkit.model import STATUSES
 
 _NAMES = 20
 """Callers and endpoints that are listed for a query."""
+_STATUS = pl.Enum(STATUSES)
+_OF_CALL = ("row", "query_id", "statement", "entry_row", "loop_row")
+_NUMBERS = ("duration_ns", "status", "adjusted_count", "critical_ns")
+_OF_SPAN = (
+    *("db_system", "db_statement", "db_rows", "service", "name", "status"),
+    *("duration_ns", "adjusted_count", "entry_endpoint"),
+)
 
 
 def compute_calls(tables: Tables) -> pl.DataFrame:
@@ -50,72 +67,129 @@ def compute_calls(tables: Tables) -> pl.DataFrame:
 
 
 def compute(tables: Tables) -> pl.DataFrame:
-    """Return one row a query."""
-    calls = tables.frame("query_calls")
-    row = calls["row"].to_numpy()
-    of_span = ["db_system", "db_statement", "db_rows", "service", "name", "status"]
-    of_span += ["duration_ns", "adjusted_count", "entry_endpoint"]
-    spans = tables.picked("tree", row, *of_span).with_columns(
-        calls.select("query_id", "statement", "entry_row", "loop_row"),
-        critical_ns=tables.picked("span_times", row, "critical_ns")["critical_ns"],
-        caller=tables.looked_up("tree", calls["loop_row"], "name"),
-    )
-    code, distinct = codes(spans, ["query_id"])
-    counts = summarise(spans, ["query_id"]).rename(
-        {"count": "calls", "duration_sum_ns": "total_ns"}
-    )
-    weight = spans["adjusted_count"].to_numpy()
-    critical = sums(code, weight * spans["critical_ns"].to_numpy(), distinct.height)
-    repeats = spans.drop_nulls("loop_row").group_by("query_id", "loop_row").len()
-    most = repeats.group_by("query_id").agg(max_repeats=pl.col("len").max().cast(pl.Int64))
+    """Return one row a query.
+
+    Texts are looked at piece by piece; of all calls at once only numbers are in memory, for exact
+    percentiles.
+    """
+    columns = {"query_calls": _OF_CALL, "tree": _OF_SPAN, "span_times": ("critical_ns",)}
+    parts = tables.each_piece(columns, _described, [None] * (len(tables.cuts()) - 1))
+    code, distinct = codes(pl.concat(part.queries for part in parts), ["query_id"])
+    calls = pl.concat(part.calls for part in parts)
+    began = np.cumsum([0, *(part.queries.height for part in parts)])
+    first = np.repeat(began[:-1], [part.calls.height for part in parts])
+    code = code[first + calls["query"].to_numpy()]
+    weight = calls["adjusted_count"].to_numpy()
+    critical = sums(code, weight * calls["critical_ns"].to_numpy(), distinct.height)
+    counts = summarise_groups(calls, code, distinct.height)
     return (
-        counts.with_columns(critical_ns=whole(critical), variance_to_mean=_dispersion(code, spans))
-        .join(_described(spans), on="query_id", maintain_order="left")
-        .join(most, on="query_id", how="left", maintain_order="left")
-        .with_columns(
-            max_repeats=pl.col("max_repeats").fill_null(1),
-            share_ratio=ratio_of(pl.col("total_ns"), request_time(tables["tree"])),
-        )
+        distinct.hstack(counts.rename({"count": "calls", "duration_sum_ns": "total_ns"}))
+        .with_columns(critical_ns=whole(critical), variance_to_mean=_dispersion(code, calls))
+        .join(_merged(parts), on="query_id", maintain_order="left")
+        .with_columns(share_ratio=ratio_of(pl.col("total_ns"), request_time(tables["tree"])))
         .select(*_COLUMNS)
         .sort("total_ns", descending=True, maintain_order=True)
     )
 
 
-def _described(spans: pl.DataFrame) -> pl.DataFrame:
-    """Return what is said about a query beside its times."""
-    service = spans.group_by("query_id", "service").agg(pl.col("duration_ns").sum())
-    return (
-        spans.lazy()
-        .group_by("query_id")
-        .agg(
-            pl.col("db_system", "statement").first(),
-            example=pl.coalesce("db_statement", "name")
-            .filter(pl.col("duration_ns") == pl.col("duration_ns").max())
-            .min(),
-            rows=pl.when(pl.col("db_rows").is_not_null().any()).then(
-                (pl.col("db_rows") * pl.col("adjusted_count")).sum().round().cast(pl.Int64)
-            ),
-            requests=pl.col("entry_row").n_unique().cast(pl.Int64),
-            callers=pl.col("caller").drop_nulls().value_counts(),
-            endpoints=pl.col("entry_endpoint").drop_nulls().value_counts(),
-        )
-        .with_columns(_most_frequent("callers"), _most_frequent("endpoints"))
-        .join(
-            service.lazy()
-            .sort("duration_ns", "service", descending=[True, False])
-            .unique("query_id", keep="first")
-            .drop("duration_ns"),
-            on="query_id",
-        )
-        .collect()
+class _Piece(NamedTuple):
+    """What some whole traces say about queries."""
+
+    calls: pl.DataFrame
+    """One row a call, with the row of its query in `queries`."""
+    queries: pl.DataFrame
+    services: pl.DataFrame
+    """One row a query and service, with the sum of durations; likewise those that follow."""
+    callers: pl.DataFrame
+    endpoints: pl.DataFrame
+
+
+def _described(frames: Frames, _: None) -> _Piece:
+    """Return what the calls of a piece say; its rows are numbered from 0."""
+    calls, tree = frames["query_calls"], frames["tree"]
+    row = calls["row"]
+    spans = tree[row].with_columns(
+        calls.select("query_id", "statement", "entry_row", "loop_row"),
+        critical_ns=frames["span_times"]["critical_ns"][row],
+        caller=tree["name"].gather(calls["loop_row"]),
+        status=pl.col("status").cast(_STATUS, strict=False),
+    )
+    code, distinct = codes(spans, ["query_id"])
+    repeats = spans.drop_nulls("loop_row").group_by("query_id", "loop_row").len()
+    most = repeats.group_by("query_id").agg(max_repeats=pl.col("len").max().cast(pl.Int64))
+    about = spans.group_by("query_id").agg(
+        pl.col("db_system", "statement").first(),
+        longest_ns=pl.col("duration_ns").max(),
+        example=pl.coalesce("db_statement", "name")
+        .filter(pl.col("duration_ns") == pl.col("duration_ns").max())
+        .min(),
+        # Null where no call says it.
+        rows=pl.when(pl.col("db_rows").is_not_null().any()).then(
+            (pl.col("db_rows") * pl.col("adjusted_count")).sum()
+        ),
+        requests=pl.col("entry_row").n_unique().cast(pl.Int64),
+    )
+    by_service = spans.group_by("query_id", "service").agg(pl.col("duration_ns").sum())
+    return _Piece(
+        spans.select(*_NUMBERS, query=pl.Series(code)),
+        distinct.join(about, on="query_id", how="left", maintain_order="left").join(
+            most, on="query_id", how="left"
+        ),
+        by_service,
+        _counted(spans, "caller"),
+        _counted(spans, "entry_endpoint"),
     )
 
 
-def _most_frequent(column: str) -> pl.Expr:
-    """Return the names in lists of names and counts; equally frequent ones by name."""
-    name, count = (pl.element().struct[place] for place in (0, 1))
-    frequent = name.sort_by(count, name, descending=[True, False]).head(_NAMES)
-    return pl.col(column).list.eval(frequent)
+def _counted(spans: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Return how often each query has each name, but null."""
+    return spans.drop_nulls(column).group_by("query_id", name=column).len("count")
+
+
+def _merged(parts: Sequence[_Piece]) -> pl.DataFrame:
+    """Return what is said about a query beside its times."""
+    services = pl.concat(part.services for part in parts)
+    service = (
+        services.group_by("query_id", "service")
+        .agg(pl.col("duration_ns").sum())
+        .sort("duration_ns", "service", descending=[True, False])
+        .unique("query_id", keep="first")
+        .drop("duration_ns")
+    )
+    callers = _most_frequent([part.callers for part in parts], "callers")
+    endpoints = _most_frequent([part.endpoints for part in parts], "endpoints")
+    return (
+        pl.concat(part.queries for part in parts)
+        .group_by("query_id")
+        .agg(
+            pl.col("db_system", "statement").first(),
+            example=pl.col("example")
+            .filter(pl.col("longest_ns") == pl.col("longest_ns").max())
+            .min(),
+            rows=pl.when(pl.col("rows").is_not_null().any()).then(
+                pl.col("rows").sum().round().cast(pl.Int64)
+            ),
+            # A request is in one piece.
+            requests=pl.col("requests").sum(),
+            max_repeats=pl.col("max_repeats").max().fill_null(1),
+        )
+        .join(service, on="query_id")
+        .join(callers, on="query_id", how="left")
+        .join(endpoints, on="query_id", how="left")
+        .with_columns(pl.col("callers", "endpoints").fill_null([]))
+    )
+
+
+def _most_frequent(parts: Sequence[pl.DataFrame], column: str) -> pl.DataFrame:
+    """Return the most frequent names of each query as a list; equally frequent ones by name."""
+    return (
+        pl.concat(parts)
+        .group_by("query_id", "name")
+        .agg(pl.col("count").sum())
+        .sort("count", "name", descending=[True, False])
+        .group_by("query_id", maintain_order=True)
+        .agg(pl.col("name").head(_NAMES).alias(column))
+    )
 
 
 def _dispersion(code: np.ndarray[tuple[int], np.dtype[np.int64]], spans: pl.DataFrame) -> pl.Series:
