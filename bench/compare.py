@@ -55,12 +55,13 @@ def halves(capture: str) -> int:
     """Compare the first half of a capture with the second, in all respects."""
     from perfkit.analysis.comparison import contrast
     from perfkit.analysis.comparison.compare import compare
+    from perfkit.analysis.session import Tables
     from perfkit.capture import Capture
 
     opened = Capture.open(Path(capture))
     start = opened.table("spans").select("start_ns").collect()["start_ns"]
     middle = int(start.median())  # type: ignore[arg-type]
-    return compare(contrast.of_moment(opened, middle)).differences.height
+    return compare(contrast.of_moment(Tables(opened), middle)).differences.height
 
 
 def analyse(capture: str) -> int:

@@ -70,7 +70,6 @@ def command(
 
 def _contrast(captures: tuple[str, ...], choices: Row, filters: Filters) -> Contrast:
     from perfkit.analysis.comparison import contrast
-    from perfkit.capture import Capture
 
     before, after = _sides(captures)
     chosen = [name for name, value in choices.items() if value]
@@ -85,14 +84,14 @@ def _contrast(captures: tuple[str, ...], choices: Row, filters: Filters) -> Cont
             [open_tables(path, filters) for path in before],
             [open_tables(path, filters) for path in after],
         )
-    (capture,) = (Capture.open(path) for path in before)
+    (tables,) = (open_tables(path, filters) for path in before)
     if choices["--at"] is not None:
-        return contrast.of_moment(capture, choices["--at"], filters)
+        return contrast.of_moment(tables, choices["--at"])
     if choices["--endpoints"]:
-        return contrast.of_endpoints(capture, choices["--endpoints"], filters)
+        return contrast.of_endpoints(tables, choices["--endpoints"])
     if choices["--between"]:
-        return contrast.of_predicates(capture, choices["--between"], filters)
-    return contrast.of_tail(capture, filters)
+        return contrast.of_predicates(tables, choices["--between"])
+    return contrast.of_tail(tables)
 
 
 def _sides(captures: tuple[str, ...]) -> tuple[list[Path], list[Path]]:

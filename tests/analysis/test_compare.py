@@ -14,6 +14,7 @@ from perfkit.analysis.comparison import contrast, differences, path_differences
 from perfkit.analysis.comparison.compare import compare
 from perfkit.analysis.comparison.contrast import Contrast
 from perfkit.analysis.filters import Filters
+from perfkit.analysis.session import Tables
 from perfkit.analysis.statistics.significance import compare_runs
 from perfkit.errors import UsageError
 from tests.analysis import shop
@@ -226,29 +227,29 @@ def test_several_captures_against_one_are_blocks_too() -> None:
 
 def test_before_and_after_a_moment() -> None:
     capture = memory(endpoint_spans([100] * 20 + [200] * 20))
-    compared = contrast.of_moment(capture, 20 * SECOND)
+    compared = contrast.of_moment(Tables(capture), 20 * SECOND)
     entries = compared.entries()
     assert entries.filter(side=0)["duration_ns"].unique().to_list() == [100]
     assert entries.filter(side=1)["duration_ns"].unique().to_list() == [200]
     with pytest.raises(UsageError, match="has no requests"):
-        contrast.of_moment(capture, 10**15)
+        contrast.of_moment(Tables(capture), 10**15)
 
 
 def test_two_predicates_may_not_share_requests() -> None:
     capture = memory(endpoint_spans([100, 200, 300, 400]))
-    compared = contrast.of_predicates(capture, ("duration_ns <= 200", "duration_ns > 300"))
+    compared = contrast.of_predicates(Tables(capture), ("duration_ns <= 200", "duration_ns > 300"))
     assert sorted(compared.entries()["side"]) == [0, 0, 1]
     with pytest.raises(UsageError, match="1 requests are on both sides"):
-        contrast.of_predicates(capture, ("duration_ns <= 200", "duration_ns >= 200"))
+        contrast.of_predicates(Tables(capture), ("duration_ns <= 200", "duration_ns >= 200"))
 
 
 def test_two_endpoints() -> None:
     other = [S(1, 5, 9, trace=99, kind="server", endpoint="GET /b")]
     capture = memory([*endpoint_spans([100, 200]), *other])
-    compared = contrast.of_endpoints(capture, ("/a", "GET /b"))
+    compared = contrast.of_endpoints(Tables(capture), ("/a", "GET /b"))
     assert sorted(compared.entries()["side"]) == [0, 0, 1]
     with pytest.raises(UsageError, match="no request to endpoint '/c'") as error:
-        contrast.of_endpoints(capture, ("/a", "/c"))
+        contrast.of_endpoints(Tables(capture), ("/a", "/c"))
     assert "GET /a" in (error.value.hint or "")
 
 
@@ -258,7 +259,7 @@ def test_the_tail_is_beyond_each_endpoints_own_percentile() -> None:
         for n in range(100)
     ]
     capture = memory([*endpoint_spans(list(range(100, 200))), *slow_endpoint])
-    entries = contrast.of_tail(capture).entries()
+    entries = contrast.of_tail(Tables(capture)).entries()
     slow = entries.filter(side=1)
     assert slow.group_by("endpoint").len().sort("endpoint")["len"].to_list() == [5, 5]
     assert slow.filter(endpoint="GET /a")["duration_ns"].min() == 195
@@ -267,10 +268,10 @@ def test_the_tail_is_beyond_each_endpoints_own_percentile() -> None:
 
 def test_endpoints_with_few_requests_are_left_out_of_the_tail_and_counted() -> None:
     few = [S(1, 0, 9, trace=900 + n, kind="server", endpoint="GET /few") for n in range(3)]
-    compared = contrast.of_tail(memory([*endpoint_spans(list(range(100))), *few]))
+    compared = contrast.of_tail(Tables(memory([*endpoint_spans(list(range(100))), *few])))
     assert compared.notes == ("left out: 3 requests to endpoints with fewer than 20",)
     with pytest.raises(UsageError, match="nothing to compare"):
-        contrast.of_tail(memory(few))
+        contrast.of_tail(Tables(memory(few)))
 
 
 def test_an_empty_side_is_refused() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.comparison.contrast import Contrast, Part
+from perfkit.analysis.comparison.contrast import Contrast
 from perfkit.analysis.spans.tree import narrow
+from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.rows import indices
 
 _CALLING = ("client", "producer")
+_PLACE = ("row", "parent_row", "request_row", "entry_row")
+_TIMES = ("self_ns", "gap_ns")
 _READ = (
     "subtree",
     "service",
@@ -41,10 +44,12 @@ def charged(contrast: Contrast) -> pl.DataFrame:
     of its own when several services call it, and otherwise part of its only caller.
     """
     frames, offset = [], 0
+    columns = {"tree": (*_PLACE, *_READ, "adjusted_count"), "span_times": _TIMES}
     for part in contrast.parts:
-        frame = _part(part, offset)
-        frames.append(frame)
-        offset += frame.height
+        for rows, piece in part.pieces(columns):
+            frame = _charged_piece(piece, rows.start, part.run_of_row[rows], offset)
+            frames.append(frame)
+            offset += frame.height
     spans = pl.concat(frames)
     spans = _with_callee(spans)
     silent = pl.col("silent_peer")
@@ -58,19 +63,19 @@ def charged(contrast: Contrast) -> pl.DataFrame:
     return spans.with_columns(owner=owner).select(COLUMNS)
 
 
-def _part(part: Part, offset: int) -> pl.DataFrame:
-    keep = part.run_of_row >= 0
-    tree = narrow(part.tables.frame("tree"), keep)
-    times = part.tables.frame("span_times").filter(pl.Series(keep))
+def _charged_piece(piece: pl.DataFrame, first: int, run: Ints, offset: int) -> pl.DataFrame:
+    """Return the spans of whole traces, rows of `tree` from `first` on, that belong to a side."""
+    keep = run >= 0
+    tree = narrow(piece.with_columns(pl.col(*_PLACE) - first), keep)
     entry = indices(tree["entry_row"])
     at_entry = entry == np.arange(tree.height)
     parent = np.where(at_entry, -1, indices(tree["parent_row"]))
     above = tree.select("service", "name")[pl.Series(np.maximum(parent, 0))]
-    return tree.select(*_READ, weight="adjusted_count").with_columns(
+    return tree.select(*_READ, *_TIMES, weight="adjusted_count").with_columns(
         entry=pl.Series(entry + offset),
         parent=pl.Series(np.where(parent < 0, -1, parent + offset)),
-        run=pl.Series(part.run_of_row[keep]),
-        own_ns=times["self_ns"] + times["gap_ns"],
+        run=pl.Series(run[keep]),
+        own_ns=pl.col("self_ns") + pl.col("gap_ns"),
         failed=(pl.col("status") == "error").fill_null(False),
         above=pl.when(pl.Series(parent >= 0)).then(above["name"]),
         remote=pl.Series(parent < 0) | (above["service"] != pl.col("service")),

@@ -7,7 +7,7 @@ in for runs. Blocks of one capture share its luck, so what they show is a weaker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.predicate import holding
-from perfkit.analysis.session import Tables
+from perfkit.analysis.session import Chosen, Tables
 from perfkit.analysis.statistics.significance import MINIMUM_RUNS
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.percentiles import codes, quantiles
@@ -39,6 +39,7 @@ About = Literal["captures", "time", "endpoints", "predicates", "tail"]
 
 
 _EVER = 1 << 62
+_OF_ENTRY = ("request_row", "service", "endpoint", "start_ns", "duration_ns", "adjusted_count")
 
 
 class Stretch(NamedTuple):
@@ -68,6 +69,15 @@ class Part:
     """For each row of `tree` the run of its entry; -1 for spans of no entry or of neither side."""
     times: tuple[Stretch, ...] = ()
     """What belongs to a side by its time alone; empty where sides are told apart otherwise."""
+
+    def pieces(self, columns: Chosen) -> Iterator[tuple[slice, pl.DataFrame]]:
+        """Yield columns of tables with the rows of `tree`, some whole traces at a time, and where
+        in `run_of_row` these rows are.
+        """
+        first = 0
+        for piece in self.tables.pieces(columns):
+            yield slice(first, first + piece.height), piece
+            first += piece.height
 
     def run_of_time(self, ts_ns: pl.Series) -> pl.Series:
         """Return the run that moments fall into; null for none, and for a null moment."""
@@ -99,10 +109,10 @@ class Contrast:
         return figures[..., self.side_of_run == 0], figures[..., self.side_of_run == 1]
 
     def entries(self) -> pl.DataFrame:
-        """Return the entries of both sides: `run`, `side`, and the columns of `requests`."""
+        """Return the entries of both sides: `run`, `side`, and some columns of `requests`."""
         frames = []
         for number, part in enumerate(self.parts):
-            requests = part.tables.frame("requests").filter("entry")
+            requests = _entries(part.tables)
             run = pl.Series("run", part.run_of_row[requests["request_row"].to_numpy()])
             frames.append(requests.with_columns(run, part=pl.lit(number)).filter(run >= 0))
         merged = pl.concat(frames)
@@ -137,9 +147,8 @@ def of_tables(before: Sequence[Tables], after: Sequence[Tables]) -> Contrast:
     return _checked(Contrast(names, tuple(parts), np.array(side_of_run), unit, "captures"))
 
 
-def of_moment(capture: Capture, at_ns: int, filters: Filters | None = None) -> Contrast:
+def of_moment(tables: Tables, at_ns: int) -> Contrast:
     """Compare the requests that began before a moment with those that began from it on."""
-    tables = Tables(capture, filters)
     entries = _entries(tables)
     at_ns = max(-_EVER, min(at_ns, _EVER))
     side = (entries["start_ns"] >= at_ns).cast(pl.Int64).to_numpy()
@@ -155,11 +164,8 @@ def of_moment(capture: Capture, at_ns: int, filters: Filters | None = None) -> C
     return replace(contrast, parts=(replace(part, times=cut),))
 
 
-def of_endpoints(
-    capture: Capture, names: tuple[str, str], filters: Filters | None = None
-) -> Contrast:
+def of_endpoints(tables: Tables, names: tuple[str, str]) -> Contrast:
     """Compare one endpoint with another, named with their method or by path alone."""
-    tables = Tables(capture, filters)
     entries = _entries(tables)
     path = pl.col("endpoint").str.splitn(" ", 2).struct.field("field_1")
     side = np.full(entries.height, -1)
@@ -174,12 +180,9 @@ def of_endpoints(
     return _within(tables, entries, side, names, "endpoints")
 
 
-def of_predicates(
-    capture: Capture, texts: tuple[str, str], filters: Filters | None = None
-) -> Contrast:
+def of_predicates(tables: Tables, texts: tuple[str, str]) -> Contrast:
     """Compare the requests for which one SQL predicate holds with those for which another does."""
-    tables = Tables(capture, filters)
-    entries = _entries(tables)
+    entries = tables.frame("requests").filter("entry")  # a predicate may name any column
     chosen = [entries["request_row"].is_in(_holding(entries, text)) for text in texts]
     both = int((chosen[0] & chosen[1]).sum())
     if both:
@@ -191,9 +194,8 @@ def of_predicates(
     return _within(tables, entries, side, texts, "predicates")
 
 
-def of_tail(capture: Capture, filters: Filters | None = None) -> Contrast:
+def of_tail(tables: Tables) -> Contrast:
     """Compare the slowest requests of every endpoint with its typical ones."""
-    tables = Tables(capture, filters)
     entries = _entries(tables)
     side, few = tail_side(entries)
     notes: tuple[str, ...] = ()
@@ -220,7 +222,7 @@ def tail_side(requests: pl.DataFrame) -> tuple[Ints, int]:
 
 
 def _entries(tables: Tables) -> pl.DataFrame:
-    return tables.frame("requests").filter("entry")
+    return tables.columns("requests", "entry", *_OF_ENTRY).filter("entry")
 
 
 def _holding(entries: pl.DataFrame, text: str) -> list[int]:
@@ -268,7 +270,7 @@ def _stretch(tables: Tables, entries: pl.DataFrame, first_run: int, blocks: int)
 
 def _spread(tables: Tables, entries: pl.DataFrame, run: Ints) -> Ints:
     """Return the run of every row of `tree`."""
-    entry = tables.frame("tree")["entry_row"]
+    entry = tables.columns("tree", "entry_row")["entry_row"]
     of_entry = np.full(len(entry) + 1, -1)
     of_entry[entries["request_row"].to_numpy()] = run
     spread: Ints = of_entry[entry.fill_null(len(entry)).to_numpy()]

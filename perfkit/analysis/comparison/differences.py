@@ -25,6 +25,7 @@ from perfkit.analysis.statistics.significance import (
 )
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.percentiles import codes, quantiles
+from perfkit.analysis.vector.summary import summed
 
 Floats = NDArray[np.float64]
 
@@ -83,6 +84,12 @@ COLUMNS = {
 }
 
 _KEYS = ("service", "name", "detail")
+_OF_REQUEST = (
+    *("request_row", "entry", "service", "endpoint", "tool"),
+    *("duration_ns", "status", "adjusted_count"),
+)
+_OF_COMPONENT = ("critical", "calls", "failed")
+_OF_SPAN = ("service", "component", "category", "status", "duplicate", "adjusted_count")
 
 
 class Figure(NamedTuple):
@@ -109,7 +116,7 @@ def _latencies(
     contrast: Contrast, kind: str, of: pl.Expr, name: pl.Expr, service: pl.Expr
 ) -> pl.DataFrame:
     def read(part: Part) -> pl.DataFrame:
-        requests = part.tables.frame("requests").filter(of)
+        requests = part.tables.columns("requests", *_OF_REQUEST).filter(of)
         return requests.select(
             service=service,
             name=name,
@@ -153,27 +160,31 @@ def components(contrast: Contrast) -> pl.DataFrame:
     """
 
     def read(part: Part) -> pl.DataFrame:
-        return part.tables.frame("tree").select(
-            service="service",
-            name="component",
-            detail="category",
-            run=pl.Series(part.run_of_row),
-            critical=part.tables.frame("span_times")["critical_ns"],
-            failed=(pl.col("status") == "error").fill_null(False) & ~pl.col("duplicate"),
-            call=~pl.col("duplicate"),
-            weight="adjusted_count",
-        )
+        weight = pl.col("adjusted_count")
+        failed = (pl.col("status") == "error").fill_null(False)
+        sums = []
+        for rows, piece in part.pieces({"tree": _OF_SPAN, "span_times": ("critical_ns",)}):
+            spans = piece.select(
+                service="service",
+                name="component",
+                detail="category",
+                run=pl.Series(part.run_of_row[rows]),
+                critical=weight * pl.col("critical_ns"),
+                calls=pl.when(~pl.col("duplicate")).then(weight).otherwise(0.0),
+                failed=pl.when(failed & ~pl.col("duplicate")).then(weight).otherwise(0.0),
+            )
+            sums.append(summed(spans.filter(pl.col("run") >= 0), [*_KEYS, "run"], _OF_COMPONENT))
+        return pl.concat(sums)
 
     cells = Cells.read(contrast, read)
-    weight = cells.column("weight")
-    calls = cells.sums(weight * cells.column("call"))
+    calls = cells.sums(cells.column("calls"))
     per_request = _per_request(contrast)
     figures = [
-        Figure("critical_ns", cells.grid(cells.sums(weight * cells.column("critical")))),
+        Figure("critical_ns", cells.grid(cells.sums(cells.column("critical")))),
         Figure("calls", cells.grid(calls)),
     ]
     figures = [one._replace(values=one.values * per_request) for one in figures]
-    errors = _divide(cells.sums(weight * cells.column("failed")), calls)
+    errors = _divide(cells.sums(cells.column("failed")), calls)
     enough = np.where(calls >= FEWEST["error_ratio"], errors, np.nan)
     figures.append(Figure("error_ratio", cells.grid(enough), share=True))
     return judged(contrast, "component", cells.things, figures, _worth(figures[0].values))
@@ -183,9 +194,9 @@ def queries(contrast: Contrast) -> pl.DataFrame:
     """Return calls, total and mean time of every query."""
 
     def read(part: Part) -> pl.DataFrame:
-        calls = part.tables.frame("query_calls")
+        calls = part.tables.columns("query_calls", "row", "statement", "query_id")
         row = calls["row"].to_numpy()
-        spans = part.tables.frame("tree").select("duration_ns", "adjusted_count")[row]
+        spans = part.tables.picked("tree", row, "duration_ns", "adjusted_count")
         return calls.select(
             service=pl.lit(None, dtype=pl.String),
             name="statement",

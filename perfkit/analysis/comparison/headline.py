@@ -23,6 +23,9 @@ RESOURCES = {
 """What is compared of the table `timeline` in each run, and said of each whole side."""
 
 
+_OF_REQUEST = ("request_row", "entry", "duration_ns", "status", "adjusted_count")
+
+
 def headline(contrast: Contrast) -> pl.DataFrame:
     """Return one row a figure (`differences.COLUMNS`).
 
@@ -35,7 +38,7 @@ def headline(contrast: Contrast) -> pl.DataFrame:
 def _of_requests(contrast: Contrast) -> pl.DataFrame:
 
     def read(part: Part) -> pl.DataFrame:
-        requests = part.tables.frame("requests").filter("entry")
+        requests = part.tables.columns("requests", *_OF_REQUEST).filter("entry")
         return requests.select(
             service=pl.lit(None, dtype=pl.String),
             name=pl.lit("all requests"),

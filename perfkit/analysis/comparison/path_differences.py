@@ -20,6 +20,7 @@ from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.statistics.significance import adjusted, compare_runs, verdict
 from perfkit.analysis.vector.forest import Ints, along_path
 from perfkit.analysis.vector.rows import indices
+from perfkit.analysis.vector.summary import summed
 
 FEWEST_SHARE = 0.001
 """Paths with less of the time of both sides together are not tested: they could explain nothing.
@@ -64,6 +65,12 @@ COLUMNS = {
 }
 
 
+_OF_SPAN = (
+    *("row", "parent_row", "request_row", "entry_row", "depth", "category", "endpoint", "name"),
+    *("service", "duration_ns", "adjusted_count"),
+)
+
+
 class _Rows(NamedTuple):
     """What happened on which path in which run, and the paths."""
 
@@ -88,24 +95,40 @@ def code_paths(contrast: Contrast) -> pl.DataFrame:
 
 
 def _request_rows(part: Part) -> _Rows:
-    tree, times = part.tables.frame("tree"), part.tables.frame("span_times")
+    columns = {"tree": _OF_SPAN, "span_times": ("self_ns", "gap_ns")}
+    pieces = [
+        _request_piece(spans, part.run_of_row[rows], rows.start)
+        for rows, spans in part.pieces(columns)
+    ]
+    return _Rows(
+        pl.concat(piece.values for piece in pieces),
+        pl.concat(piece.paths for piece in pieces).unique(
+            "path_id", keep="first", maintain_order=True
+        ),
+    )
+
+
+def _request_piece(spans: pl.DataFrame, run: Ints, first: int) -> _Rows:
+    """Return the sums on each path in each run of whole traces, rows from `first` on."""
     at_top = pl.col("row") == pl.col("request_row")
     label = pl.when(at_top).then(pl.coalesce("endpoint", "name")).otherwise("name")
-    nodes = tree.select("depth", "category", "duration_ns", label=label, group="service")
-    entry = indices(tree["entry_row"])
-    parent = np.where(entry == np.arange(tree.height), -1, parents_of(tree))
+    nodes = spans.select("depth", "category", label=label, group="service")
+    top = indices(spans["entry_row"]) == spans["row"].to_numpy()
+    above = parents_of(spans)
+    parent = np.where(top | (above < 0), -1, above - first)
     path = _path_ids(nodes, parent)
-    weight = tree["adjusted_count"]
-    values = pl.DataFrame(
-        {
-            "path_id": path,
-            "run": part.run_of_row,
-            "own": weight * (times["self_ns"] + times["gap_ns"]),
-            "total": weight * tree["duration_ns"],
-            "count": weight,
-        }
+    weight = pl.col("adjusted_count")
+    values = spans.select(
+        path_id=pl.Series(path),
+        run=pl.Series(run),
+        own=weight * (pl.col("self_ns") + pl.col("gap_ns")),
+        total=weight * pl.col("duration_ns"),
+        count=weight,
+    ).filter(pl.col("run") >= 0)
+    return _Rows(
+        summed(values, ["path_id", "run"], ("own", "total", "count")),
+        _described(nodes, path, parent, run >= 0),
     )
-    return _Rows(values, _described(nodes, path, parent, part.run_of_row >= 0))
 
 
 def _code_rows(part: Part) -> _Rows:

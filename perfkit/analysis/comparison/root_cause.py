@@ -9,6 +9,7 @@ which it has a part at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from perfkit.analysis.comparison.votes import SURE_Z, Calls, Votes, cast
 from perfkit.analysis.vector.forest import Bools
 from perfkit.analysis.vector.percentiles import Floats
 
+_OF_ALL = ("requests", "slower_requests", "odd_requests", "excess_ns")
 COLUMNS = {
     "component": "the service, or what sends no spans itself and is called by several",
     "score": "0 to 1: of latency and behaviour together; 0 is no more than the background",
@@ -34,11 +36,18 @@ COLUMNS = {
 }
 
 
+MOST_SPANS = 2_000_000
+"""So many spans of a side are looked at; of more, those of a random share of its requests (our own
+choice, for the memory: shares of requests are then known to a few thousandths)."""
+
+
 class Causes(NamedTuple):
     """The ranking (`COLUMNS`), and what speaks for the first of it (`evidence.COLUMNS`)."""
 
     ranking: pl.DataFrame
     evidence: pl.DataFrame
+    looked_at: tuple[float, float] = (1.0, 1.0)
+    """Share of each side's requests that was looked at; figures of `ranking` stand for all."""
 
 
 def rank(contrast: Contrast) -> Causes:
@@ -46,12 +55,38 @@ def rank(contrast: Contrast) -> Causes:
 
     Those of equal score (0: no more than the background) come in order of all their votes.
     """
-    calls = Calls.of(charged(contrast))
+    chosen, shares = thinned(contrast, MOST_SPANS)
+    calls = Calls.of(charged(chosen))
     side = contrast.side_of_run[calls.frame["run"].to_numpy()]
     normal, judged = side == 0, side == 1
     votes = cast(calls, normal, judged)
-    ranking = _ranking(calls, votes, _background(calls, normal))
-    return Causes(ranking, evidence(calls, votes, normal, judged, ranking))
+    ranking = _ranking(calls, votes, _background(calls, normal)).with_columns(
+        pl.col(_OF_ALL) / shares[1]
+    )
+    return Causes(ranking, evidence(calls, votes, normal, judged, ranking), shares)
+
+
+def thinned(contrast: Contrast, most_spans: int) -> tuple[Contrast, tuple[float, float]]:
+    """Return the contrast with no more than about so many spans a side, of whole requests, and the
+    share of each side's requests that is left.
+    """
+    of_run = sum(
+        np.bincount(part.run_of_row[part.run_of_row >= 0], minlength=contrast.runs)
+        for part in contrast.parts
+    )
+    spans = np.bincount(contrast.side_of_run, of_run, 2)
+    share = np.minimum(1.0, most_spans / np.maximum(spans, 1.0))
+    if (share == 1.0).all():
+        return contrast, (1.0, 1.0)
+    of_part = share[contrast.side_of_run]
+    parts = []
+    for number, part in enumerate(contrast.parts):
+        entry = part.tables.columns("tree", "entry_row")["entry_row"]
+        chance = entry.hash(seed=number).to_numpy() / 2.0**64
+        run = part.run_of_row
+        # At -1, of neither side, whatever is looked up there is not used.
+        parts.append(replace(part, run_of_row=np.where(chance < of_part[run], run, -1)))
+    return replace(contrast, parts=tuple(parts)), (float(share[0]), float(share[1]))
 
 
 def _ranking(calls: Calls, votes: Votes, background: tuple[Floats, Floats, Floats]) -> pl.DataFrame:

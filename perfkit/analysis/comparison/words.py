@@ -96,7 +96,7 @@ def _importance(row: Row) -> tuple[bool, float]:
 
 
 def _what_made_it(comparison: Comparison) -> str:
-    ranking, evidence = comparison.causes
+    ranking, evidence = comparison.causes.ranking, comparison.causes.evidence
     if ranking.is_empty():
         return "No component to name: there are no requests on both sides."
     first = ranking.row(0, named=True)
@@ -108,7 +108,11 @@ def _what_made_it(comparison: Comparison) -> str:
     why = [reason(row) for row in evidence.filter(component=first["component"]).to_dicts()]
     share = units.percent(first["explained_ratio"])
     explained = f" It holds {share} of the time beyond normal." if first["excess_ns"] else ""
-    return f"Most likely cause: {first['component']}: {'; '.join(why)}.{explained}"
+    shares = [units.percent(share) for share in comparison.causes.looked_at]
+    sampled = ""
+    if min(comparison.causes.looked_at) < 1:
+        sampled = f" (Causes were looked for in {shares[0]} and {shares[1]} of the requests.)"
+    return f"Most likely cause: {first['component']}: {'; '.join(why)}.{explained}{sampled}"
 
 
 def reason(row: Row) -> str:

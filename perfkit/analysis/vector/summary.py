@@ -29,6 +29,15 @@ def summarise(spans: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     return distinct.hstack(summarise_groups(spans, code, distinct.height))
 
 
+def summed(rows: pl.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
+    """Return one row a key, in order of first appearance, with the sums of some columns."""
+    code, distinct = codes(rows, keys)
+    return distinct.with_columns(
+        pl.Series(name, sums(code, rows[name].cast(pl.Float64).to_numpy(), distinct.height))
+        for name in columns
+    )
+
+
 def summarise_groups(spans: pl.DataFrame, code: Ints, groups: int) -> pl.DataFrame:
     """Return count, errors and durations of each group of spans, 0 to `groups` - 1.
 

@@ -92,7 +92,7 @@ def _names(baseline: Baseline, side: int, kind: str) -> set[str] | None:
     parts = [
         part for part in contrast.parts if contrast.side_of_run[part.times[0].first_run] == side
     ]
-    names = (part.tables.frame("requests")[kind].drop_nulls().unique() for part in parts)
+    names = (part.tables.columns("requests", kind)[kind].drop_nulls().unique() for part in parts)
     return {name for one in names for name in one}
 
 
