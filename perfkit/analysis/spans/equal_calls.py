@@ -8,9 +8,13 @@ import polars as pl
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.overlaps import order_by, overlapping_earlier
 from perfkit.analysis.vector.percentiles import codes
-from perfkit.analysis.vector.summary import summarise, sums, whole, window_ns
+from perfkit.analysis.vector.summary import summarise_groups, sums, whole, window_ns
 
 _KEY = ("kind", "service", "component", "target")
+_NUMBERS = (
+    *("start_ns", "end_ns", "duration_ns", "status", "adjusted_count"),
+    *("entry_row", "text_hash"),
+)
 _SAFE = ("GET", "HEAD")
 _NAMES = 5
 _NAMES_A_REQUEST = 1.2
@@ -24,28 +28,37 @@ def compute(tables: Tables) -> pl.DataFrame:
     of_span += ["status", "adjusted_count", "entry_row"]
     asked = _asked(tables)
     calls = _by_kind(asked.hstack(tables.picked("tree", asked["row"].to_numpy(), *of_span)))
-    exact, texts = codes(calls, [*_KEY, "text_hash"])
+    code, distinct = codes(calls, _KEY)
+    # Both follow from the key. From here on texts would only be copied with every call.
+    texts = calls.select("example", "family")[np.unique(code, return_index=True)[1]]
+    calls = calls.select(*_NUMBERS, code=pl.Series(code))
+    exact, distinct_texts = codes(calls, ["code", "text_hash"])
     # Of those that begin at one moment the longest is the first, in whatever order spans come.
     order = np.argsort(-calls["duration_ns"].to_numpy(), kind="stable")
-    order = order[order_by(exact[order], calls["start_ns"].to_numpy()[order], texts.height)]
-    calls, exact = calls[order], exact[order]
+    starts = calls["start_ns"].to_numpy()[order]
+    order = order[order_by(exact[order], starts, distinct_texts.height)]
+    calls, exact, code = calls[order], exact[order], code[order]
     repeated = np.append(False, exact[1:] == exact[:-1])[: len(exact)]
     overlapped = overlapping_earlier(
         exact, calls["start_ns"].to_numpy(), calls["end_ns"].to_numpy()
     )
-    code, distinct = codes(calls, _KEY)
     weight = calls["adjusted_count"].to_numpy()
     duration = calls["duration_ns"].to_numpy()
     hours = window_ns(tables["tree"]) / 3.6e12
     groups = distinct.height
-    different = calls.group_by(_KEY).agg(
-        distinct_texts=pl.col("text_hash").n_unique().cast(pl.Int64),
-        requests=pl.col("entry_row").n_unique().cast(pl.Int64),
-        example=pl.col("example").first(),
-        family=pl.col("family").first(),
+    different = (
+        calls.group_by("code")
+        .agg(
+            distinct_texts=pl.col("text_hash").n_unique().cast(pl.Int64),
+            requests=pl.col("entry_row").n_unique().cast(pl.Int64),
+        )
+        .sort("code")
+        .drop("code")
     )
     return (
-        summarise(calls, _KEY)
+        pl.concat(
+            [distinct, texts, different, summarise_groups(calls, code, groups)], how="horizontal"
+        )
         .rename({"count": "calls", "duration_sum_ns": "total_ns"})
         .with_columns(
             repeated_calls=whole(sums(code, weight * repeated, groups)),
@@ -54,7 +67,6 @@ def compute(tables: Tables) -> pl.DataFrame:
             overlap_ns=whole(sums(code, weight * overlapped * duration, groups)),
             rate_per_h=pl.col("calls") / hours if hours > 0 else pl.lit(None, dtype=pl.Float64),
         )
-        .join(different, on=_KEY, how="left", nulls_equal=True, maintain_order="left")
         .filter(pl.col("repeated_calls") > 0)
         .select(*COLUMNS)
         .sort("repeat_ns", "target", descending=[True, False])
