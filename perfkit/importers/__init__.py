@@ -92,6 +92,10 @@ IMPORTERS: tuple[Importer, ...] = (
 # As lib/profiling/sampling/cli.py of CPython has it, in either byte order.
 _SAMPLING_BINARY = (b"HCAT", b"TACH")
 _JMETER_XML = re.compile(rb"\s*<\?xml[^>]{0,200}\?>\s*<testResults\b")
+_K6_SUMMARY = re.compile(
+    rb'\s*\{\s*(?="(?:metrics|root_group)"\s*:)(?=.{0,60000}"(?:http_reqs|iterations|vus)"\s*:)',
+    re.S,
+)
 MAX_NOTES = 50
 _NAMED_PLACES = 5
 _MAX_REASON = 100
@@ -131,6 +135,12 @@ def detect(source: Source) -> Importer:
             "JMeter's results as XML, which perfkit does not read",
             where=str(source),
             hint="let JMeter write CSV: jmeter -Jjmeter.save.saveservice.output_format=csv …",
+        )
+    if _K6_SUMMARY.match(head):
+        raise UnknownFormat(
+            "k6's summary, which has sums and no requests",
+            where=str(source),
+            hint="k6 run --out json=FILE.json …, and import FILE.json",
         )
     raise UnknownFormat(
         "empty file" if not head else "its format is not recognised",

@@ -26,7 +26,7 @@ FORMAT = Format(
     recognised_by="`traceSegmentId`, or `segmentId` with `endpointName`",
     gives="spans, span events (logs), span links (references across processes)",
     lacks="times finer than ms",
-    tried="apache-skywalking 1.2.0 (HTTP)",
+    tried="apache-skywalking 1.2.0 (HTTP); the wheel of 1.3.0 lacks its protocol and never starts",
 )
 
 _MS = 10**6

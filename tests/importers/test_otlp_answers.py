@@ -126,3 +126,12 @@ def test_k6_csv_gives_its_requests(at: str, tmp_path: Path) -> None:
     metrics = writer.table("metrics")
     assert metrics.select("name", "value", "ts_ns").rows() == [("k6.vus", 7.0, NOW_NS)]
     assert any("whole seconds" in note for note in writer.info.notes) == (len(at) == 10)
+
+
+def test_the_summary_of_k6_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    metrics = {"http_req_duration": {"avg": 1.0}, "http_reqs": {"count": 10, "rate": 1.0}}
+    for document in ({"metrics": metrics}, {"root_group": {"name": ""}, "metrics": metrics}):
+        path.write_text(json.dumps(document, indent=2))
+        with pytest.raises(InputError, match="k6's summary"):
+            imported(path)
