@@ -17,10 +17,13 @@ from perfkit.analysis.code.span_threads import SpanThreads
 from perfkit.analysis.code.waiting import waits
 from perfkit.analysis.replay.edits import Edits, Spared, SparedTime, scaled
 from perfkit.analysis.session import Tables
+from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.intervals import Intervals
 
 _MIN_OBSERVATIONS = 10
 """Of what is looked for, in spans of one name: fewer say too little about what was not seen."""
+_CALLS = ("io", "condition", "queue")
+"""How a thread waits for a call that has a span of its own (see `waits`)."""
 _MOST_UNSEEN = 4.0
 """How many times as long as what was seen the whole may be taken to be."""
 
@@ -34,10 +37,12 @@ def unseen(
     already. Threads of event loops are left out: there a stack from before a request may well be
     one that waits during it.
     """
-    own = _own_times(spans, spared)
+    each = _own_times(tables, spans, spared)
     parts = _fresh(tables)
-    if not len(seen.group) or own.is_empty() or parts.is_empty():
+    if not len(seen.group) or each.is_empty() or parts.is_empty():
         return Edits()
+    own = each.group_by(row="into").agg(pl.col("own_ns", "gone_ns", "self_ns").sum())
+    into = each.select("row", "into").unique("row")
     number = np.arange(parts.height)
     start = parts["start_ns"].to_numpy()
     found = SparedTime(Spared(number, parts["thread"].to_numpy(), seen), parts.height).within(
@@ -45,22 +50,25 @@ def unseen(
     )
     by_row = (
         parts.with_columns(found_ns=pl.Series(found))
-        .group_by("row")
+        .join(into, on="row")
+        .group_by(row="into")
         .agg(
             fresh_ns=pl.col("duration_ns").sum(),
             found_ns=pl.col("found_ns").sum(),
+            waited_ns=pl.col("duration_ns").filter("waits").sum(),
+            found_waiting_ns=pl.col("found_ns").filter("waits").sum(),
             observations=(pl.col("found_ns") > 0).sum(),
         )
     )
     name = ("service", "name")
-    whole = pl.col("found_ns") * (pl.col("own_ns") / pl.col("fresh_ns")).clip(1.0, _MOST_UNSEEN)
-    more = (pl.min_horizontal(whole, "own_ns") - pl.col("gone_ns")).clip(0.0)
-    left = pl.col("own_ns") - (1.0 - stays) * pl.col("gone_ns")
+    self_ns = pl.min_horizontal("own_ns", "self_ns")
+    more = (pl.min_horizontal(_whole(self_ns), self_ns) - pl.col("gone_ns")).clip(0.0)
+    left = self_ns - (1.0 - stays) * pl.min_horizontal("gone_ns", self_ns)
     edited = (
         own.with_columns(tables.picked("tree", own["row"].to_numpy(), *name))
         .join(by_row, on="row", how="left")
         .group_by(name)
-        .agg(pl.col("row"), pl.col("own_ns", "gone_ns", *by_row.columns[1:]).sum())
+        .agg(pl.col("row"), pl.col(*own.columns[1:], *by_row.columns[1:]).sum())
         .filter(pl.col("observations") >= _MIN_OBSERVATIONS)
         .with_columns(more_ns=more, left_ns=left)
         .filter(pl.col("more_ns") > 0)
@@ -70,8 +78,26 @@ def unseen(
     return scaled(edited["row"].to_numpy(), edited["stays"].to_numpy())
 
 
-def _own_times(spans: SpanThreads, spared: Intervals) -> pl.DataFrame:
-    """Return `row`, `own_ns`, and `gone_ns`, what is spared of it, of the spans on threads."""
+def _whole(self_ns: pl.Expr) -> pl.Expr:
+    """Return how much of the self time of spans of a name is what was found.
+
+    A thread that calls another service waits for it, which is nobody's self time here. So that much
+    of what is seen to wait does not count. It is taken off in sum: when stacks stand some
+    milliseconds off the spans, they do not say whether it was in the call or beside it.
+    """
+    times = (pl.col("own_ns") / pl.col("fresh_ns")).clip(1.0, _MOST_UNSEEN)
+    called = (pl.col("own_ns") - self_ns) / (pl.col("waited_ns") * times)
+    counts = pl.when(pl.col("waited_ns") > 0).then(1.0 - called.clip(0.0, 1.0)).otherwise(1.0)
+    computing = pl.col("found_ns") - pl.col("found_waiting_ns")
+    return times * (computing + counts * pl.col("found_waiting_ns"))
+
+
+def _own_times(tables: Tables, spans: SpanThreads, spared: Intervals) -> pl.DataFrame:
+    """Return own times of the spans on threads.
+
+    Columns: `row`; `own_ns`; `gone_ns`, what is spared of it; `self_ns`; `into`, the row with which
+    it is judged: of a call all of whose time is another service's, that of who calls.
+    """
     matched = spans.matched()
     place = np.arange(len(matched.row))
     own = (matched.end_ns - matched.start_ns).astype(np.float64)
@@ -80,13 +106,32 @@ def _own_times(spans: SpanThreads, spared: Intervals) -> pl.DataFrame:
     below = np.flatnonzero(matched.above >= 0)
     for values in (own, gone):
         np.subtract.at(values, matched.above[below], values[below])
+    row = spans.rows.gather(matched.row)
+    known = row.is_not_null().to_numpy()
+    self_ns = np.zeros(len(place))
+    of_known = tables.picked("span_times", row.drop_nulls().to_numpy(), "self_ns")
+    self_ns[known] = of_known["self_ns"].to_numpy()
+    elsewhere = known & (self_ns == 0) & (matched.above >= 0)
+    elsewhere[elsewhere] = known[matched.above[elsewhere]]
+    into = _outermost(np.where(elsewhere, matched.above, place))
     return pl.DataFrame(
         {
-            "row": spans.rows.gather(matched.row),
+            "row": row,
             "own_ns": own.clip(0),
-            "gone_ns": gone.clip(0),
+            "gone_ns": np.where(elsewhere, 0.0, gone.clip(0)),
+            "self_ns": self_ns,
+            "into": row.gather(into),
         }
     ).drop_nulls("row")
+
+
+def _outermost(above: Ints) -> Ints:
+    """Follow each place to the one that is its own; `above` goes towards the root."""
+    while True:
+        further = above[above]
+        if np.array_equal(further, above):
+            return above
+        above = further
 
 
 def _fresh(tables: Tables) -> pl.DataFrame:
@@ -98,7 +143,9 @@ def _fresh(tables: Tables) -> pl.DataFrame:
     paths = tables.frame("call_paths")
     in_loop = paths["role"].is_in(LOOP_ROLES).fill_null(False).to_numpy()
     loop_paths = np.flatnonzero(CallPaths.of(paths).under(in_loop))
-    idle = np.flatnonzero(waits(paths)["kind"].eq("idle").fill_null(False).to_numpy())
+    kind = waits(paths)["kind"]
+    idle = np.flatnonzero(kind.eq("idle").fill_null(False).to_numpy())
+    waiting = np.flatnonzero(kind.is_in(_CALLS).fill_null(False).to_numpy())
     samples = tables.frame("ordered_samples")
     loops = samples.filter(pl.col("path").is_in(loop_paths))["thread"].unique()
     parts = tables.frame("sample_spans").drop_nulls(["row", "duration_ns"])
@@ -111,6 +158,6 @@ def _fresh(tables: Tables) -> pl.DataFrame:
     )
     return (
         parts.select("row", "start_ns", "duration_ns")
-        .with_columns(taken["thread"])
+        .with_columns(taken["thread"], waits=taken["path"].is_in(waiting))
         .filter(fresh.fill_null(False))
     )
