@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from bench import rca_signal
 from bench.measure import Row
 from perfkit import model
 from perfkit.analysis.comparison import contrast, root_cause, votes
@@ -33,6 +34,7 @@ PUBLISHED = (
     ("Nezha with logs, metrics and traces", (86.7, 97.8, 97.8)),
 )
 AT = (1, 3, 5)
+_LEVEL = 0.05
 
 
 class Spans(Capture):
@@ -122,7 +124,22 @@ def rows() -> list[Row]:
             )
         )
     result.append(_with_other_constants(known))
+    result.append(_visible(known))
     return result
+
+
+def _visible(known: list[Any]) -> Row:
+    """Say how many of the faults can be seen in the spans of their service at all."""
+    p = [rca_signal.visible(fault["service"], *sides) for fault, *sides in known]
+    seen = sum(one < _LEVEL for one in p)
+    return Row(
+        f"faults of which any operation of their service differs at all, p < {_LEVEL:.0%}",
+        f"{seen} of {len(p)}",
+        "what can be told from these spans",
+        "–",
+        "–",
+        None,
+    )
 
 
 def _with_other_constants(known: list[Any]) -> Row:
