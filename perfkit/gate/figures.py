@@ -61,11 +61,15 @@ BY_LABEL = {measure.label: name for name, measure in MEASURES.items()}
 
 _OF_REQUESTS = ("p50_ns", "p95_ns", "p99_ns", "mean_ns", "error_ratio", "rate_per_s", "queries")
 _SECOND = 10**9
+_READ = (
+    *("entry", "service", "endpoint", "tool", "duration_ns", "status", "db_count"),
+    "adjusted_count",
+)
 
 
 def figures(tables: Tables) -> pl.DataFrame:
     """Return the figures (`SCHEMA`) of a run."""
-    requests = tables.frame("requests")
+    requests = tables.columns("requests", *_READ)
     entries = requests.filter("entry")
     with_tool = entries.filter(pl.col("tool").is_not_null())
     seconds = window_ns(tables["tree"]) / 1e9

@@ -182,8 +182,8 @@ def of_endpoints(tables: Tables, names: tuple[str, str]) -> Contrast:
 
 def of_predicates(tables: Tables, texts: tuple[str, str]) -> Contrast:
     """Compare the requests for which one SQL predicate holds with those for which another does."""
-    entries = tables.frame("requests").filter("entry")  # a predicate may name any column
-    chosen = [entries["request_row"].is_in(_holding(entries, text)) for text in texts]
+    entries = _entries(tables)
+    chosen = [entries["request_row"].is_in(_holding(tables, text).implode()) for text in texts]
     both = int((chosen[0] & chosen[1]).sum())
     if both:
         raise UsageError(
@@ -225,9 +225,12 @@ def _entries(tables: Tables) -> pl.DataFrame:
     return tables.columns("requests", "entry", *_OF_ENTRY).filter("entry")
 
 
-def _holding(entries: pl.DataFrame, text: str) -> list[int]:
-    rows: list[int] = holding(entries, text)["request_row"].to_list()
-    return rows
+def _holding(tables: Tables, text: str) -> pl.Series:
+    """Return the entries for which a predicate holds, which may name any column of `requests`."""
+    return pl.concat(
+        holding(shard["requests"].filter("entry").collect(), text)["request_row"]
+        for shard in tables.shards_of("requests")
+    )
 
 
 def _within(
