@@ -23,6 +23,7 @@ from perfkit.analysis.pieces import Piece
 from perfkit.analysis.session import Chosen, Frames, R, T, Tables, derived_tables
 from perfkit.analysis.shards import CORE, NODE_SUMS, PER_TRACE, Done, Shard
 from perfkit.analysis.spans import span_tree, tree
+from perfkit.analysis.spans.duplicates import may_report_twice
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.parting import parted
 from perfkit.capture import Capture
@@ -288,15 +289,15 @@ def open_tables(capture: Capture, filters: Filters, engine: str = "auto") -> Tab
 
 
 def _reports_twice(capture: Capture) -> bool:
-    """Whether server spans of one service come from several scopes: a request may then be two
-    traces (see `duplicates`), which shards would part.
+    """Whether server spans of one service come from several scopes, and some of one may report what
+    one of another does: a request may then be two traces (see `duplicates`), which shards would
+    part.
     """
     served = capture.table("spans").filter(
         pl.col("kind") == "server", pl.col("endpoint").is_not_null()
     )
-    scopes = served.group_by("service").agg(pl.col("scope").n_unique())
-    most = scopes.select(pl.col("scope").max()).collect(engine="streaming").item()
-    return (most or 0) > 1
+    known = served.select("service", "scope", "endpoint").unique().collect(engine="streaming")
+    return may_report_twice(known)
 
 
 def _looked_up(column: str, values: Ints) -> pl.Expr:

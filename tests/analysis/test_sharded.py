@@ -296,6 +296,44 @@ def test_requests_that_are_reported_twice_are_not_divided() -> None:
         open_tables(capture, Filters(), "shards")
 
 
+@settings(max_examples=15, deadline=None, phases=QUICK)
+@given(many, st.booleans())
+def test_scopes_that_serve_other_endpoints_are_divided(lists: list[list[S]], apart: bool) -> None:
+    spans = spans_of_many_traces(lists)
+    for number, span in enumerate(spans):
+        if span.columns["kind"] == "server":
+            # Either each scope has its own endpoint, or both have both.
+            span.columns["scope"] = f"scope {(span.id if apart else number) % 2}"
+    capture = Memory({"spans": span_columns(spans), "metrics": _METRICS, **_SAMPLES})
+    served = {
+        (span.columns["service"], span.columns["endpoint"]): set[str]()
+        for span in spans
+        if span.columns["kind"] == "server"
+    }
+    for span in spans:
+        if span.columns["kind"] == "server":
+            served[span.columns["service"], span.columns["endpoint"]].add(span.columns["scope"])
+    if any(len(scopes) > 1 for scopes in served.values()):
+        with pytest.raises(UsageError, match="two instrumentations"):
+            open_tables(capture, Filters(), "shards")
+        return
+    parts = ShardedTables(Division(capture, Here(), SHARDS))
+    assert_equal(Tables(capture), parts)
+    parts.close()
+    opened = open_tables(capture, Filters(), "shards")
+    assert isinstance(opened, ShardedTables)
+    opened.close()
+
+
+def test_a_template_may_report_what_a_path_does() -> None:
+    one, other = ({"kind": "server", "scope": f"scope {n}", "trace": n} for n in (1, 2))
+    spans = [S(1, 0, 9, **one, endpoint="/a/{path}"), S(2, 0, 9, **other, endpoint="/a/b")]
+    with pytest.raises(UsageError, match="two instrumentations"):
+        open_tables(Memory({"spans": span_columns(spans)}), Filters(), "shards")
+    spans = [S(1, 0, 9, **one, endpoint="/a/{path}"), S(2, 0, 9, **other, endpoint="/b")]
+    open_tables(Memory({"spans": span_columns(spans)}), Filters(), "shards").close()
+
+
 def test_a_closed_session_leaves_no_files() -> None:
     parts = ShardedTables(Division(_capture([[S(1, 0, 9, kind="server")]]), Here(), SHARDS))
     assert parts.has_rows("tree")

@@ -133,9 +133,7 @@ def _served(
         .with_columns(index=pl.Series(rows))
         .filter(pl.col("endpoint").is_not_null())
     )
-    scopes = served.group_by("service").agg(pl.col("scope").n_unique())
-    doubled = scopes.filter(pl.col("scope") > 1).select("service")
-    served = served.join(doubled, on="service", how="semi", nulls_equal=True)
+    served = _doubled(served)
     if served.is_empty():
         return None
     index = served["index"].to_numpy()
@@ -198,6 +196,25 @@ def _matching_endpoints(served: pl.DataFrame) -> pl.DataFrame:
         .with_columns(exact=pl.col("endpoint") == pl.col("endpoint_other"))
         .with_row_index("pair")
     )
+
+
+def may_report_twice(known: pl.DataFrame) -> bool:
+    """Whether spans of one scope may be twins of another's, by `service`, `scope`, `endpoint`.
+
+    Told for sure only of no more endpoints than are looked at.
+    """
+    doubled = _doubled(known)
+    if doubled.height > _MAX_ENDPOINTS:
+        return True
+    filled = doubled.with_columns(pl.col("service", "scope").fill_null(""))
+    return not _matching_endpoints(filled).is_empty()
+
+
+def _doubled(served: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of services in which several scopes make server spans."""
+    scopes = served.group_by("service").agg(pl.col("scope").n_unique())
+    doubled = scopes.filter(pl.col("scope") > 1).select("service")
+    return served.join(doubled, on="service", how="semi", nulls_equal=True)
 
 
 def _fits(one: str, other: str) -> bool:
