@@ -301,5 +301,7 @@ def _checked(contrast: Contrast) -> Contrast:
 
 
 def _runs_with_requests(contrast: Contrast) -> Ints:
-    found = np.unique(np.concatenate([part.run_of_row for part in contrast.parts]))
-    return found[found >= 0]
+    seen = np.zeros(contrast.runs + 1, dtype=np.bool_)
+    for part in contrast.parts:
+        seen[part.run_of_row] = True  # -1, of neither side, is the last
+    return np.flatnonzero(seen[:-1])

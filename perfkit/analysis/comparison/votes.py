@@ -17,6 +17,7 @@ that what few observations say counts for little.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,6 +36,18 @@ OPERATION = ("service", "name", "callee")
 _PLACE = ("service", "name", "above")
 
 
+class Repeats(NamedTuple):
+    """How often each parent makes each call: one entry a parent and operation."""
+
+    parent: Ints
+    number: Ints
+    duration: Ints
+    """Sum over the calls, in ns."""
+    kind: Ints
+    """Number of the operation and that of its parent."""
+    kinds: int
+
+
 @dataclass(frozen=True)
 class Calls:
     """The spans of `calls.charged` as arrays, numbered by what they are compared by."""
@@ -45,7 +58,9 @@ class Calls:
     place: Ints
     """Number of service, name and parent's name."""
     pattern: Ints
-    """Hash of the set of operations right below."""
+    """Number of the place and the set of operations right below."""
+    patterns: int
+    repeats: Repeats
     owner: Ints
     owners: list[str]
     entry: Ints
@@ -68,13 +83,18 @@ class Calls:
             .group_by("parent")
             .agg(pl.col("hash").sum().reinterpret(signed=True))
         )
-        pattern = np.zeros(frame.height, dtype=np.int64)
-        pattern[sets["parent"].to_numpy()] = sets["hash"].to_numpy()
+        below = np.zeros(frame.height, dtype=np.int64)
+        below[sets["parent"].to_numpy()] = sets["hash"].to_numpy()
+        pattern, patterns = codes(
+            pl.DataFrame({"place": place, "below": below}), ["place", "below"]
+        )
         return cls(
             frame,
             operation,
             place,
             pattern,
+            patterns.height,
+            _repeats(frame, parent, operation),
             owner,
             owners["owner"].to_list(),
             frame["entry"].to_numpy(),
@@ -105,7 +125,7 @@ def cast(calls: Calls, normal: Bools, judged: Bools) -> Votes:
     rows = np.flatnonzero(judged)
     excess = _excess(calls, normal, rows)
     unusual = _origins(calls, _unusual(calls, normal, rows))
-    entries, request = np.unique(calls.entry[rows], return_inverse=True)
+    entries, request = numbered(calls.entry[rows], len(calls.entry))
     owners = len(calls.owners)
     weight = calls.weight[entries]
     pair = request * owners + calls.owner[rows]
@@ -126,6 +146,29 @@ def cast(calls: Calls, normal: Bools, judged: Bools) -> Votes:
         sums(calls.owner[rows], unusual[rows] * per_odd[request], owners),
         sums(present % owners, weight[present // owners], owners),
     )
+
+
+def numbered(rows: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return the distinct rows of 0 to `size` - 1, ascending, and which of them each one is."""
+    # As np.unique with return_inverse, but without sorting.
+    marked = np.zeros(size, dtype=np.bool_)
+    marked[rows] = True
+    return np.flatnonzero(marked), (np.cumsum(marked) - 1)[rows]
+
+
+def _repeats(frame: pl.DataFrame, parent: Ints, operation: Ints) -> Repeats:
+    called = pl.DataFrame(
+        {"parent": parent, "operation": operation, "duration": frame["duration_ns"]}
+    ).filter(parent >= 0)
+    groups = called.group_by("parent", "operation").agg(
+        number=pl.len().cast(pl.Int64), duration=pl.col("duration").sum()
+    )
+    above = groups["parent"].to_numpy()
+    kind, kinds = codes(
+        groups.select("operation", of=pl.Series(operation[above])), ["operation", "of"]
+    )
+    number, duration = groups["number"].to_numpy(), groups["duration"].to_numpy()
+    return Repeats(above, number, duration, kind, kinds.height)
 
 
 def _excess(calls: Calls, normal: Bools, rows: Ints) -> Floats:
@@ -164,45 +207,26 @@ def _charge_new(calls: Calls, normal: Bools, rows: Ints, known: Bools, excess: F
 
 def _charge_repeats(calls: Calls, normal: Bools, rows: Ints, excess: Floats) -> None:
     """Charge calls beyond the usual number under one parent to that parent."""
-    child = np.flatnonzero(calls.parent >= 0)
-    duration = calls.frame["duration_ns"].to_numpy()
-    groups = (
-        pl.DataFrame(
-            {
-                "parent": calls.parent[child],
-                "operation": calls.operation[child],
-                "duration": duration[child],
-            }
-        )
-        .group_by("parent", "operation")
-        .agg(number=pl.len().cast(pl.Int64), duration=pl.col("duration").sum())
-    )
-    parent, number = groups["parent"].to_numpy(), groups["number"].to_numpy()
-    kind, kinds = codes(
-        groups.select("operation", of=pl.Series(calls.operation[parent])), ["operation", "of"]
-    )
+    parent, number, duration, kind, kinds = calls.repeats
     usual = normal[parent]
     weight = calls.weight[parent]
-    limit = quantiles(kind[usual], number[usual], weight[usual], kinds.height, [NORMAL_LEVEL])
+    limit = quantiles(kind[usual], number[usual], weight[usual], kinds, [NORMAL_LEVEL])
     judged = np.zeros(len(calls.parent), dtype=np.bool_)
     judged[rows] = True
     more = np.nan_to_num(number - limit[kind, 0])
     some = judged[parent] & (more > 0)
     share = more[some] / number[some]
-    np.add.at(excess, parent[some], share * groups["duration"].to_numpy()[some])
+    np.add.at(excess, parent[some], share * duration[some])
 
 
 def _unusual(calls: Calls, normal: Bools, rows: Ints) -> Floats:
     """Return for each judged span how unusual its failure, or its set of children, is."""
     places = int(calls.place.max(initial=-1)) + 1
     usual, now = (np.bincount(calls.place[of], minlength=places) for of in (normal, rows))
-    kind, kinds = codes(
-        pl.DataFrame({"place": calls.place, "pattern": calls.pattern}), ["place", "pattern"]
-    )
     result = np.zeros(len(calls.own))
     place = calls.place[rows]
     for observed, groups, group in (
-        (np.ones(len(calls.own), dtype=np.bool_), kinds.height, kind),
+        (np.ones(len(calls.own), dtype=np.bool_), calls.patterns, calls.pattern),
         (calls.failed, places, calls.place),
     ):
         before = np.bincount(group[normal & observed], minlength=groups)
