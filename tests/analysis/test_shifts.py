@@ -214,3 +214,22 @@ def test_at_three_requests_a_second_what_doubles_and_stays_is_found(
     assert alarms == 0
     assert found >= least
     assert threefold >= 6
+
+
+@pytest.mark.parametrize(("seconds", "factor"), [(300, 3.0), (600, 6.0)])
+def test_latency_that_rises_over_the_last_half_is_a_drift(seconds: int, factor: float) -> None:
+    found = 0
+    for seed in range(8):
+        steady = load(seconds, 3, "GET /a", seed=seed + 1)
+        at = (steady["start_ns"].to_numpy() - EPOCH) / SECOND
+        longer = factor ** np.clip(2 * at / seconds - 1, 0, 1)
+        slower = (steady["duration_ns"].to_numpy() * longer).astype(np.int64)
+        tables = capture(steady.with_columns(duration_ns=pl.Series(slower)))
+        drifts = tables.frame("trends").filter(
+            pl.col("trend_p") < 0.001, kind="latency", baseline="drift"
+        )
+        found += drifts.height > 0
+        calm = capture(steady).frame("trends").filter(kind="latency", baseline="drift")
+        assert calm.filter(pl.col("trend_p") < 0.001).is_empty()
+    # Before a line could bend, 0 to 6 of 30 were.
+    assert found >= 6

@@ -13,7 +13,7 @@ from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.statistics.baselines import Baseline, Scaled, baseline, scaled
 from perfkit.analysis.statistics.shift_scan import MIN_POINTS, Floats, Noise, Run, find_runs
 from perfkit.analysis.statistics.step_test import find_steps
-from perfkit.analysis.statistics.trend import dependent
+from perfkit.analysis.statistics.trend import dependent, trend
 from perfkit.analysis.vector.forest import Bools, Ints
 
 _MIN_CHANGE = {"rate": 0.3, "errors": 1.0, "latency": 0.3, "resource": 0.2}
@@ -44,7 +44,12 @@ def compute_trends(tables: Tables) -> pl.DataFrame:
     shifts = tables.frame("shifts")["series_id"].to_list()
     for part in _parts(tables):
         one = _prepared(part)
-        found = dependent(one.start_ns, one.values)
+        found = trend(one.start_ns, one.values)
+        if found:
+            # The order is the same on the scale on which the baseline was found.
+            course = one.baseline.course if one.baseline.shape == "drift" else None
+            even = dependent(one.start_ns, one.even.values, course)
+            found = found._replace(p=even.p) if even else found
         rows.append(
             one.key
             | {
@@ -196,7 +201,8 @@ _TRENDS = {
     "typical": "median over the buckets",
     "min": "smallest",
     "max": "largest",
-    "baseline": "what it does when nothing happens: stays at a `level`, follows a line (`drift`), "
+    "baseline": "what it does when nothing happens: stays at a `level`, follows a line that may "
+    "bend once (`drift`), "
     "or takes the same course every day (`daily`; of captures of three days or more)",
     "slope_per_s": "Theil–Sen slope per second",
     "trend_p": "two-sided p of Mann and Kendall's test for no trend, with Hamed and Rao's "

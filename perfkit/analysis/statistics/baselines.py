@@ -7,6 +7,7 @@ Biometrika 35, 246), error ratios by the double arcsine of Freeman and Tukey (19
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,12 @@ _SLOT_NS = 1800 * 10**9
 """Times of day are told apart by half an hour."""
 _BETTER = 0.7
 """A course or a line must leave at most this share of the deviations from a level."""
+
+_CLEARLY = 0.9
+"""And one with a bend this share of those from a step."""
+_SLOPING = 0.3
+_KNOTS = 17
+_ENDS = (0.02, 0.98)
 
 _MIN_CORRELATION = 0.5
 """A line cannot leave as little as that of values whose order has less to do with time."""
@@ -71,10 +78,12 @@ def baseline(times_ns: Ints, values: Floats) -> Baseline:
             return Baseline("daily", course - np.median(course))
     if abs(_rank_correlation(values)) < _MIN_CORRELATION:
         return Baseline("level", flat)
-    line = _line(times_ns, values)
-    left = _spread(values - line)
-    if left <= _BETTER * residual and left <= _spread(values - _step(values)):
-        return Baseline("drift", line - np.median(line))
+    step = _spread(values - _step(values))
+    line, bent = _line(times_ns, values), _bent(times_ns, values)
+    # A line that bends is chosen only where it is clearly better than a step.
+    for course, most in ((line, step), (bent, _CLEARLY * step)):
+        if _spread(values - course) <= min(_BETTER * residual, most):
+            return Baseline("drift", course - np.median(course))
     return Baseline("level", flat)
 
 
@@ -98,6 +107,28 @@ def _line(times_ns: Ints, values: Floats) -> Floats:
     seconds = (times_ns - times_ns[0]) / 1e9
     line: Floats = found.slope_per_s * (seconds - np.median(seconds)) + np.median(values)
     return line
+
+
+def _bent(times_ns: Ints, values: Floats) -> Floats:
+    """Return the line that is level before, or after, the moment that suits best.
+
+    By least squares with the furthest values clipped. The slope lasts for _SLOPING of the time at
+    least, or it would be a step.
+    """
+    low, high = np.quantile(values, _ENDS)
+    clipped = np.clip(values, low, high)
+    at = (times_ns - times_ns[0]) / max(times_ns[-1] - times_ns[0], 1)
+    best, found = math.inf, np.full(len(values), np.median(values))
+    for knot in np.linspace(_SLOPING, 1 - _SLOPING, _KNOTS):
+        for slope in (np.maximum(at - knot, 0), np.minimum(at - knot, 0)):
+            away = slope - slope.mean()
+            power = float(away @ away)
+            rise = float(away @ clipped) / power if power > 0 else 0.0
+            course = clipped.mean() + rise * away
+            left = float(((clipped - course) ** 2).sum())
+            if left < best:
+                best, found = left, course
+    return found
 
 
 def _step(values: Floats) -> Floats:

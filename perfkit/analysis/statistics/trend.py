@@ -44,8 +44,12 @@ def trend(times_ns: npt.NDArray[np.int64], values: Floats) -> Trend | None:
     )
 
 
-def dependent(times_ns: npt.NDArray[np.int64], values: Floats) -> Trend | None:
+def dependent(
+    times_ns: npt.NDArray[np.int64], values: Floats, course: Floats | None = None
+) -> Trend | None:
     """Return the trend of a series whose neighbours may depend on each other.
+
+    `course` is what it follows, if that is no line.
 
     The variance of Mann and Kendall's score grows with the autocorrelation of the ranks of what is
     left without the trend (Hamed and Rao 1998, J. Hydrol. 204, 182); only lags count whose
@@ -56,7 +60,10 @@ def dependent(times_ns: npt.NDArray[np.int64], values: Floats) -> Trend | None:
     if found is None:
         return None
     times_ns, values = thin(times_ns), thin(values)
-    left = values - found.slope_per_s * ((times_ns - times_ns[0]) / 1e9)
+    if course is None:
+        left = values - found.slope_per_s * ((times_ns - times_ns[0]) / 1e9)
+    else:
+        left = values - thin(course)
     earlier, later = np.triu_indices(len(values), k=1)
     signs = np.sign(values[later] - values[earlier])
     return Trend(found.slope_per_s, mann_kendall(values, signs, inflation(left)))
