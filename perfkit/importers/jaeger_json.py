@@ -7,6 +7,7 @@ as many as the sampler's parameter says: the tag is on the root only, and holds 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -163,10 +164,16 @@ def _resolve(kind: str, status: str, pid: int | None, attributes: dict[str, Valu
     return Resolved((*columns, str(message) if message else None, scope), leftover)
 
 
+@functools.cache
+def _tags() -> AttributeCache:
+    """Return the tags that were seen: one cache for all files, which are often one trace each."""
+    semantic = SEMANTIC | {_KIND, _STATUS, _MESSAGE, *_SCOPES}
+    return AttributeCache(_decode_tag, semantic=semantic, resolve=_resolve)
+
+
 class _Reader:
     def __init__(self) -> None:
-        semantic = SEMANTIC | {_KIND, _STATUS, _MESSAGE, *_SCOPES}
-        self._tags = AttributeCache(_decode_tag, semantic=semantic, resolve=_resolve)
+        self._tags = _tags()
 
     def add(self, rows: SpanBatch, trace: _Trace) -> None:
         """Take the spans of one trace."""
