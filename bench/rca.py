@@ -52,6 +52,8 @@ class Spans(Capture):
             start_ns="start_ns",
             duration_ns=pl.col("end_ns") - pl.col("start_ns"),
         )
+        if "span_kind" in spans.columns:
+            columns = columns.with_columns(spans["span_kind"].alias("kind"), spans["status"])
         self._spans = conform(model.SPANS, columns)
 
     def table(self, name: str) -> pl.LazyFrame:
