@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from bench import rca_signal
+from bench import rca_signal, rca_simulated
 from bench.measure import Row
 from perfkit import model
 from perfkit.analysis.comparison import contrast, root_cause, votes
@@ -97,7 +97,8 @@ def accuracy(places: list[int]) -> tuple[float, ...]:
 def rows() -> list[Row]:
     """Rank the services for every fault."""
     if not DATA.is_dir():
-        return [Row("root cause", "–", "no data in ../shared/data/rca", "–", "–", None)]
+        missing = Row("root cause", "–", "no data in ../shared/data/rca", "–", "–", None)
+        return [missing, *_simulated()]
     known = list(cases())
     places = [place(*case) for case in known]
     types = [fault["type"] for fault, _, _ in known]
@@ -127,7 +128,25 @@ def rows() -> list[Row]:
         )
     result.append(_with_other_constants(known))
     result.append(_visible(known))
-    return result
+    return result + _simulated()
+
+
+def _simulated() -> list[Row]:
+    """Rank the services of simulated systems, by type of fault and in total."""
+    found = [(case.fault["type"], place(*case)) for case in rca_simulated.cases()]
+    groups = {kind: [one for of, one in found if of == kind] for kind, _ in found}
+    groups["all"] = [one for _, one in found]
+    return [
+        Row(
+            f"root cause, simulated, {kind} ({len(places)} faults): AC@1/3/5",
+            _written(accuracy(places)),
+            "simulated systems of 5 to 40 services",
+            "–",
+            "–",
+            None,
+        )
+        for kind, places in groups.items()
+    ]
 
 
 def _visible(known: list[Any]) -> Row:

@@ -1,8 +1,8 @@
-"""Labelled faults of simulated systems, for root cause: what the ranking is tuned on.
+"""Labelled faults of simulated systems, beside the real ones: more kinds, and known to be visible.
 
-A system is a layered call graph of 5 to 40 services, deep (shop-like) or wide (fan-out), with one to
-three operations each. Both sides have lognormal times, another mix of endpoints, and some spans lost.
-The during side has one fault. Everything follows from the seed.
+A system is a layered call graph of 5 to 40 services, deep (shop-like) or wide (fan-out), with one
+to three operations each. Both sides have lognormal times, their own mix of endpoints, and lose spans.
+The one side has a fault. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def cases() -> Iterator[Case]:
                 layered = _system(services, layers, noise)
                 fault = _fault(kind, layered, noise)
                 requests = REQUESTS[seed % len(REQUESTS)]
-                sides = [
-                    _Run(layered[0], noise, one).spans(requests) for one in (None, fault)
-                ]
+                sides = [_Run(layered[0], noise, one).spans(requests) for one in (None, fault)]
                 yield Case({"type": kind, "service": fault.operation.service}, *sides)
 
 
@@ -126,7 +124,7 @@ class _Run:
         return fault is not None and fault.kind == kind and fault.operation is operation
 
     def _serve(self, operation: Operation, at: float, parent: int | None) -> tuple[float, bool]:
-        """Add the span of an operation and of all below it; return its end and whether it failed."""
+        """Add the spans of an operation and below; return its end and whether it failed."""
         fault, noise = self._fault, self._noise
         self._number += 1
         span = self._number
