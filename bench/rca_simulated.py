@@ -1,7 +1,7 @@
 """Labelled faults of simulated systems, beside the real ones: more kinds, and known to be visible.
 
 A system is a layered call graph of 5 to 40 services, deep (shop-like) or wide (fan-out), with one
-to three operations each. Both sides have lognormal times, their own mix of endpoints, and lose spans.
+three operations each. Both sides have lognormal times, their own mix of endpoints, and lost spans.
 The one side has a fault. Everything follows from the seed.
 """
 
