@@ -42,7 +42,7 @@ PROBLEMS = (
         "client_per_call",
         "/tax",
         "a client, with its TLS context and connection, for every call",
-        ("py.tls-context", "net.connection-per"),
+        ("py.tls-context", "net.connection-per", "net.connect-in"),
         ("tax",),
     ),
     Problem(

@@ -33,7 +33,7 @@ PROBLEMS = (
         "client_per_call",
         "/carrier",
         "requests.get instead of a session: a TLS context and connection for every call",
-        ("py.tls-context", "net.connection-per"),
+        ("py.tls-context", "net.connection-per", "net.connect-in"),
         ("carrier",),
     ),
     Problem(

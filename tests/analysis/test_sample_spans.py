@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ from perfkit.analysis.code import sample_spans
 from perfkit.analysis.code.span_threads import join_reason
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
+from perfkit.stacks import Frame
 from tests.analysis.sampled import FRAMES, Sample, Span, span, tables, tree_frame
 
 
@@ -45,6 +47,24 @@ def test_what_a_sample_does_outside_of_spans_is_kept_apart() -> None:
         (0, 0, 0, False, 5),
         (0, None, None, False, 2),
         (1, None, None, False, 10),
+    ]
+
+
+def test_a_worker_without_work_is_in_no_request() -> None:
+    # span 0        [---------------)
+    # sample [worker------|work-----)
+    frames = (Frame("_worker", "/usr/lib/python3.11/concurrent/futures/thread.py", 81),)
+    rest = Sample(frames, 0, 10)
+    assert answers([span(0, 5, 20)], [rest, sample(10, 20)]) == [
+        (0, None, None, False, 5),
+        (0, None, None, False, 5),
+        (1, 0, 0, False, 10),
+    ]
+    # What it did while it ran is the request's, only its code was not seen.
+    assert answers([span(0, 5, 20)], [replace(rest, state="running"), sample(10, 20)]) == [
+        (0, None, None, False, 5),
+        (0, 0, 0, False, 5),
+        (1, 0, 0, False, 10),
     ]
 
 

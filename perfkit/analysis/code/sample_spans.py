@@ -19,6 +19,7 @@ import polars as pl
 from perfkit.analysis.code.span_steps import Steps, span_steps
 from perfkit.analysis.code.span_threads import NOWHERE, Matched, SpanThreads, span_threads
 from perfkit.analysis.code.step_edges import NOBODY, SEVERAL, blur, stack_changes
+from perfkit.analysis.code.waiting import resting
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.intervals import Changes, Intervals, Ints, uncovered, union
 from perfkit.analysis.vector.percentiles import codes
@@ -41,8 +42,13 @@ def compute(tables: Tables) -> pl.DataFrame:
     end = start + samples["duration_ns"].fill_null(0).clip(0).to_numpy()
     pieces = activity.changes.cut(samples["thread"].to_numpy(), start, end)
     length = pl.Series("duration_ns", pieces.end_ns - pieces.start_ns)
+    rests = _rests(samples, tables.frame("call_paths")).gather(pieces.source)
     return (
         activity.state[pieces.state]
+        .with_columns(
+            pl.when(~rests).then(pl.col("row", "entry_row")),
+            pl.col("ambiguous") & ~rests,
+        )
         .with_columns(
             sample_row=samples["sample_row"].gather(pieces.source),
             start_ns=pl.Series(pieces.start_ns),
@@ -50,6 +56,17 @@ def compute(tables: Tables) -> pl.DataFrame:
         )
         .select(list(COLUMNS))
     )
+
+
+def _rests(samples: pl.DataFrame, paths: pl.DataFrame) -> pl.Series:
+    """Return for each sample whether it shows a worker without work, which is in no request.
+
+    Between two looks a thread is taken to be where it was seen; a request that began after the look
+    would have such a wait for its code.
+    """
+    of_path = resting(paths)
+    at_rest = of_path.gather(samples["path"]).fill_null(False)
+    return at_rest & (samples["state"] != "running").fill_null(True)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,12 @@ def waits(paths: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def resting(paths: pl.DataFrame) -> pl.Series:
+    """Return for each path of `call_paths` whether it is a pool's worker that has nothing to do."""
+    of_pool = CallPaths.of(paths).under((paths["role"] == "worker").fill_null(False).to_numpy())
+    return pl.Series(of_pool) & (waits(paths)["kind"] == "idle").fill_null(False)
+
+
 def _functions_above(paths: pl.DataFrame, tree: CallPaths) -> Ints:
     """Count the functions on each path that are neither a thread's own frames nor a primitive."""
     file = paths["file"].fill_null("").str.replace_all("\\", "/", literal=True)
