@@ -61,8 +61,8 @@ PROBLEMS = (
         "retries",
         "/shipping",
         "up to four more attempts at once at an upstream that mostly fails",
-        ("errors.retry", "errors.hidden"),
-        ("shipping",),
+        ("errors.retry", "errors.retries-inside", "errors.hidden"),
+        ("shipping", "urllib3"),
     ),
     Problem("row_writes", "/tag", "fifty rows are saved one by one", ("db.row-by-row",), ("tags",)),
     Problem(
