@@ -296,7 +296,7 @@ def test_requests_that_are_reported_twice_are_not_divided() -> None:
         open_tables(capture, Filters(), "shards")
 
 
-@settings(max_examples=15, deadline=None, phases=QUICK)
+@settings(max_examples=8, deadline=None, phases=QUICK)
 @given(many, st.booleans())
 def test_scopes_that_serve_other_endpoints_are_divided(lists: list[list[S]], apart: bool) -> None:
     spans = spans_of_many_traces(lists)
