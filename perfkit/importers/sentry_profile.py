@@ -6,6 +6,7 @@ and lasts until the next sample of its thread.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ class _Profile(msgspec.Struct):
 
 
 _profile = msgspec.json.Decoder(_Profile)
+_THREAD_ID = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]+")
 _KEYS = (b'"profile"', b'"frames"', b'"stacks"', b'"samples"')
 
 
@@ -81,7 +83,8 @@ def read(source: Source, writer: CaptureWriter, place: str, line: bytes) -> None
                 rows.reject("sample without a known stack or a plausible time")
                 continue
             thread = str(sample.thread_id)
-            rows.add(known, ts_ns=ts_ns, duration_ns=duration_ns, tid=parse_id(thread),
+            tid = parse_id(thread) if _THREAD_ID.fullmatch(thread) else None
+            rows.add(known, ts_ns=ts_ns, duration_ns=duration_ns, tid=tid,
                      thread_name=names.get(thread))  # fmt: skip
 
 

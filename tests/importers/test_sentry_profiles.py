@@ -69,3 +69,15 @@ def test_damaged_profiles_and_other_items_are_said(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, lines[:3])))
     with pytest.raises(InputError, match="not a Sentry profile"):
         imported(path)
+
+
+@pytest.mark.parametrize("thread", [None, "main", "-3", "0x", "1" * 5000, 2**70, ""])
+def test_a_thread_without_a_plausible_number_is_none(tmp_path: Path, thread: object) -> None:
+    content = item("sentry-profile.envelope")
+    for sample in content["profile"]["samples"]:
+        sample["thread_id"] = thread
+    path = tmp_path / "input"
+    path.write_text("\n".join(map(json.dumps, [{"event_id": "1"}, {"type": "profile"}, content])))
+    samples = imported(path).table("samples")
+    assert samples.height == len(content["profile"]["samples"])
+    assert samples["tid"].null_count() == samples.height
