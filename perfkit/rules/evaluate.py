@@ -161,7 +161,9 @@ def _together(first: Finding, others: Sequence[Finding]) -> Finding:
     names = [text for one in others for name, text in one.key.items() if text != first.key[name]]
     return replace(
         first,
-        message=f"{first.message} So it is with {messages.text(names)}.",
+        message=f"{first.message} So it is with {messages.text(names)}."
+        if names
+        else first.message,
         evidence=[row for one in (first, *others) for row in one.evidence],
     )
 

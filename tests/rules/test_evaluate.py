@@ -153,6 +153,14 @@ def test_severity_goes_before_priority(tmp_path: Path) -> None:
     assert [one.key["name"] for one in ordered] == ["c", "b", "a"]
 
 
+def test_rows_with_one_key_are_one_finding_that_names_no_others(tmp_path: Path) -> None:
+    rule = load_rule(write(tmp_path))
+    found = outcome(rule, FixedTables(rows(("a", 12e6), ("a", 6e6), ("b", 6e6)))).findings
+    assert [one.key["name"] for one in found] == ["a", "b"]
+    assert found[0].message == "a takes 12 ms, more than 5 ms."
+    assert [len(one.evidence) for one in found] == [2, 1]
+
+
 def test_priority_is_impact_times_confidence_by_effort() -> None:
     assert score.priority("high", (0.2, 0.4), 0.5, "medium") == pytest.approx(0.3 * 0.5 / 2)
     assert score.priority("high", (None, None), 1.0, "low") > score.priority(
