@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.capture import Capture
-from perfkit.journal import JOURNAL_DIR, StackMeta
+from perfkit.journal import JOURNAL_DIR, StackMeta, StackSegment
 from tests.collect.programs import PHASES, PYTHON, helpers, running, script, skip_without_ptrace
 from tests.collect.spans import Sender, captured_ids, durable_points, port_of
 
@@ -37,12 +37,28 @@ run()
 """
 
 
+def written(files: StackSegment) -> bool:
+    """Whether py-spy wrote all of it; one that goes into the capture meanwhile is."""
+    try:
+        return bool(json.loads(files.trace.read_bytes()))
+    except FileNotFoundError:  # the trace goes last
+        return not files.meta.exists()
+    except ValueError:
+        return False
+
+
 def begun_segments(path: Path) -> list[StackMeta]:
+    """Return the segments of the journal up to the last one whose predecessors are on disk.
+
+    While one py-spy takes over from another, both run, and neither has written anything yet.
+    """
     found = []
     for file in (path / JOURNAL_DIR).glob("stacks-??????.meta"):
         with contextlib.suppress(Exception):  # compacted meanwhile
-            found.append(StackMeta.load(file))
-    return sorted(found, key=lambda meta: meta.wall_ns)
+            found.append((StackMeta.load(file), written(StackSegment(file.with_suffix(".json")))))
+    found.sort(key=lambda segment: segment[0].wall_ns)
+    before = [True, *(whole for _, whole in found)]
+    return [meta for (meta, _), whole in zip(found, before, strict=False) if whole]
 
 
 def kill_and_check(pid: int, path: Path, delay_s: float, *, everybody: bool) -> dict[str, int]:
