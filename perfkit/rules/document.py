@@ -8,9 +8,10 @@ document and duplicate keys are refused, so a file means what it looks like and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,6 +21,7 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
 
 Scalar = str | int | float | bool | None
+_NextEvent = Callable[[], Any]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*\Z")
@@ -27,8 +29,7 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\
 _WORDS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A position in a file, counted from 1."""
 
     path: Path
@@ -40,7 +41,7 @@ class Place:
         return RuleError(f"{self.path}:{self.line}:{self.column}: {message}", hint=hint)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Node:
     """A value and where it begins. `value` is a scalar, a list of nodes, or a map to nodes."""
 
@@ -81,14 +82,15 @@ def read(path: Path, most_bytes: int = MAX_BYTES, *, without: str | None = None)
         text = raw.decode("utf-8")
         if without:
             text = _cut(text, without)
-        events = iter(yaml.parse(text, Loader=_LOADER))
-        _expect(next(events), yaml.StreamStartEvent)
-        first = next(events)
+        # Event by event: what `yaml.parse` asks beside takes as long as the parser itself.
+        following: _NextEvent = _LOADER(text).get_event
+        _expect(following(), yaml.StreamStartEvent)
+        first = following()
         if isinstance(first, yaml.StreamEndEvent):
             raise start.error("the file is empty")
-        tree = _node(next(events), events, path, 0)
-        _expect(next(events), yaml.DocumentEndEvent)
-        after = next(events)
+        tree = _node(following(), following, path, 0)
+        _expect(following(), yaml.DocumentEndEvent)
+        after = following()
         if not isinstance(after, yaml.StreamEndEvent):
             raise _place(path, after).error("a second document; one file holds one")
     except UnicodeDecodeError as error:
@@ -122,44 +124,48 @@ def _place(path: Path, event: yaml.Event) -> Place:
     return Place(path, mark.line + 1, mark.column + 1)
 
 
-def _node(event: yaml.Event, events: Iterator[yaml.Event], path: Path, depth: int) -> Node:
+def _node(event: Any, following: _NextEvent, path: Path, depth: int) -> Node:
     place = _place(path, event)
-    if isinstance(event, yaml.AliasEvent):
+    kind = type(event)
+    if kind is yaml.AliasEvent:
         raise place.error("aliases are not allowed here; write the value again")
-    if getattr(event, "anchor", None) is not None:
+    if event.anchor is not None:
         raise place.error("anchors are not allowed here")
-    tag = getattr(event, "tag", None)
-    if tag is not None:
-        raise place.error(f"the tag {tag} is not allowed here")
+    if event.tag is not None:
+        raise place.error(f"the tag {event.tag} is not allowed here")
     if depth > MAX_DEPTH:
         raise place.error(f"nested deeper than {MAX_DEPTH} levels")
-    if isinstance(event, yaml.ScalarEvent):
-        value = event.value if event.style else _scalar(event.value, place)
-        return Node(place, value, block=event.style == "|")
-    if isinstance(event, yaml.SequenceStartEvent):
+    if kind is yaml.ScalarEvent:
+        style = event.style
+        return Node(place, event.value if style else _scalar(event.value, place), style == "|")
+    if kind is yaml.SequenceStartEvent:
         items = []
-        while not isinstance(event := next(events), yaml.SequenceEndEvent):
-            items.append(_node(event, events, path, depth + 1))
+        while type(event := following()) is not yaml.SequenceEndEvent:
+            items.append(_node(event, following, path, depth + 1))
         return Node(place, items)
     _expect(event, yaml.MappingStartEvent)
     values: dict[str, Node] = {}
     keys: dict[str, Place] = {}
-    while not isinstance(event := next(events), yaml.MappingEndEvent):
-        key = _node(event, events, path, depth + 1)
-        if not isinstance(key.value, str):
-            raise key.place.error(f"the key {key.value!r} is not text")
-        if key.value in keys:
-            first = keys[key.value]
-            raise key.place.error(f"the key {key.value!r} was given before, on line {first.line}")
-        keys[key.value] = key.place
-        values[key.value] = _node(next(events), events, path, depth + 1)
+    while type(event := following()) is not yaml.MappingEndEvent:
+        found = _node(event, following, path, depth + 1)
+        at, key = found.place, found.value
+        if not isinstance(key, str):
+            raise at.error(
+                "a list or map as key"
+                if isinstance(key, list | dict)
+                else f"the key {key!r} is not text"
+            )
+        if key in keys:
+            raise at.error(f"the key {key!r} was given before, on line {keys[key].line}")
+        keys[key] = at
+        values[key] = _node(following(), following, path, depth + 1)
     return Node(place, values, keys=keys)
 
 
 def _scalar(text: str, place: Place) -> Scalar:
     if text in _WORDS:
         return _WORDS[text]
-    if len(text) > 40:
+    if text[0] not in "+-.0123456789" or len(text) > 40:
         return text
     if _INTEGER.match(text):
         number = int(text.replace("_", ""))

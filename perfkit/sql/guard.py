@@ -22,12 +22,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import sqlglot
 from sqlglot import Dialect, exp
 from sqlglot.errors import SqlglotError
 
-from perfkit.sql.scopes import GuardError, Stage, at, children, describe, stage, unknown
+from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
 from perfkit.sql.stars import spell_out_stars
+from perfkit.sql.words import plain_tokens
 
 Value = str | int | float | bool
 
@@ -124,6 +124,9 @@ class Engine(Dialect):
     NULL_ORDERING = "nulls_are_large"
 
 
+_ENGINE = Engine()
+
+
 @dataclass(frozen=True)
 class Query:
     """A checked query: its stages in the order in which they run."""
@@ -183,9 +186,9 @@ def check_expression(text: str, columns: Collection[str], params: Collection[str
     used = set()
     for column in read:
         if column.table:
-            raise at(column, f"{column.sql()}: columns have no table here", shift=7)
+            raise at(column, f"{column.sql()}: columns have no table here")
         if column.name not in columns:
-            raise at(column, *unknown("column", column.name, columns), shift=7)
+            raise at(column, *unknown("column", column.name, columns))
         used.add(column.name)
     return Expression(root, frozenset(used))
 
@@ -196,14 +199,8 @@ def _scalar(text: str) -> tuple[exp.Expr, list[exp.Column], list[exp.Placeholder
 
     Rules share many expressions. What is returned is never changed.
     """
-    tree = _parse("SELECT " + text, shift=7)
-    if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
-        raise GuardError("not one expression", hint="write for example: calls * mean_ns")
-    extra = [key for key, value in tree.args.items() if value and key != "expressions"]
-    if extra:
-        raise GuardError(f"an expression cannot have {extra[0].rstrip('_').upper()}")
-    root: exp.Expr = tree.expressions[0]
-    return root, *_check_nodes(root, _SCALAR, shift=7)
+    root = _parse(text, exp.Condition)
+    return root, *_check_nodes(root, _SCALAR)
 
 
 def check_query(
@@ -244,7 +241,8 @@ def check_query(
     return Query(tuple(stages), tuple(dict.fromkeys(name for name in read if name not in named)))
 
 
-def _parse(text: str, shift: int = 0) -> exp.Expr:
+def _parse(text: str, into: type[exp.Expr] | None = None) -> exp.Expr:
+    """Return the tree of one statement, or of one expression."""
     if len(text) > MAX_TEXT:
         raise GuardError(f"longer than {MAX_TEXT} characters")
     if not text.translate(_LAYOUT).isprintable():
@@ -252,19 +250,20 @@ def _parse(text: str, shift: int = 0) -> exp.Expr:
         raise GuardError(f"the character U+{ord(bad):04X} is not allowed in SQL")
     if _nesting(text) > MAX_NESTING:
         raise GuardError(f"nested deeper than {MAX_NESTING} brackets")
+    hint = "write one expression, for example: calls * mean_ns" if into else None
     try:
-        trees = sqlglot.parse(text, read=Engine)
+        words = plain_tokens(text) or _ENGINE.tokenize(text)
+        parser = _ENGINE.parser()
+        trees = parser.parse_into(into, words, text) if into else parser.parse(words, text)
     except SqlglotError as error:
         details = getattr(error, "errors", None) or [{}]
         line, column = details[0].get("line") or 1, details[0].get("col") or 1
         reason = details[0].get("description") or str(error).split("\n", 1)[0]
-        raise GuardError(
-            f"not valid SQL: {reason}", line, max(1, column - (shift if line == 1 else 0))
-        ) from error
+        raise GuardError(f"not valid SQL: {reason}", line, max(1, column), hint=hint) from error
     except RecursionError:
         raise GuardError("nested too deeply") from None
     if len(trees) != 1 or trees[0] is None:
-        raise GuardError("not exactly one statement")
+        raise GuardError("not exactly one statement", hint=hint)
     return trees[0]
 
 
@@ -277,7 +276,7 @@ def _nesting(text: str) -> int:
 
 
 def _check_nodes(
-    root: exp.Expr, allowed: Mapping[type[exp.Expr], set[str]], shift: int = 0
+    root: exp.Expr, allowed: Mapping[type[exp.Expr], set[str]]
 ) -> tuple[list[exp.Column], list[exp.Placeholder]]:
     """Refuse what is not allowed; return the columns and the parameters that are named."""
     columns: list[exp.Column] = []
@@ -290,69 +289,76 @@ def _check_nodes(
         if number > MAX_NODES:
             raise GuardError(f"more than {MAX_NODES} parts")
         if depth > MAX_DEPTH:
-            raise at(node, f"nested deeper than {MAX_DEPTH} levels", shift=shift)
+            raise at(node, f"nested deeper than {MAX_DEPTH} levels")
         arguments = allowed.get(type(node))
         if arguments is None:
-            raise at(node, f"{describe(node)} is not allowed here", shift=shift)
+            raise at(node, f"{describe(node)} is not allowed here")
+        parts: list[exp.Expr] = []
         for key, value in node.args.items():
-            if value and key not in arguments:
-                raise at(node, f"{key.rstrip('_').upper()} is not allowed here", shift=shift)
+            if not value:
+                continue
+            if key not in arguments:
+                raise at(node, f"{key.rstrip('_').upper()} is not allowed here")
+            if isinstance(value, exp.Expr):
+                parts.append(value)
+            elif isinstance(value, list):
+                parts += [each for each in value if isinstance(each, exp.Expr)]
         check = _CHECKS.get(type(node))
         if check is not None:
-            check(node, shift)
+            check(node)
         if isinstance(node, exp.Column):
             columns.append(node)
         elif isinstance(node, exp.Placeholder):
             given.append(node)
-        todo += [(child, depth + 1) for child in reversed(children(node))]
+        if parts:
+            parts.reverse()
+            todo += [(part, depth + 1) for part in parts]
     return columns, given
 
 
-def _check_function(node: exp.Expr, shift: int) -> None:
+def _check_function(node: exp.Expr) -> None:
     if node.name.upper() not in _ANONYMOUS:
-        raise at(node, f"{describe(node)} is not allowed here", shift=shift)
+        raise at(node, f"{describe(node)} is not allowed here")
 
 
-def _check_identifier(node: exp.Expr, shift: int) -> None:
+def _check_identifier(node: exp.Expr) -> None:
     if not _NAME.match(node.name):
-        raise at(node, f"{node.name[:60]!r} is not a plain name", shift=shift)
+        raise at(node, f"{node.name[:60]!r} is not a plain name")
 
 
-def _check_literal(node: exp.Expr, shift: int) -> None:
+def _check_literal(node: exp.Expr) -> None:
     if len(node.this) > (MAX_LITERAL if node.args.get("is_string") else 40):
-        raise at(node, "the literal is too long", shift=shift)
+        raise at(node, "the literal is too long")
 
 
-def _check_type(node: exp.Expr, shift: int) -> None:
+def _check_type(node: exp.Expr) -> None:
     name = getattr(node.this, "value", str(node.this))
     if name not in _TYPES:
         hint = f"known: {', '.join(sorted(_TYPES))}"
-        raise at(node, f"the type {name} is not allowed", hint, shift=shift)
+        raise at(node, f"the type {name} is not allowed", hint)
 
 
-def _check_star(node: exp.Expr, shift: int) -> None:
+def _check_star(node: exp.Expr) -> None:
     if not isinstance(node.parent, exp.Count):
-        raise at(node, "* is allowed only in COUNT(*): name the columns", shift=shift)
+        raise at(node, "* is allowed only in COUNT(*): name the columns")
 
 
-def _check_list(node: exp.Expr, shift: int) -> None:
+def _check_list(node: exp.Expr) -> None:
     if len(node.expressions) > MAX_LIST:
-        raise at(node, f"a list of more than {MAX_LIST} values", shift=shift)
+        raise at(node, f"a list of more than {MAX_LIST} values")
 
 
-def _check_limit(node: exp.Expr, shift: int) -> None:
+def _check_limit(node: exp.Expr) -> None:
     if not isinstance(node.expression, exp.Literal | exp.Placeholder):
-        raise at(node, "LIMIT must be a number", shift=shift)
+        raise at(node, "LIMIT must be a number")
 
 
-def _check_subquery(node: exp.Expr, shift: int) -> None:
+def _check_subquery(node: exp.Expr) -> None:
     if not isinstance(node.this, exp.Select) or isinstance(node.parent, exp.From | exp.Join):
-        raise at(
-            node, "a subquery is allowed only as one value", "use WITH name AS (…)", shift=shift
-        )
+        raise at(node, "a subquery is allowed only as one value", "use WITH name AS (…)")
 
 
-_CHECKS: dict[type[exp.Expr], Callable[[exp.Expr, int], None]] = {
+_CHECKS: dict[type[exp.Expr], Callable[[exp.Expr], None]] = {
     exp.Anonymous: _check_function,
     exp.Identifier: _check_identifier,
     exp.Literal: _check_literal,

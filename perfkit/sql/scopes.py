@@ -10,6 +10,7 @@ from sqlglot import exp
 MAX_JOINS = 6
 
 _JOINS = frozenset(("", "LEFT", "INNER", "SEMI", "LEFT SEMI", "ANTI", "LEFT ANTI"))
+_LEAVES = (exp.Identifier, exp.Literal)
 _SEES_ALIASES = (exp.Group, exp.Order, exp.Having, exp.Qualify)
 
 
@@ -91,6 +92,8 @@ def _scopes(select: exp.Select) -> tuple[list[_Scope], list[str]]:
         node, scope, sees_aliases = todo.pop()
         if isinstance(node, exp.Column):
             scope.columns.append((node, sees_aliases))
+            continue
+        if isinstance(node, _LEAVES):
             continue
         if isinstance(node, exp.Table):
             reads.append(node.name)
@@ -174,14 +177,15 @@ def _check_columns(
     offered = {column for table in sources.values() for column in known[table]}
     aliases = {part.alias for part in scope.select.expressions if isinstance(part, exp.Alias)}
     for column, sees_aliases in scope.columns:
-        if column.table:
-            if column.table not in sources:
-                raise at(column, *unknown("table", column.table, sources))
-            columns = known[sources[column.table]]
-            if column.name not in columns:
-                raise at(column, *unknown(f"column of {column.table}", column.name, columns))
-        elif column.name not in offered and not (sees_aliases and column.name in aliases):
-            raise at(column, *unknown("column", column.name, offered | aliases))
+        name, table = column.name, column.table
+        if table:
+            if table not in sources:
+                raise at(column, *unknown("table", table, sources))
+            columns = known[sources[table]]
+            if name not in columns:
+                raise at(column, *unknown(f"column of {table}", name, columns))
+        elif name not in offered and not (sees_aliases and name in aliases):
+            raise at(column, *unknown("column", name, offered | aliases))
 
 
 def describe(node: exp.Expr) -> str:
@@ -202,13 +206,11 @@ def unknown(what: str, name: str, among: Collection[str]) -> tuple[str, str]:
     return f"unknown {what} {name}", hint
 
 
-def at(node: exp.Expr, message: str, hint: str | None = None, shift: int = 0) -> GuardError:
+def at(node: exp.Expr, message: str, hint: str | None = None) -> GuardError:
     """Return the error with the place of the first name inside the node."""
     for part in node.walk():
         if "line" in part.meta:
             line = part.meta["line"]
             column = part.meta["col"] - (part.meta["end"] - part.meta["start"])
-            return GuardError(
-                message, line, max(1, column - (shift if line == 1 else 0)), hint=hint
-            )
+            return GuardError(message, line, max(1, column), hint=hint)
     return GuardError(message, hint=hint)
