@@ -150,16 +150,16 @@ def _node(event: Any, following: _NextEvent, path: Path, depth: int) -> Node:
         found = _node(event, following, path, depth + 1)
         at, key = found.place, found.value
         if not isinstance(key, str):
-            raise at.error(
-                "a list or map as key"
-                if isinstance(key, list | dict)
-                else f"the key {key!r} is not text"
-            )
+            raise at.error(f"the key {_shown(key)} is not text")
         if key in keys:
             raise at.error(f"the key {key!r} was given before, on line {keys[key].line}")
         keys[key] = at
         values[key] = _node(following(), following, path, depth + 1)
     return Node(place, values, keys=keys)
+
+
+def _shown(key: object) -> str:
+    return "that is a list or map" if isinstance(key, list | dict) else repr(key)
 
 
 def _scalar(text: str, place: Place) -> Scalar:
