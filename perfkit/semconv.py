@@ -47,6 +47,11 @@ INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name", 
 RPC_METHOD, RPC_SERVICE = "rpc.method", "rpc.service"
 MESSAGING_OPERATION = ("messaging.operation.name", "messaging.operation")
 FAILURE = ("success", "error", "error.type")
+RPC_STATUS = (
+    *("rpc.response.status_code", "rpc.status_code", "rpc.grpc.status_code"),
+    *("rpc.connect_rpc.error_code", "grpc.status_code"),
+)
+JSONRPC_ERROR = "rpc.jsonrpc.error_code"
 SAMPLE_RATE = ("SampleRate", "sampling.rate")
 SAMPLE_PROBABILITY = ("sampling.probability", "sampler.param")
 
@@ -56,7 +61,7 @@ SEMANTIC: Final[frozenset[str]] = frozenset(
         *(*ROUTE, *PATH, *PEER_NAME, *PEER_HOST, *PEER_PORT, *DB_NAMESPACE),
         *(*DB_OPERATION, *DB_COLLECTION),
         *(*MESSAGING_DESTINATION, *MESSAGING_OPERATION, RPC_METHOD, RPC_SERVICE),
-        *(*FAILURE, *SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
+        *(*FAILURE, *RPC_STATUS, JSONRPC_ERROR, *SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
     )
 )
 """Every attribute that this module looks at: the others cannot change what it answers."""
@@ -65,6 +70,17 @@ _INTEGER_COLUMNS = frozenset({"http_status", "db_rows", "thread_id", "pid"})
 _INT32_COLUMNS = frozenset({"http_status"})
 _SERVING_KINDS = frozenset({"server", "consumer"})
 _CALLING_KINDS = frozenset({"client", "producer"})
+_GRPC_SUCCESS = frozenset({"0", "ok"})
+_GRPC_CALLER_AT_FAULT = frozenset(
+    (
+        *("1", "cancelled", "canceled", "3", "invalid_argument", "5", "not_found"),
+        *("6", "already_exists", "7", "permission_denied", "8", "resource_exhausted"),
+        *("9", "failed_precondition", "10", "aborted", "11", "out_of_range"),
+        *("16", "unauthenticated"),
+    )
+)
+"""What is an error to who calls, not of the server that answers so: the table in
+https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ (Connect has the same names)."""
 
 _ID_SEGMENT = re.compile(
     r"^(?:\d+"  # 42
@@ -158,8 +174,9 @@ def _authority(url: Value | None) -> str:
 def status(recorded: str, attributes: Mapping[str, Value], kind: str) -> str:
     """Return the effective status: a failure counts even when the recorded status hides it.
 
-    Hidden failures: an HTTP 5xx (4xx too for a client), the attribute `error`, and `success=false`
-    as the MCP gateway writes it on spans whose status is OK.
+    Hidden failures: an HTTP 5xx (4xx too for a client), a status of gRPC or Connect that says the
+    same, an error code of JSON-RPC, the attribute `error`, and `success=false` as the MCP gateway
+    writes it on spans whose status is OK.
     """
     if recorded == "error":
         return "error"
@@ -172,7 +189,17 @@ def status(recorded: str, attributes: Mapping[str, Value], kind: str) -> str:
     code = _integer(first(attributes, PROMOTED["http_status"]), "http_status")
     if code is not None and (code >= 500 or (code >= 400 and kind in _CALLING_KINDS)):
         return "error"
+    if attributes.get(JSONRPC_ERROR) not in (None, "", 0, "0"):
+        return "error"
+    answer = first(attributes, RPC_STATUS)
+    if answer is not None and _rpc_failed(str(answer).lower(), calls=kind in _CALLING_KINDS):
+        return "error"
     return recorded
+
+
+def _rpc_failed(code: str, *, calls: bool) -> bool:
+    """Judge a status of gRPC or Connect, by number or name, or an error code of JSON-RPC."""
+    return code not in _GRPC_SUCCESS and (calls or code not in _GRPC_CALLER_AT_FAULT)
 
 
 def promote(attributes: MutableMapping[str, Value], kind: str) -> dict[str, Value | None]:

@@ -151,6 +151,15 @@ def test_template_path(path: str, expected: str) -> None:
         ("ok", {"http.response.status_code": 404}, "server", "ok"),
         ("ok", {"http.response.status_code": 404}, "client", "error"),
         ("ok", {"http.response.status_code": "no number"}, "client", "ok"),
+        ("unset", {"rpc.grpc.status_code": 13}, "server", "error"),
+        ("unset", {"rpc.grpc.status_code": 0}, "server", "unset"),
+        ("unset", {"rpc.grpc.status_code": 5}, "server", "unset"),
+        ("unset", {"rpc.grpc.status_code": 5}, "client", "error"),
+        ("unset", {"rpc.response.status_code": "UNAVAILABLE"}, "server", "error"),
+        ("unset", {"rpc.response.status_code": "OK"}, "client", "unset"),
+        ("unset", {"rpc.connect_rpc.error_code": "not_found"}, "server", "unset"),
+        ("ok", {"rpc.jsonrpc.error_code": -32603}, "server", "error"),
+        ("ok", {"http.response.status_code": 200, "grpc.status_code": "14"}, "server", "error"),
     ],
 )
 def test_status(recorded: str, attributes: dict[str, Any], kind: str, expected: str) -> None:

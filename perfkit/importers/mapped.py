@@ -335,6 +335,8 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
         for name, value in defaults.items()
     )
     chosen = chosen.with_columns(_among("kind", model.KINDS), _status())
+    if "http_status" in chosen.columns:
+        chosen = chosen.with_columns(_judged())
     start, span = pl.col("start_ns"), pl.col("span_id")
     good = {
         "span without ids": span.is_not_null() & pl.col("trace_lo").is_not_null(),
@@ -382,6 +384,14 @@ def _status() -> pl.Expr:
     good = text.is_in(["ok", "success"])
     failed = pl.when(bad).then(pl.lit("error"))
     return failed.when(good).then(pl.lit("ok")).otherwise(pl.lit("unset")).alias("status")
+
+
+def _judged() -> pl.Expr:
+    """Return the status, which is a failure too where HTTP's says so, as in `semconv.status`."""
+    code = pl.col("http_status")
+    calls = pl.col("kind").is_in(["client", "producer"])
+    failed = (code >= 500) | ((code >= 400) & calls)
+    return pl.when(failed).then(pl.lit("error")).otherwise("status").alias("status")
 
 
 def _samples(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.DataFrame) -> None:

@@ -118,6 +118,19 @@ def test_edges_are_what_a_service_calls() -> None:
     assert edges.select(*costs).rows() == [(70, 2, 20, 40), (6, 0, None, 0)]
 
 
+def test_work_on_a_message_is_no_call() -> None:
+    edges = analyse(
+        [
+            S(1, 0, 100, kind="server"),
+            S(2, 10, 15, 1, kind="producer", peer="orders"),
+            S(3, 200, 300, 2, kind="consumer", service="worker", peer="orders"),
+        ]
+    ).frame("edges")
+    assert edges.select("service", "category", "component", "served").rows() == [
+        ("app", "messaging", "orders", 1)
+    ]
+
+
 @given(traces(damaged=True))
 def test_edges_equal_the_slow_sums(spans: list[S]) -> None:
     tables = analyse(spans)

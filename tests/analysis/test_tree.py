@@ -214,6 +214,7 @@ def test_category_and_component() -> None:
                 S(8, 50, 59, 1, kind="producer", peer="queue"),
                 S(9, 60, 69, 1),
                 S(10, 70, 79, 1, kind="client"),
+                S(11, 90, 99, 8, kind="consumer", service="worker", peer="queue"),
             ]
         ),
         "tree",
@@ -230,6 +231,7 @@ def test_category_and_component() -> None:
         8: ("messaging", "queue"),
         9: ("internal", "app"),
         10: ("client", "unknown"),
+        11: ("server", "worker"),  # work on a message is done for others, and no call
     }
 
 

@@ -63,6 +63,17 @@ def test_spans_of_every_form(form: str, tmp_path: Path) -> None:
     }
 
 
+def test_a_failed_http_status_is_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "spans.csv"
+    path.write_text(
+        f"t,s,k,code,state,begin\n1,1,server,503,ok,{MS}\n1,2,server,404,,{MS}\n"
+        f"1,3,client,404,,{MS}\n1,4,server,,error,{MS}\n1,5,server,200,ok,{MS}\n"
+    )
+    mapping = "trace_id=t,span_id=s,kind=k,http_status=code,status=state,start_ns=begin:ms"
+    spans = of(path, mapping).table("spans")
+    assert spans["status"].to_list() == ["error", "unset", "error", "error", "ok"]
+
+
 def test_times_as_text_and_an_end_instead_of_a_length(tmp_path: Path) -> None:
     path = tmp_path / "spans.csv"
     path.write_text(

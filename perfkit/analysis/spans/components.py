@@ -189,7 +189,7 @@ _COLUMNS = {
 }
 _KEYS = {
     "service": "service whose spans they are: the caller",
-    "category": "`server`, `client`, `database`, `messaging`, `tool` or `internal`",
+    "category": "kind of work, as in `tree`",
     "component": "the service itself, or the peer, tool or database that it calls",
 }
 _NEEDS = ("tree", "span_times")

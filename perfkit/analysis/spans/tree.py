@@ -29,7 +29,8 @@ COLUMNS = {
     "name": "span name",
     "scope": "instrumentation scope",
     "kind": "span kind, see `spans`",
-    "category": "`server`, `client`, `database`, `messaging`, `tool` or `internal`",
+    "category": "`server` (a request, or a message that is processed), `client`, `database`, "
+    "`messaging` (a message that is sent), `tool` or `internal`",
     "peer": "whom it calls, as recorded",
     "component": "where its time belongs: its service, or the peer, tool or database it calls",
     "status": "`unset`, `ok` or `error`",
@@ -119,8 +120,8 @@ def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
     for name, applies in (
         ("client", kind["client"]),
         ("tool", tree["tool"].is_not_null()),
-        ("messaging", kind["producer"] | kind["consumer"]),
-        ("server", kind["server"]),
+        ("messaging", kind["producer"]),
+        ("server", serves),
         ("database", tree["db_system"].is_not_null() & ~serves),
     ):
         category[applies.to_numpy()] = _CATEGORIES.index(name)
@@ -137,7 +138,7 @@ def component(callee_of: Mapping[str, str]) -> pl.Expr:
     peer = pl.col("peer").replace(callee_of) if callee_of else pl.col("peer")
     category = pl.col("category")
     return (
-        pl.when((category == "server") | (category == "internal") | (pl.col("kind") == "consumer"))
+        pl.when((category == "server") | (category == "internal"))
         .then("service")
         .when(category == "tool")
         .then("tool")

@@ -22,7 +22,7 @@ EMPTY = {
 }
 
 CALLERS = "requests"
-OWN_WORK = ("server", "internal", "consumer")
+OWN_WORK = ("server", "internal")
 """Categories of spans in which a service works itself."""
 _EDGES = 30
 """Edges that are drawn, those with most time; the table has more."""
