@@ -38,6 +38,20 @@ CASES = [
     ("postgresql", 'do "it" with 5', 'do "it" with ?'),
     ("memcached", "get user:7", "GET ?"),
     ("neo4j", "MATCH (n {id: 7}) RETURN n", "MATCH (n {id: ?}) RETURN n"),
+    ("mssql", "SELECT a FROM t WHERE b = N'x' AND c = 0xFF",
+     "SELECT a FROM t WHERE b = ? AND c = ?"),
+    ("postgresql", "SELECT a FROM t WHERE b = E'x' AND c = $$d e$$",
+     "SELECT a FROM t WHERE b = ? AND c = ?"),
+    ("postgresql", "SELECT a FROM t WHERE j->>'k' = ANY(ARRAY[1, 2])",
+     "SELECT a FROM t WHERE j ->> 'k' = ANY(ARRAY[?])"),
+    ("postgresql", "SELECT a FROM t WHERE b = 'cut he", "SELECT a FROM t WHERE b = ? …"),
+    ("oracle", "SELECT a FROM t WHERE b = :1 AND c IN (:2,:3)",
+     "SELECT a FROM t WHERE b = ? AND c IN (?)"),
+    ("cassandra", "SELECT a FROM t WHERE b = f47ac10b-58cc-4372-a567-0e02b2c3d479 ALLOW FILTERING",
+     "SELECT a FROM t WHERE b = ? ALLOW FILTERING"),
+    ("mongodb", 'db.users.findOne({"_id": ObjectId("abc")})', "findOne users"),
+    ("dynamodb", 'SELECT * FROM "t" WHERE id = 5', 'SELECT * FROM "t" WHERE id = ?'),
+    ("couchbase", "SELECT a FROM `b` WHERE id = 5", "SELECT a FROM `b` WHERE id = ?"),
     ("", "", ""),
 ]  # fmt: skip
 
@@ -138,6 +152,16 @@ def test_values_never_part_a_query(numbers: list[int], word: str) -> None:
     assert set(normalise_all(frame([("postgresql", text) for text in texts]))) == {
         "SELECT a FROM t WHERE b = ? AND c = ?"
     }
+
+
+def test_what_a_literal_held_when_it_was_cut_parts_no_query() -> None:
+    texts = [f"SELECT a FROM t WHERE b = {n} AND c = '{n * 'x'} -- \"cut" for n in range(1, 5)]
+    texts += [f"SELECT a FROM t WHERE b = 12345678-1234-1234-1234-12345678901{n}" for n in range(4)]
+    frame = pl.DataFrame({"db_system": ["cassandra"] * 8, "db_statement": texts, "name": [""] * 8})
+    assert normalise_all(frame).unique(maintain_order=True).to_list() == [
+        "SELECT a FROM t WHERE b = ? AND c = ? …",
+        "SELECT a FROM t WHERE b = ?",
+    ]
 
 
 def test_what_is_asked_for_is_no_value() -> None:

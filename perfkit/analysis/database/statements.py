@@ -43,6 +43,12 @@ _COMMANDS = (
     *("getMore", "bulkWrite", "mapReduce", "create", "drop", "createIndexes"),
 )
 """Of MongoDB; in what some instrumentations record, the command is not the first member."""
+_METHOD = re.compile(r"(?:db\.)?([\w.$-]+)\.([A-Za-z]+)\(")
+"""As in MongoDB's shell, and as Prisma writes it."""
+_LIKE_SQL = re.compile(
+    r"(?is)select\s.+\sfrom\s|(?:insert|upsert)\s+into\s|update\s.+\sset\s|delete\s+from\s"
+)
+"""Couchbase's SQL++ and DynamoDB's PartiQL."""
 _SEARCH = frozenset({"elasticsearch", "opensearch"})
 
 _STRINGS_IN_DOUBLE_QUOTES = frozenset({"mysql", "mariadb", "bigquery", "gcp.bigquery"})
@@ -56,17 +62,26 @@ _MAX_BRACKETS = 100
 """Subscripts cost sqlglot time with the square of their number."""
 _MAX_RESULT = 4_000
 
-_QUOTED = r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`"
+_QUOTED = r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|\$\$[\s\S]*?\$\$"
+_UUID = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
+"""Cassandra has them without quotes."""
 _PARAMETER = re.compile(
-    rf"({_QUOTED})|%\(\w+\)s|%s|\$\w+(?![\w$])|\?\d+|(?<![:\w]):[A-Za-z_]\w*|(?<![@\w])@[A-Za-z_]\w*"
+    rf"({_QUOTED})|{_UUID}|%\(\w+\)s|%s|\$\w+(?![\w$])|\?\d+|(?<![:\w]):[A-Za-z_]\w*"
+    r"|(?<=[\s(,=<>]):\d+|(?<![@\w])@[A-Za-z_]\w*"
 )
 _COMMENT = re.compile(rf"({_QUOTED})|/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
-_STRING = r"'(?:[^']|'')*'"
+_STRING = r"'(?:[^']|'')*'|\$\$[\s\S]*?\$\$"
+_STRING_CUT = r"'[^']*$"
 _NUMBER = r"([^\w$:@?.\"`]|^)[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\b"
 _LIST = re.compile(r"\(\s*\?(?:\s*,\s*\?)+\s*\)")
 _ROWS = re.compile(r"(\(\?\))(?:\s*,\s*\(\?\))+")
 _TRANSACTION = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "START"})
 _KEEPING = (exp.Interval, exp.JSONPath, exp.JSONPathKey, exp.DataType, exp.DataTypeParam)
+_WRITTEN = (
+    *(exp.Literal, exp.Placeholder, exp.Parameter, exp.National, exp.RawString, exp.ByteString),
+    *(exp.UnicodeString, exp.HexString, exp.BitString),
+)
+"""How values are written: as `1`, `'a'`, `?`, `N'a'`, `$$a$$`, `E'a'`, `U&'a'`, `0xa`, `b'1'`."""
 _PARSED = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop)
 
 # One pass from left to right, as a lexer does it: what is in quotes is no comment, and the other
@@ -74,8 +89,8 @@ _PARSED = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create,
 _NAMES = r"`[^`]*`|[A-Za-z_$@:%?][\w$]*"
 _IN_DOUBLE_QUOTES = r"\"[^\"]*\""
 _VALUES = r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
-_PIECES = rf"(?s)({_IN_DOUBLE_QUOTES}|{_NAMES})|{_VALUES}"
-_PIECES_WITH_STRINGS = rf"(?s)({_NAMES})|{_IN_DOUBLE_QUOTES}|{_VALUES}"
+_PIECES = rf"(?s){_UUID}|({_IN_DOUBLE_QUOTES}|{_NAMES})|{_VALUES}"
+_PIECES_WITH_STRINGS = rf"(?s){_UUID}|({_NAMES})|{_IN_DOUBLE_QUOTES}|{_VALUES}"
 _VALUE = "\ufdd0"
 """Stands for a value in a key; no text has it, for Unicode says that it is no character."""
 _SAYS_MORE = r"(?i)\\'|\$\$|\binterval\b|->|json|\b(?:var)?char\s*\(|numeric|decimal|\x{fdd0}"
@@ -88,7 +103,8 @@ def normalise_all(distinct: pl.DataFrame) -> pl.Series:
     Rows come most frequent first. Texts that differ in nothing but values are parsed once; when
     there is too much to parse, values of the rest are taken out by pattern.
     """
-    text = pl.coalesce("db_statement", "name").fill_null("").str.head(_MAX_TEXT + 1)
+    said = pl.when(pl.col("db_statement").str.contains(r"\S")).then("db_statement")
+    text = pl.coalesce(said, "name").fill_null("").str.head(_MAX_TEXT + 1)
     texts = distinct.select(system=pl.col("db_system").fill_null("").str.to_lowercase(), text=text)
     keyed = texts.with_columns(key=_keys(texts))
     different = keyed.unique(["system", "key"], keep="first", maintain_order=True)
@@ -114,6 +130,8 @@ def _keys(texts: pl.DataFrame) -> pl.Series:
         .otherwise(text.str.replace_all(_PIECES, named))
         .str.replace_all(r"\s+", " ")
     )
+    # What is left of a string that was cut; not of a name with an apostrophe.
+    values = values.str.replace("'[^'\"`]*$", "'")
     # A list of values has as many as happen to be asked for.
     values = values.str.replace_all(f"{_VALUE}(?: ?, ?{_VALUE})+", _VALUE)
     rows = rf"(\( ?{_VALUE} ?\))(?: ?, ?\( ?{_VALUE} ?\))+"
@@ -137,7 +155,7 @@ def normalise(system: str, text: str, *, parse: bool = True) -> str:
 def _name(system: str, text: str, parse: bool, cut: bool) -> str:
     if system in _KEY_VALUE:
         return _commands(text)
-    if system in _DOCUMENT:
+    if system in _DOCUMENT and not _LIKE_SQL.match(text):
         return _document_command(text)
     if system in _SEARCH:
         return _search(text)
@@ -181,12 +199,12 @@ def _parsed(dialect: str | None, text: str) -> str | None:
 def _without_values(statement: exp.Expr) -> exp.Expr:
     for rows in list(statement.find_all(exp.Values)):
         del rows.expressions[1:]
-    for value in list(statement.find_all(exp.Literal, exp.Placeholder, exp.Parameter)):
+    for value in list(statement.find_all(*_WRITTEN)):
         outer = value.parent if isinstance(value.parent, exp.Neg) else value
         # `INTERVAL '1 day'` and `JSON_EXTRACT(a, '$.b')` say what is asked for.
         if not isinstance(outer.parent, _KEEPING):
             outer.replace(exp.var("?"))
-    for membership in list(statement.find_all(exp.In)):
+    for membership in list(statement.find_all(exp.In, exp.Array)):
         members = membership.expressions
         if members and all(isinstance(member, exp.Var) for member in members):
             membership.set("expressions", [exp.var("?")])
@@ -197,7 +215,7 @@ def _stripped(text: str, *, strings: bool = False) -> str:
     """Take values out by pattern; `strings` says that double quotes hold strings, not names."""
     text = _COMMENT.sub(lambda match: match[1] or " ", text)
     text = _PARAMETER.sub(lambda match: match[1] or "?", text)
-    text = re.sub(_STRING, "?", text)
+    text = re.sub(_STRING_CUT, "? …", re.sub(_STRING, "?", text))
     if strings:
         text = re.sub(r'"[^"]*"', "?", text)
     text = re.sub(_NUMBER, r"\1?", text)
@@ -236,7 +254,7 @@ def _shape(value: Any) -> Any:
 
 
 def _document_command(text: str) -> str:
-    """Return command and collection: of `{"find": "users", …}` or of `find users …`."""
+    """Return command and collection: of `{"find": "users", …}`, `users.find(…)`, `find users …`."""
     if text.startswith("{"):
         try:
             command = json.loads(text)
@@ -247,4 +265,5 @@ def _document_command(text: str) -> str:
             verb = next((name for name in _COMMANDS if isinstance(command.get(name), str)), first)
             target = command[verb]
             return f"{verb} {target}" if isinstance(target, str) else str(verb)
-    return " ".join(text.split()[:2])
+    method = _METHOD.match(text)
+    return f"{method[2]} {method[1]}" if method else " ".join(text.split()[:2])
