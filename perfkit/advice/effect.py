@@ -65,6 +65,11 @@ def measure(entry: Entry, tables: Tables, outcomes: Mapping[str, Outcome]) -> Me
         verdict, why = "gone", ""
     saved = _saved(entry, tables) if entry.before is not None else None
     if saved is None:
+        known = entry.before
+        bound = entry.endpoints or entry.tools
+        if verdict == "gone" and bound and known is not None and known.strata:
+            # A rule is quiet about requests that did not come: nothing is known of them.
+            verdict, why = "not measured", _NOT_THERE
         return Measured(info.id, begun(tables), verdict, why=why or _WHY_NOT)
     mean, low, high, requests = saved
     if verdict == "gone":
@@ -81,6 +86,7 @@ def measure(entry: Entry, tables: Tables, outcomes: Mapping[str, Outcome]) -> Me
     )
 
 
+_NOT_THERE = "too few of the requests that it is about are in this capture"
 _WHY_NOT = "too few requests of the same endpoints on both sides to measure a saving"
 
 

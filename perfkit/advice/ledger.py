@@ -29,7 +29,14 @@ FILE_NAME = "perfkit-advice.yaml"
 _VERSION = 1
 _MAX_BYTES = 4 << 20
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}\Z")
-_CONFLICT = re.compile(rb"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)
+_CONFLICT = re.compile(rb"^(<<<<<<<|\|\|\|\|\|\|\||=======|>>>>>>>)", re.MULTILINE)
+_INTO: dict[bytes, Callable[..., tuple[list[bytes], ...]]] = {
+    b"<" * 7: lambda ours, _: (ours,),
+    b"|" * 7: lambda *_: (),
+    b"=" * 7: lambda _, theirs: (theirs,),
+    b">" * 7: lambda *both: both,
+}
+"""Which side the lines after a mark of git's are on."""
 _HEAD = """\
 # What was decided about perfkit's recommendations, and what came of it. Made to be committed.
 # Change it with: perfkit advice accept | dismiss | done | reopen.  One entry stands for itself.
@@ -55,18 +62,63 @@ def load(path: Path) -> Entries:
         return {}
     raw = path.read_bytes()
     if conflict := _CONFLICT.search(raw):
-        line = raw.count(b"\n", 0, conflict.start()) + 1
-        raise UsageError(
-            f"{path}:{line}: a merge conflict is not resolved",
-            hint="keep the lines of one side of each entry, and take the marks out",
-        )
+        return _both_sides(path, raw, raw.count(b"\n", 0, conflict.start()) + 1)
+    return _parse(path, raw)
+
+
+def _parse(path: Path, raw: bytes) -> Entries:
     try:
-        top = Map(document.read(path, _MAX_BYTES), "a ledger", ("version",), ("advice",))
+        tree = document.parse(path, raw, _MAX_BYTES)
+        top = Map(tree, "a ledger", ("version",), ("advice",))
         if top["version"].value != _VERSION:
             raise top["version"].place.error(f"version {top['version'].value}, known is {_VERSION}")
         return {name: _entry(name, node) for name, node in top.pairs("advice")}
     except RuleError as error:
         raise UsageError(error.message, hint=error.hint) from error
+
+
+def _both_sides(path: Path, raw: bytes, line: int) -> Entries:
+    """Return the entries of both sides of a merge that git left undone.
+
+    That is so where both added an entry at one place, and git may even have joined lines of the
+    two that happen to be equal: what each side wrote is only plain from the whole of that side.
+    """
+    unresolved = UsageError(
+        f"{path}:{line}: a merge conflict is not resolved",
+        hint="keep the lines of one side of each entry, and take the marks out",
+    )
+    marks = b"".join(mark[:1] for mark in _CONFLICT.findall(raw))
+    if not re.fullmatch(rb"(<\|?=>)+", marks):
+        raise unresolved
+    try:
+        one, other = (_parse(path, side) for side in _sides(raw))
+    except UsageError as error:
+        raise unresolved from error
+    for name in sorted(one.keys() & other.keys()):
+        if one[name] != other[name]:
+            at = raw[: raw.index(name.encode())].count(b"\n") + 1
+            raise UsageError(
+                f"{path}:{at}: a merge conflict is not resolved: two decisions about {name}, "
+                f"{one[name].status} by {one[name].by} and {other[name].status} by "
+                f"{other[name].by}",
+                hint=unresolved.hint,
+            )
+    return one | other
+
+
+def _sides(raw: bytes) -> tuple[bytes, bytes]:
+    """Return the two files that were merged, apart from what git could merge."""
+    ours: list[bytes] = []
+    theirs: list[bytes] = []
+    into: tuple[list[bytes], ...] = (ours, theirs)
+    for line in raw.splitlines(keepends=True):
+        mark = _CONFLICT.match(line)
+        if mark is None:
+            for side in into:
+                side.append(line)
+        else:
+            into = _INTO[mark[1]](ours, theirs)
+    return b"".join(ours), b"".join(theirs)
 
 
 def update(path: Path, change: Callable[[Entries], None]) -> Entries:

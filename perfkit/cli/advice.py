@@ -133,8 +133,10 @@ def dismiss(name: str, **options: Any) -> None:
 
     if not options["reason"].strip():
         raise UsageError("a dismissal needs a reason", hint='write --reason "why it is left so"')
-    if options["until"]:
-        day(options["until"])
+    if options["until"] and day(options["until"]) < dt.datetime.now(dt.UTC).date():
+        raise UsageError(
+            f"--until {options['until']} is over", hint="name the last day on which it holds"
+        )
     _decide("dismissed", name, options)
 
 

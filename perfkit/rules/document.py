@@ -71,11 +71,18 @@ def read(path: Path, most_bytes: int = MAX_BYTES, *, without: str | None = None)
 
     What belongs to the top-level key `without` is not read: an empty list stands for it.
     """
-    start = Place(path, 1, 1)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise RuleError(f"{path}: {error.strerror or error}") from error
+    return parse(path, raw, most_bytes, without=without)
+
+
+def parse(
+    path: Path, raw: bytes, most_bytes: int = MAX_BYTES, *, without: str | None = None
+) -> Node:
+    """Return what a file holds as a tree, as `read` does."""
+    start = Place(path, 1, 1)
     if len(raw) > most_bytes:
         raise start.error(f"larger than {most_bytes // 1024} KiB")
     try:

@@ -177,6 +177,15 @@ def test_nothing_in_common_is_no_saving() -> None:
     assert "too few requests" in measured.why
 
 
+def test_what_was_not_asked_for_is_not_gone() -> None:
+    rows = requests(*[("x", i, 5) for i in range(9)])
+    one = finding(scope={"endpoints": ["x"]})
+    known = replace(ENTRY, before=effect.before(one, rows), endpoints=("x",))
+    measured = effect.measure(known, noisy(100, 1), QUIET)
+    assert (measured.verdict, measured.saved_ns) == ("not measured", None)
+    assert measured.why == "too few of the requests that it is about are in this capture"
+
+
 def test_the_prediction_is_for_each_request_concerned() -> None:
     rows = [("a", index, 100) for index in range(10)] + [("b", index, 100) for index in range(30)]
     one = finding(impact_low_ratio=0.1, impact_high_ratio=0.2, scope={"endpoints": ["a"]})

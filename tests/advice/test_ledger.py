@@ -138,6 +138,32 @@ def test_two_branches_that_decide_about_different_things_merge(tmp_path: Path) -
     assert [ledger.load(path)[name].by for name in names] == ["bob", "ann", "ann", "eve"]
 
 
+_MARKS = "<<<<<<< mine\n{}=======\n{}>>>>>>> theirs\n"
+
+
+def conflict(mine: Entry, theirs: Entry) -> str:
+    """As git leaves it: lines that are equal on both sides are outside of the marks."""
+    one, other = (ledger.text({e.fingerprint: e}).splitlines(True) for e in (mine, theirs))
+    return "".join(a if a == b else _MARKS.format(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_entries_that_both_sides_of_a_merge_added_are_both_kept(tmp_path: Path) -> None:
+    path = tmp_path / ledger.FILE_NAME
+    other = replace(ENTRY, fingerprint="f" * 16, by="bob")
+    path.write_text(conflict(ENTRY, other))
+    both = {ENTRY.fingerprint: ENTRY, other.fingerprint: other}
+    assert ledger.load(path) == both
+    ledger.update(path, lambda known: None)
+    assert path.read_text() == ledger.text(both)
+
+
+def test_two_decisions_about_one_thing_are_for_people_to_settle(tmp_path: Path) -> None:
+    path = tmp_path / ledger.FILE_NAME
+    path.write_text(conflict(ENTRY, replace(ENTRY, by="bob")))
+    with pytest.raises(UsageError, match=rf":5: a merge .* about {ENTRY.fingerprint}, .* by bob"):
+        ledger.load(path)
+
+
 def test_changes_of_many_processes_are_all_kept(tmp_path: Path) -> None:
     path = tmp_path / ledger.FILE_NAME
     code = (

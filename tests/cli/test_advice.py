@@ -135,8 +135,11 @@ def test_a_dismissed_finding_no_longer_counts(before: str) -> None:
 
 
 def test_a_dismissal_ends(before: str) -> None:
-    reason = ("--reason", "until the new index", "--until", "2020-01-01")
+    reason = ("--reason", "until the new index", "--until", "2199-01-01")
     well("advice", "dismiss", "db.slow-query", before, *reason)
+    assert listed(before)["db.slow-query"]["decision"]["status"] == "dismissed"
+    path = Path(ledger.FILE_NAME)
+    path.write_text(path.read_text().replace("2199", "2020"))
     decision = listed(before)["db.slow-query"]["decision"]
     assert decision["status"] == "open"
     assert decision["note"] == "dismissed until 2020-01-01, which is over: until the new index"
@@ -162,6 +165,18 @@ def test_done_without_a_capture_says_what_will_not_be_known() -> None:
         (
             ("dismiss", "db.slow-query", "before.perfkit", "--reason", "x", "--until", "soon"),
             "'soon' is not a day",
+        ),
+        (
+            (
+                "dismiss",
+                "db.slow-query",
+                "before.perfkit",
+                "--reason",
+                "x",
+                "--until",
+                "2020-01-01",
+            ),
+            "--until 2020-01-01 is over",
         ),
         (("verify", "nowhere.perfkit"), "no such capture"),
     ],
