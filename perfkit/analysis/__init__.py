@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from perfkit.analysis import facts
-from perfkit.analysis.code import call_paths, code_tree, functions, sample_spans, samples, threads
+from perfkit.analysis.code import (
+    call_paths,
+    code_tree,
+    entry_modules,
+    functions,
+    sample_spans,
+    samples,
+    threads,
+)
 from perfkit.analysis.comparison import slow_traits
 from perfkit.analysis.database import queries, query_repeats
 from perfkit.analysis.series import metric_stats, shifts, time_series, timeline
 from perfkit.analysis.session import Derived
 from perfkit.analysis.spans import (
+    cache_fills,
     components,
     critical_path,
     drag,
@@ -53,6 +62,7 @@ DERIVED: tuple[Derived, ...] = (
     query_repeats.DERIVED,
     http_calls.DERIVED,
     equal_calls.DERIVED,
+    cache_fills.DERIVED,
     serial_calls.DERIVED,
     tool_calls.DERIVED,
     tool_invocations.DERIVED,
@@ -64,6 +74,7 @@ DERIVED: tuple[Derived, ...] = (
     metric_stats.DERIVED,
     sample_spans.DERIVED,
     sample_spans.CODE_BY_ENTRY,
+    entry_modules.DERIVED,
     loop_blocking.DERIVED,
     lock_waits.SAMPLES,
     lock_waits.DERIVED,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.code.call_paths import importing
 from perfkit.analysis.code.span_threads import join_reason
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.overlaps import most_at_once
@@ -18,6 +19,9 @@ def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `facts`, which always has one row."""
     facts = _of_spans(tables) | _of_samples(tables)
     facts["most_at_once"] = _most_at_once(tables)
+    if facts["running_ns"] is not None:
+        facts["importing_ns"] = _importing_ns(tables)
+        facts["running_ns"] -= facts["importing_ns"]
     metrics = tables["metrics"]
     points, first_ns, last_ns = (
         metrics.select(pl.len(), pl.col("ts_ns").min().alias("first"), pl.col("ts_ns").max())
@@ -48,6 +52,17 @@ def _most_at_once(tables: Tables) -> int:
     start = entries["start_ns"].to_numpy()
     end = start + entries["duration_ns"].to_numpy()
     return int(most_at_once(np.zeros(len(start), dtype=np.int64), start, end, 1)[0])
+
+
+def _importing_ns(tables: Tables) -> int:
+    """Return for how long threads ran in imports of modules before the first request."""
+    first_ns = tables["requests"].filter("entry").select(pl.col("start_ns").min()).collect().item()
+    samples = tables["ordered_samples"].filter(pl.col("state") == "running")
+    if first_ns is not None:
+        samples = samples.filter(pl.col("ts_ns") < first_ns)
+    seen = samples.select("path", "duration_ns").drop_nulls().collect()
+    flags = pl.Series(importing(tables.frame("call_paths")))
+    return int(seen["duration_ns"].filter(flags.gather(seen["path"])).sum())
 
 
 def _covered(ranges: list[tuple[int, int]]) -> int:
@@ -148,7 +163,9 @@ COLUMNS = {
     "request_ns": "request time: the sum of the durations of entries",
     "samples": "stack samples, as many observations as the rows stand for",
     "sampled_ns": "time of all threads that samples stand for; null when they are only counts",
-    "running_ns": "the part of it in which threads ran; null when no state was recorded",
+    "running_ns": "the part of it in which threads ran, without `importing_ns`; null when no state "
+    "was recorded",
+    "importing_ns": "time in which they ran in imports of modules before the first request",
     "unseen_ns": "CPU time that threads used besides in code that no look saw; null when not known",
     "in_requests_ns": "the part of it that belongs to a known entry",
     "ambiguous_ns": "the part of it that may be of several entries, or of one or none",
@@ -163,7 +180,7 @@ COLUMNS = {
 DERIVED = Derived(
     "facts",
     "the capture as a whole: always exactly one row",
-    ("tree", "requests", "ordered_samples", "sample_spans", "metrics"),
+    ("tree", "requests", "ordered_samples", "call_paths", "sample_spans", "metrics"),
     compute,
     COLUMNS,
 )

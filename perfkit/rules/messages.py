@@ -20,6 +20,7 @@ MAX_VALUE = 160
 _LIST_SHOWN = 4
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+_COMPREHENSION = re.compile(r"(\.<locals>\.<(?:(?:list|dict|set)comp|genexpr)>)+\Z")
 _NAME = re.compile(r"\w[\w.$:]*")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):([a-z]+)\Z")
 
@@ -34,8 +35,11 @@ def text(value: Any) -> str:
 
 
 def function(value: Any) -> str:
-    """Write the name of a function so that it is read as one: `parse()`; `<module>` stays."""
-    written = text(value)
+    """Write the name of a function so that it is read as one: `parse()`; `<module>` stays.
+
+    A comprehension is called by the function that it is written in.
+    """
+    written = _COMPREHENSION.sub("", text(value))
     return f"{written}()" if _NAME.fullmatch(written) else written
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from perfkit.analysis import facts
 from perfkit.analysis.session import Tables
+from perfkit.stacks import Frame
 from tests.analysis.sampled import FRAMES, Sample, tables
 
 SECOND = 10**9
@@ -55,6 +56,7 @@ def test_facts_of_everything_at_once() -> None:
         "samples": 4,
         "sampled_ns": 34,
         "running_ns": 10,
+        "importing_ns": 0,
         "unseen_ns": None,
         "in_requests_ns": 5,
         "ambiguous_ns": 0,
@@ -78,6 +80,22 @@ def test_facts_of_nothing() -> None:
 def test_counts_without_times_have_no_sampled_time() -> None:
     found = only(tables([Sample(FRAMES[:1], count=7)]))
     assert (found["samples"], found["sampled_ns"], found["start_ns"]) == (7, None, None)
+
+
+def test_imports_before_the_first_request_are_the_start_and_no_work() -> None:
+    # requests            [---)
+    # samples  [import----------|import----|main-----)
+    imports = (
+        FRAMES[0],
+        Frame("_find_and_load", "<frozen importlib._bootstrap>", 1),
+        Frame("<module>", "/app/model.py", 1),
+    )
+    samples = [Sample(imports, 0, 30, state="running"), Sample(imports, 30, 20, state="running")]
+    samples += [Sample(FRAMES[:1], 50, 9, state="running"), Sample(imports, 5, 9, state="idle")]
+    found = only(tables(samples, spans=[request(1, 10, 20)]))
+    assert (found["running_ns"], found["importing_ns"]) == (29, 30)
+    # Without requests nobody knows when the start was over.
+    assert only(tables(samples))["importing_ns"] == 50
 
 
 def test_files_of_different_times_do_not_make_a_long_capture() -> None:

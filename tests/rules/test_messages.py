@@ -29,6 +29,8 @@ def render(source: str, **values: object) -> str:
         ("text", [], "–"),
         ("function", "Gateway.invoke", "Gateway.invoke()"),
         ("function", "<module>", "<module>"),
+        ("function", "search.<locals>.<listcomp>", "search()"),
+        ("function", "a.<locals>.b.<locals>.<genexpr>", "a.<locals>.b"),
         ("function", "ssl.create_default_context (ssl.py)", "ssl.create_default_context (ssl.py)"),
         ("function", None, "–"),
         ("number", 12.345, "12.3"),

@@ -20,6 +20,7 @@ from perfkit.analysis.session import Derived, Tables
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+_IMPORT_SYSTEM = r"^importlib(\.|$)"
 _NODES = ("stack_id", "parent", "end", "depth")
 _FRAME = ("function", "file", "line", "module", "category", "role", "own")
 
@@ -174,6 +175,12 @@ class CallPaths:
         np.add.at(change, self.end[marked], -1)
         depth: Ints = np.cumsum(change[:-1])
         return depth
+
+
+def importing(paths: pl.DataFrame) -> Flags:
+    """Return which of `call_paths` are part of the import of a module: in `importlib`, or below."""
+    system = paths["module"].str.contains(_IMPORT_SYSTEM).fill_null(False)
+    return CallPaths.of(paths).under(system.to_numpy())
 
 
 DERIVED = Derived(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from perfkit.analysis.code import frame_roles, wakeups
-from perfkit.analysis.code.call_paths import CallPaths
+from perfkit.analysis.code.call_paths import CallPaths, importing
 from perfkit.analysis.code.samples import unseen_ns
 from perfkit.analysis.session import Derived, Tables
 
-_IMPORT_SYSTEM = r"^importlib(\.|$)"
 _WEIGHTS = ("self_ns", "running_ns", "unknown_ns", "unseen_ns", "self_count")
 
 
@@ -51,22 +49,12 @@ def compute(tables: Tables) -> pl.DataFrame:
         node_id=place[:-1],
         parent_id=place.gather(nodes["parent"]),
         end_id=place.gather(nodes["end"]),
+        importing=pl.Series(importing(paths)),
     ).filter(seen)
-    nodes = nodes.with_columns(importing=_importing(nodes))
     times = [name for name in COLUMNS if name.endswith("_ns")]
     if not timed:
         nodes = nodes.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in times)
     return nodes.select(list(COLUMNS))
-
-
-def _importing(nodes: pl.DataFrame) -> pl.Series:
-    """Return which nodes are frames of the import system, or below one."""
-    import_system = nodes.select(pl.col("module").str.contains(_IMPORT_SYSTEM).fill_null(False))
-    outer = nodes.select("node_id", "end_id").filter(import_system.to_series())
-    depth = np.zeros(nodes.height + 1, np.int64)
-    np.add.at(depth, outer["node_id"].to_numpy(), 1)
-    np.add.at(depth, outer["end_id"].to_numpy(), -1)
-    return pl.Series("importing", np.cumsum(depth[:-1]) > 0)
 
 
 def population_samples(tables: Tables) -> pl.LazyFrame:

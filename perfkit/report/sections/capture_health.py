@@ -61,10 +61,11 @@ def _amounts(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _unseen(facts: dict[str, Any]) -> str:
-    unseen_ns, running_ns = facts["unseen_ns"], facts["running_ns"]
-    if unseen_ns is None or not unseen_ns + (running_ns or 0):
+    unseen_ns = facts["unseen_ns"]
+    seen_ns = (facts["running_ns"] or 0) + (facts["importing_ns"] or 0)
+    if unseen_ns is None or not unseen_ns + seen_ns:
         return units.MISSING
-    share = units.percent(unseen_ns / (unseen_ns + running_ns))
+    share = units.percent(unseen_ns / (unseen_ns + seen_ns))
     return f"{units.duration(unseen_ns)}, {share} of all that threads used"
 
 
