@@ -13,7 +13,7 @@ from perfkit.analysis.code import (
     threads,
 )
 from perfkit.analysis.comparison import slow_traits
-from perfkit.analysis.database import queries, query_repeats
+from perfkit.analysis.database import queries, query_repeats, table_scans
 from perfkit.analysis.series import metric_stats, shifts, time_series, timeline
 from perfkit.analysis.session import Derived
 from perfkit.analysis.spans import (
@@ -72,6 +72,7 @@ DERIVED: tuple[Derived, ...] = (
     samples.DERIVED,
     threads.DERIVED,
     metric_stats.DERIVED,
+    table_scans.DERIVED,
     sample_spans.DERIVED,
     sample_spans.CODE_BY_ENTRY,
     entry_modules.DERIVED,

@@ -1,4 +1,5 @@
-"""A live PostgreSQL: its `pg_stat_statements`, and the MCP gateway's tables when it holds them.
+"""A live PostgreSQL: its `pg_stat_statements` with how its tables are read, and the MCP gateway's
+tables when it holds them.
 
 Everything is read in one read-only transaction, with a limit on the time of each statement. The
 URL is shown and stored without user, password and options; libpq's own ways to give a password
@@ -32,6 +33,16 @@ _STATEMENT_TIMEOUT = "30s"
 _ROWS_AT_ONCE = 10_000
 _AS_TEXT = ("json", "jsonb", "timestamptz", "timestamp", "uuid", "bytea", "interval")
 _HIDDEN = "<insufficient privilege>"
+_SCAN_COUNTS = {
+    "seq_scan": "counter",
+    "seq_tup_read": "counter",
+    "idx_scan": "counter",
+    "n_live_tup": "gauge",
+}
+_SCANS = (
+    f"SELECT current_database() AS datname, schemaname, relname, {', '.join(_SCAN_COUNTS)}"  # noqa: S608
+    " FROM pg_stat_user_tables WHERE seq_scan > 0 ORDER BY seq_tup_read DESC LIMIT 1000"
+)
 
 
 def read(url: str, writer: CaptureWriter) -> None:
@@ -156,6 +167,7 @@ def _read_statements(tables: _Tables, schema: str, label: str, writer: CaptureWr
     hidden = 0
     # `schema` is quoted by the server.
     with MetricRows(Source(Path(), label=label), writer) as rows:
+        _add_scans(rows, tables, now_ns)
         for row in tables.query(f"SELECT * FROM {schema}.pg_stat_statements"):  # noqa: S608
             if row["query"] in (None, _HIDDEN):
                 hidden += 1
@@ -175,6 +187,16 @@ def _read_statements(tables: _Tables, schema: str, label: str, writer: CaptureWr
                         "pg_stat_statements.max")  # fmt: skip
     writer.note(f"{label} has sums since the last reset of pg_stat_statements{since}; they are "
                 f"taken as of {units.timestamp(now_ns)}, when they were read")  # fmt: skip
+
+
+def _add_scans(rows: MetricRows, tables: _Tables, now_ns: int) -> None:
+    """Add how the tables of this database were read, named as postgres_exporter does."""
+    for row in tables.query(_SCANS):
+        attributes = {name: row[name] for name in ("datname", "schemaname", "relname")}
+        for name, kind in _SCAN_COUNTS.items():
+            if row[name] is not None:
+                rows.add(now_ns, f"pg_stat_user_tables_{name}", "1", float(row[name]),
+                         kind=kind, attributes=attributes)  # fmt: skip
 
 
 class _Tables:

@@ -15,9 +15,11 @@ import psycopg
 import pytest
 
 from bench.postgresql import installed, running
+from perfkit.analysis.database import table_scans
 from perfkit.errors import InputError
 from perfkit.importers import import_files, postgresql
 from perfkit.manifest import _without_secrets
+from tests.analysis.sampled import tables
 from tests.importers.memory import MemoryWriter, imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -84,6 +86,22 @@ def test_statements_are_read_live_and_without_secrets(port: int, tmp_path: Path)
     assert row["value"] == pytest.approx(expected[0] / 1000)
     assert attributes["db.namespace"] == "postgres"
     assert any("PASSWORD [masked]" in text for text in texts)
+
+
+@pytest.mark.real
+def test_tables_that_are_read_as_a_whole_are_found(port: int) -> None:
+    with connect(port) as database:
+        database.execute("CREATE TABLE large AS SELECT i FROM generate_series(1, 20000) i")
+        for number in range(60):
+            database.execute(f"SELECT count(*) FROM large WHERE i = {number}")
+        database.execute("SELECT pg_sleep(1.1)")  # statistics are handed in once a second
+    writer = live(f"postgresql://postgres@127.0.0.1:{port}/postgres")
+    found = table_scans.compute(tables(metrics=writer.table("metrics").to_dicts())).to_dicts()
+    [large] = [row for row in found if row["table"] == "large"]
+    assert (large["database"], large["schema"], large["over_ns"]) == ("postgres", "public", None)
+    assert large["scans"] >= 60
+    assert large["scanned_rows"] >= 60 * 20_000
+    assert large["index_scans"] is None
 
 
 @pytest.mark.real
