@@ -29,11 +29,35 @@ class Piece(Generic[T, R]):
 
 def done(piece: Piece[T, R]) -> R:
     """Read the columns, with rows numbered within the shard, and do the work."""
-    frames = {
-        name: scan(piece.output, name, piece.number, piece.callees).select(chosen).collect()
-        for name, chosen in piece.columns.items()
-    }
+    frames = _read(piece.output, piece.number, piece.callees, piece.columns)
     return piece.work(frames, piece.item)
+
+
+@dataclass(frozen=True)
+class Spill(Generic[R]):
+    """What is to be done with one shard, which makes something small and a large frame."""
+
+    output: Path
+    number: int
+    callees: Mapping[str, str]
+    columns: Chosen
+    work: Callable[[Frames], tuple[R, pl.DataFrame]]
+    name: str
+    """Of the folder for the large frame."""
+
+
+def spilled(spill: Spill[R]) -> R:
+    """Do the work and write the large frame to its file."""
+    result, large = spill.work(_read(spill.output, spill.number, spill.callees, spill.columns))
+    shards.write(spill.output, spill.name, spill.number, large)
+    return result
+
+
+def _read(output: Path, number: int, callees: Mapping[str, str], columns: Chosen) -> Frames:
+    return {
+        name: scan(output, name, number, callees).select(chosen).collect()
+        for name, chosen in columns.items()
+    }
 
 
 def scan(output: Path, name: str, number: int, callees: Mapping[str, str]) -> pl.LazyFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -58,6 +58,7 @@ class Tables(Mapping[str, pl.LazyFrame]):
         """So many spans should be in memory at once; None when all of them are."""
         self._computing: list[str] = []
         self._whole: Tables | None = None
+        self._made_once: dict[Callable[[Tables], Any], Any] = {}
 
     def __getitem__(self, name: str) -> pl.LazyFrame:
         if name in model.BY_NAME:
@@ -145,6 +146,22 @@ class Tables(Mapping[str, pl.LazyFrame]):
         (item,) = items
         frames = {name: self.columns(name, *chosen) for name, chosen in columns.items()}
         return [work(frames, item)]
+
+    def each_spilled(
+        self, name: str, columns: Chosen, work: Callable[[Frames], tuple[R, pl.DataFrame]]
+    ) -> list[tuple[R, pl.LazyFrame]]:
+        """Return what `work` makes of each piece, as `each_piece` does, and beside it one large
+        frame: where pieces are shards it stays in a file of that name, to be read in parts.
+        """
+        frames = {name: self.columns(name, *chosen) for name, chosen in columns.items()}
+        result, large = work(frames)
+        return [(result, large.lazy())]
+
+    def once(self, make: Callable[[Tables], R]) -> R:
+        """Return what `make` makes of these tables; it is made once for several tables."""
+        if make not in self._made_once:
+            self._made_once[make] = make(self)
+        return cast("R", self._made_once[make])
 
     def whole(self) -> Tables:
         """Return the tables without filters."""

@@ -19,7 +19,7 @@ import polars as pl
 
 from perfkit.analysis import pieces, shards
 from perfkit.analysis.filters import Filters
-from perfkit.analysis.pieces import Piece
+from perfkit.analysis.pieces import Piece, Spill
 from perfkit.analysis.session import Chosen, Frames, R, T, Tables, derived_tables
 from perfkit.analysis.shards import CORE, NODE_SUMS, PER_TRACE, Done, Shard
 from perfkit.analysis.spans import span_tree, tree
@@ -37,8 +37,8 @@ SHARD_SPANS = 1_000_000
 WHOLE_SPANS = 4_000_000
 """Up to so many spans are analysed in one piece unless something else is asked for: 5 GiB."""
 _MOST_SHARDS = 256
-MOST_AT_ONCE = 16_000_000
-"""Of so many spans columns are in memory at once; of one component's all, however many."""
+MOST_AT_ONCE = 8_000_000
+"""Of so many spans columns are in memory at once; of a component of more, lengths alone."""
 _KEPT_BYTES = 1 << 30
 """Columns that were read stay in memory up to this much."""
 
@@ -169,6 +169,20 @@ class ShardedTables(Tables):
             for number, item in enumerate(items)
         ]
         return self._division.executor.map(pieces.done, todo)
+
+    def each_spilled(
+        self, name: str, columns: Chosen, work: Callable[[Frames], tuple[R, pl.DataFrame]]
+    ) -> list[tuple[R, pl.LazyFrame]]:
+        """Return what `work` makes of each shard, and the large frame that it left in a file."""
+        for table in columns:
+            self._analyse(table)
+        numbers = range(self._division.count)
+        todo = [
+            Spill(self._output, number, self._callees, columns, work, name) for number in numbers
+        ]
+        results = self._division.executor.map(pieces.spilled, todo)
+        files = [shards.file_of(self._output, name, number) for number in numbers]
+        return list(zip(results, map(pl.scan_parquet, files), strict=True))
 
     def has_rows(self, name: str) -> bool:
         """Whether a table has any row."""

@@ -177,7 +177,7 @@ def analyse_core(shard: Shard) -> Done:
     has_requests = whole["request_row"].null_count() < whole.height
     callees = tree.callees(whole)
     rows = {name: _write(shard, name, tables.frame(name)) for name in CORE}
-    _write(shard, NODE_SUMS, span_tree.sums_of_nodes(tables))
+    write(shard.output, NODE_SUMS, shard.number, span_tree.sums_of_nodes(tables))
     return Done(rows, has_requests, callees)
 
 
@@ -188,10 +188,15 @@ def analyse_further(shard: Shard) -> Done:
 
 
 def _write(shard: Shard, name: str, frame: pl.DataFrame) -> int:
-    file = file_of(shard.output, name, shard.number)
+    write(shard.output, name, shard.number, frame)
+    return frame.height
+
+
+def write(output: Path, name: str, number: int, frame: pl.DataFrame) -> None:
+    """Write a table of a shard, whole or not at all."""
+    file = file_of(output, name, number)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: another worker may do the same shard again.
+    # Another worker may do the same shard again.
     temporary = file.with_suffix(f".{id(frame)}.tmp")
     frame.write_parquet(temporary, compression="uncompressed", statistics=False)
     temporary.replace(file)
-    return frame.height

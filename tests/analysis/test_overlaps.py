@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perfkit.analysis.vector import overlaps
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.overlaps import (
+    concurrency,
+    concurrency_in_slices,
     covered,
     most_at_once,
     order_by,
@@ -56,6 +60,21 @@ def test_most_at_once(rows: list[tuple[int, int, int]], scale: int) -> None:
         ]
         at_starts = [sum(b <= moment < e for b, e in own) for moment, _ in own]
         assert found[number] == max(at_starts, default=0)
+
+
+@settings(max_examples=40)
+@given(st.lists(interval, max_size=12), st.integers(1, 3), st.integers(1, 12), scales)
+def test_concurrency_slice_by_slice(
+    rows: list[tuple[int, int, int]], sampled: int, most: int, scale: int
+) -> None:
+    _, start, end = columns(rows)
+    start, end = start * scale, end * scale
+    expected = concurrency(np.zeros(len(start), dtype=np.int64), start, end, 1)
+    halves = [(start[::2], end[::2]), (start[1::2], end[1::2])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlaps, "_SAMPLED", sampled)
+        found = concurrency_in_slices(lambda: halves, most)
+    assert [one.tolist() for one in found] == [one.tolist() for one in expected]
 
 
 pairs = st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, FAR, 2 * FAR - 1]))

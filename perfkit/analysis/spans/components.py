@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from perfkit.analysis.session import Derived, Frames, Tables
-from perfkit.analysis.vector.forest import Bools, Ints
-from perfkit.analysis.vector.overlaps import concurrency
-from perfkit.analysis.vector.percentiles import codes
-from perfkit.analysis.vector.summary import (
-    DOCS,
-    ratio_of,
-    request_time,
-    summarise_groups,
-    sums,
-    whole,
-    window_ns,
+from perfkit.analysis.spans.grouped_times import (
+    LEVELS,
+    OUTER,
+    OUTERMOST,
+    SINGLE,
+    Spilled,
+    Times,
+    times_of,
 )
-from perfkit.model import STATUSES
+from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.order import stable_order
+from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.summary import DOCS, ratio_of, request_time, sums, whole, window_ns
 
+_TIMES = ("self_ns", "gap_ns", "critical_ns")
+_COMPONENT = ("service", "category", "component")
+_OPERATION = (*_COMPONENT, "name")
 _READ = (
-    *("row", "subtree", "start_ns", "end_ns", "duration_ns", "status"),
+    *("kind", "parent_row", "row", "entry_row", "subtree", "start_ns", "duration_ns", "status"),
     *("adjusted_count", "duplicate"),
 )
-_TIMES = ("self_ns", "gap_ns", "critical_ns")
-_STATUS = pl.Enum(STATUSES)
-_COMPONENT = ("service", "category", "component")
-_SERVING = ("kind", "duplicate", "parent_row", "entry_row", "duration_ns", "adjusted_count")
+_SUMS = ("count", "errors", *_TIMES, "total_ns", "component_ns")
+"""What is added up of the spans of an operation: `total_ns` of those that are not below another of
+it, `component_ns` of those that are not below another of its component."""
 
 
 def compute_components(tables: Tables) -> pl.DataFrame:
     """Return one row a component: a kind of work that a service does or has done for it."""
-    return _parts(tables, _COMPONENT)
+    return tables.once(_added_up).components
 
 
 def compute_operations(tables: Tables) -> pl.DataFrame:
     """Return one row an operation: components divided by span name."""
-    return _parts(tables, (*_COMPONENT, "name"))
+    return tables.once(_added_up).operations
 
 
 def compute_edges(tables: Tables) -> pl.DataFrame:
@@ -47,9 +50,8 @@ def compute_edges(tables: Tables) -> pl.DataFrame:
     calling = pl.col("category").is_in(CALLING)
     names = [name for name in _EDGE_COLUMNS if name not in _SERVED]
     edges = tables.frame("components").filter(calling).select(*_COMPONENT, *names)
-    nothing = [None] * (len(tables.cuts()) - 1)
-    parts = tables.each_piece({"tree": (*_COMPONENT, *_SERVING)}, _served, nothing)
-    served = pl.concat(parts).group_by(_COMPONENT).agg(pl.col(list(_SERVED)).sum())
+    served = tables.once(_added_up).served
+    served = served.group_by(_COMPONENT).agg(pl.col(list(_SERVED)).sum())
     served = served.with_columns(whole(served[name].to_numpy()).alias(name) for name in _SERVED)
     return (
         edges.join(served, on=_COMPONENT, how="left", maintain_order="left")
@@ -58,11 +60,144 @@ def compute_edges(tables: Tables) -> pl.DataFrame:
     )
 
 
-def _served(frames: Frames, _: None) -> pl.DataFrame:
-    """Return for each dependency the calls whose server was seen, and what it took for them."""
+class _Piece(NamedTuple):
+    """What some whole traces say, beside the times of their spans."""
+
+    operations: pl.DataFrame
+    """One row an operation, in order of its key, with how many `spans` it has and sums."""
+    served: pl.DataFrame
+
+
+class _AddedUp(NamedTuple):
+    components: pl.DataFrame
+    operations: pl.DataFrame
+    served: pl.DataFrame
+    """One row a component and piece."""
+
+
+def _added_up(tables: Tables) -> _AddedUp:
+    """Read all spans once, for all three tables."""
+    columns = {"tree": (*_OPERATION, *_READ), "span_times": _TIMES}
+    found = tables.each_spilled("operation_spans", columns, _piece)
+    every = pl.concat(piece.operations for piece, _ in found)
+    code, operations = _in_order(every, _OPERATION)
+    for name in _SUMS:
+        total = sums(code, every[name].to_numpy(), operations.height)
+        operations = operations.with_columns(pl.Series(name, total))
+    longest = np.zeros(operations.height, dtype=np.int64)
+    np.maximum.at(longest, code, every["max_ns"].to_numpy())
+    operations = operations.with_columns(max_ns=pl.Series(longest))
+    cuts = np.cumsum([piece.operations.height for piece, _ in found])[:-1]
+    spilled = [
+        Spilled(spans, units, piece.operations["spans"].to_numpy())
+        for (piece, spans), units in zip(found, np.split(code, cuts), strict=True)
+    ]
+    of_operations, of_components = _times(tables, spilled, operations)
+    return _AddedUp(
+        _described(tables, _of_components(operations), _COMPONENT, of_components),
+        _described(tables, operations, _OPERATION, of_operations),
+        pl.concat(piece.served for piece, _ in found),
+    )
+
+
+def _piece(frames: Frames) -> tuple[_Piece, pl.DataFrame]:
+    """Add up what can be added up; beside it, the times of all spans in order of operation."""
     tree = frames["tree"]
+    spans = tree.hstack(frames["span_times"]).filter(pl.col("entry_row").is_not_null())
+    code, operations = _in_order(spans, _OPERATION)
+    component, components = _in_order(operations, _COMPONENT)
+    alone = components.height == operations.height
+    outer = outermost(code, spans)
+    above = outer if alone else outermost(component[code], spans)
+    weight = spans["adjusted_count"].to_numpy()
+    duration = spans["duration_ns"].to_numpy()
+    # A second report of a request is no second call; its own time stays where it was spent.
+    single = ~spans["duplicate"].to_numpy()
+    failed = (spans["status"] == "error").fill_null(False).to_numpy()
+    longest = np.zeros(operations.height, dtype=np.int64)
+    np.maximum.at(longest, code, duration * single)
+    added = {
+        "count": weight * single,
+        "errors": weight * (single & failed),
+        **{name: weight * spans[name].to_numpy() for name in _TIMES},
+        "total_ns": weight * duration * outer,
+        "component_ns": weight * duration * above,
+    }
+    groups = operations.height
+    operations = operations.with_columns(
+        **{name: pl.Series(sums(code, values, groups)) for name, values in added.items()},
+        max_ns=pl.Series(longest),
+        spans=pl.Series(np.bincount(code, minlength=groups)),
+    )
+    order = stable_order(code)
+    flags = (single * SINGLE + outer * OUTER + above * OUTERMOST).astype(np.uint8)
+    times = {
+        "start_ns": spans["start_ns"].to_numpy(),
+        "duration_ns": duration,
+        "weight": weight,
+        "flags": flags,
+    }
+    ordered = pl.DataFrame({name: values[order] for name, values in times.items()})
+    return _Piece(operations, _served(tree)), ordered
+
+
+def _of_components(operations: pl.DataFrame) -> pl.DataFrame:
+    """Return the sums of components from those of their operations."""
+    added = [name for name in _SUMS if name not in ("total_ns", "component_ns")]
+    return operations.group_by(_COMPONENT, maintain_order=True).agg(
+        pl.col(added).sum(), pl.col("max_ns").max(), total_ns=pl.col("component_ns").sum()
+    )
+
+
+def _times(
+    tables: Tables, spilled: Sequence[Spilled], operations: pl.DataFrame
+) -> tuple[Times, Times]:
+    """Return percentiles and concurrency of operations and of components."""
+    units, most = np.arange(operations.height), tables.most_at_once
+    mine = times_of(spilled, units, operations.height, OUTER, most)
+    component, components = codes(operations, _COMPONENT)
+    size = np.bincount(component, minlength=components.height)
+    # One of a single operation has its times.
+    several = np.flatnonzero(size > 1)
+    number = np.full(components.height, -1)
+    number[several] = np.arange(len(several))
+    found = times_of(spilled, number[component], len(several), OUTERMOST, most)
+    theirs = mine.of((np.cumsum(size) - size).astype(np.int64))
+    theirs.put(several, found)
+    return mine, theirs
+
+
+def _described(
+    tables: Tables, rows: pl.DataFrame, keys: Sequence[str], times: Times
+) -> pl.DataFrame:
+    """Return a table from sums and times."""
+    window = max(window_ns(tables["tree"]), 1)
+    count, busy = rows["count"].to_numpy(), rows["total_ns"].to_numpy()
+    at_once = times.at_once
+    share = ratio_of(pl.col("critical_ns"), request_time(tables["tree"]))
+    return (
+        rows.with_columns(
+            error_ratio=pl.Series(rows["errors"].to_numpy() / np.maximum(count, 1.0)),
+            mean_concurrency=pl.Series(busy / window),
+            max_concurrency=pl.Series(at_once.most),
+            busy_ratio=pl.Series(at_once.busy_ns / window),
+            saturated_ratio=pl.Series(at_once.most_ns / np.maximum(at_once.busy_ns, 1)),
+            **{name: whole(times.marks[:, place]) for place, name in enumerate(LEVELS)},
+            **{
+                name: whole(rows[name].to_numpy())
+                for name in ("count", "errors", "total_ns", *_TIMES)
+            },
+        )
+        .with_columns(critical_ratio=share)
+        .select(*keys, *_COLUMNS)
+        .sort("critical_ns", "total_ns", descending=True, maintain_order=True)
+    )
+
+
+def _served(tree: pl.DataFrame) -> pl.DataFrame:
+    """Return for each dependency the calls whose server was seen, and what it took for them."""
     serving = pl.col("kind").is_in(["server", "consumer"])
-    callees = tree.filter(
+    callees = tree.select("kind", "duplicate", "parent_row", "entry_row", "duration_ns").filter(
         serving,
         ~pl.col("duplicate"),
         pl.col("parent_row").is_not_null(),
@@ -81,80 +216,13 @@ def _served(frames: Frames, _: None) -> pl.DataFrame:
     )
 
 
-def _parts(tables: Tables, keys: Sequence[str]) -> pl.DataFrame:
-    window = max(window_ns(tables["tree"]), 1)
-    share = ratio_of(pl.col("critical_ns"), request_time(tables["tree"]))
-    parts = [_summed(*batch, window) for batch in _batches(tables, keys)]
-    return (
-        pl.concat(parts)
-        .with_columns(critical_ratio=share)
-        .select(*keys, *_COLUMNS)
-        .sort("critical_ns", "total_ns", descending=True, maintain_order=True)
-    )
-
-
-def _batches(
-    tables: Tables, keys: Sequence[str]
-) -> Iterator[tuple[pl.DataFrame, Ints, pl.DataFrame]]:
-    """Yield spans, the group of each, and the groups; all spans of a group come together."""
-    columns = {"tree": (*keys, *_READ, "entry_row"), "span_times": _TIMES}
-    if tables.most_at_once is None or not tables.has_rows("requests"):
-        for piece in tables.pieces(columns):
-            inside = piece["entry_row"].is_not_null()
-            spans = piece if inside.all() else piece.filter(inside)
-            yield spans, *codes(spans, keys)
-        return
-    groups = (
-        tables["tree"]
-        .filter(pl.col("entry_row").is_not_null())
-        .group_by(keys)
-        .agg(pl.len().cast(pl.Int64), pl.col("row").min())
-        .sort("row")
-        .with_columns(batch=pl.col("len").cum_sum() // tables.most_at_once)
-        .collect(engine="streaming")
-    )
-    for _, chosen in groups.group_by("batch", maintain_order=True):
-        numbered = chosen.select(*keys, code=pl.int_range(pl.len(), dtype=pl.Int32))
-        # Numbers instead of texts, or they would take most of the memory.
-        spans = pl.concat(
-            piece.lazy()
-            .filter(pl.col("entry_row").is_not_null())
-            .with_columns(pl.col("status").cast(_STATUS, strict=False))
-            .join(numbered.lazy(), on=keys, nulls_equal=True, maintain_order="left")
-            .drop(keys)
-            .collect()
-            for piece in tables.pieces(columns)
-        )
-        yield spans, spans["code"].cast(pl.Int64).to_numpy(), chosen.select(keys)
-
-
-def _summed(spans: pl.DataFrame, code: Ints, distinct: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Return one row a group of spans, with all columns but `critical_ratio`."""
-    groups = distinct.height
-    weight = spans["adjusted_count"].to_numpy()
-    outer = outermost(code, spans)
-    duration = spans["duration_ns"].to_numpy()
-
-    def total(name: str) -> pl.Series:
-        return whole(sums(code, weight * spans[name].to_numpy(), groups))
-
-    busy = sums(code, weight * duration * outer, groups)
-    start, end = spans["start_ns"].to_numpy(), spans["end_ns"].to_numpy()
-    at_once = concurrency(code[outer], start[outer], end[outer], groups)
-    # A second report of a request is no second call; its own time stays where it was spent.
-    single = ~spans["duplicate"].to_numpy()
-    counted = spans.select("duration_ns", "status", "adjusted_count").filter(pl.Series(single))
-    counts = summarise_groups(counted, code[single], groups)
-    return distinct.hstack(counts).with_columns(
-        total_ns=whole(busy),
-        self_ns=total("self_ns"),
-        gap_ns=total("gap_ns"),
-        critical_ns=total("critical_ns"),
-        mean_concurrency=pl.Series(busy / window),
-        max_concurrency=pl.Series(at_once.most),
-        busy_ratio=pl.Series(at_once.busy_ns / window),
-        saturated_ratio=pl.Series(at_once.most_ns / np.maximum(at_once.busy_ns, 1)),
-    )
+def _in_order(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[Ints, pl.DataFrame]:
+    """Number the distinct keys in their order: a code for each row, and one row a code."""
+    code, distinct = codes(frame, keys)
+    order = distinct.select(pl.arg_sort_by(keys)).to_series().cast(pl.Int64).to_numpy()
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[code], distinct[order]
 
 
 def outermost(code: Ints, spans: pl.DataFrame) -> Bools:
@@ -162,7 +230,7 @@ def outermost(code: Ints, spans: pl.DataFrame) -> Bools:
     row, subtree = spans["row"].to_numpy(), spans["subtree"].to_numpy()
     if not len(row):
         return np.zeros(0, dtype=np.bool_)
-    order = np.argsort(code, kind="stable")
+    order = stable_order(code)
     # Subtrees are ranges of rows, one inside another or apart; groups are laid end to end.
     axis = int(row[-1]) + int(subtree.max()) + 1
     begin = code[order] * axis + row[order]

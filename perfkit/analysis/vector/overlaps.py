@@ -6,7 +6,8 @@ the running maximum of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.order import stable_order
 
 _AXIS_NS = float(1 << 62)
+_SAMPLED = 1024
+"""Starts and ends of which slices of time are made, a slice."""
 
 
 def covered(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
@@ -45,25 +48,42 @@ def overlapping_earlier(group: Ints, start: Ints, end: Ints) -> Bools:
 
 def order_by(group: Ints, value: Ints, groups: int, *, stable: bool = True) -> Ints:
     """Return the order of (group, value); if stable, equal ones in the order in which they come."""
-    axis = _on_one_axis(group, value, groups)
-    if axis is None:
+    origin = _origins(group, value, value, groups)
+    if origin is None:
         return np.lexsort((value, group))
+    axis: Ints = value + origin[group]
     return stable_order(axis) if stable else np.argsort(axis)
 
 
-def _on_one_axis(group: Ints, value: Ints, groups: int) -> Ints | None:
-    """Return one number for group and value, in their order; null where none is large enough."""
+def sorted_by(group: Ints, value: Ints, groups: int) -> tuple[Ints, Ints]:
+    """Return values in order of (group, value), each moved by a number of its group, and those
+    numbers.
+    """
+    if groups == 1:
+        return np.sort(value), np.zeros(1, dtype=np.int64)
+    origin = _origins(group, value, value, groups)
+    if origin is None:
+        return value[np.lexsort((value, group))], np.zeros(groups, dtype=np.int64)
+    axis: Ints = origin[group]
+    axis += value
+    axis.sort()
+    return axis, origin
+
+
+def _origins(group: Ints, start: Ints, end: Ints, groups: int) -> Ints | None:
+    """Return what to add to the times of each group so that groups come one after the other on one
+    axis; None where none is long enough.
+    """
     lowest = np.full(groups, np.iinfo(np.int64).max)
     highest = np.full(groups, np.iinfo(np.int64).min)
-    np.minimum.at(lowest, group, value)
-    np.maximum.at(highest, group, value)
+    np.minimum.at(lowest, group, start)
+    np.maximum.at(highest, group, end)
     filled = highest >= lowest
     length = np.where(filled, highest, 0) - np.where(filled, lowest, 0) + filled
     if np.sum(length, dtype=np.float64) >= _AXIS_NS / 2:
         return None
-    origin = np.cumsum(length) - length - np.where(filled, lowest, 0)
-    axis: Ints = value + origin[group]
-    return axis
+    origin: Ints = np.cumsum(length) - length - np.where(filled, lowest, 0)
+    return origin
 
 
 def most_at_once(group: Ints, start: Ints, end: Ints, groups: int) -> Ints:
@@ -104,23 +124,81 @@ def concurrency(group: Ints, start: Ints, end: Ints, groups: int) -> Concurrency
     return found
 
 
+def concurrency_in_slices(
+    intervals: Callable[[], Iterable[tuple[Ints, Ints]]], most: int
+) -> Concurrency:
+    """Return how many intervals are open at once, of one group, as `concurrency` does.
+
+    `intervals` yields starts and ends, some at a time, again and again: what happens is gone
+    through slice of time by slice of time, with about `most` starts and ends in memory.
+    """
+    opened, level, reached = False, 0, 0
+    best, best_ns, busy_ns = 0, 0, 0
+    for since, until in _slices(intervals, most):
+        events = []
+        for start, end in intervals():
+            for times, starts in ((start, 1), (np.maximum(end, start + 1), 0)):
+                inside = times[(times >= since) & (times < until)]
+                events.append((inside - since) * 2 + starts)
+        axis = np.concatenate(events)
+        if not len(axis):
+            continue
+        axis.sort()
+        times = np.append(reached if opened else since + (axis[0] >> 1), since + (axis >> 1))
+        levels = level + np.append(0, np.cumsum((axis & 1) * 2 - 1))
+        opened, level, reached = True, int(levels[-1]), int(times[-1])
+        lasts, levels = np.diff(times), levels[:-1]
+        busy_ns += int(lasts[levels > 0].sum())
+        highest = int(levels.max())
+        if highest > best:
+            best, best_ns = highest, 0
+        if highest == best:
+            best_ns += int(lasts[levels == best].sum())
+    return Concurrency(*(np.array([value]) for value in (best, best_ns, busy_ns)))
+
+
+def _slices(
+    intervals: Callable[[], Iterable[tuple[Ints, Ints]]], most: int
+) -> Iterator[tuple[int, int]]:
+    """Yield slices of time with about `most` starts and ends in each."""
+    step = max(1, most // _SAMPLED)
+    samples = []
+    for start, end in intervals():
+        for times in (start, np.maximum(end, start + 1)):
+            samples.append(times[::step])
+            samples.append(np.array([times.min(), times.max()] if len(times) else [], np.int64))
+    times = np.unique(np.concatenate([np.zeros(0, np.int64), *samples]))
+    if not len(times):
+        return
+    cuts = [*times[:-1:_SAMPLED].tolist(), int(times[-1]) + 1]
+    yield from itertools.pairwise(cuts)
+
+
 def _levels(group: Ints, start: Ints, end: Ints, groups: int) -> tuple[Ints, Ints]:
     """Return how many intervals are open after each start and end, by group and time, and when.
 
     Each group returns to 0 at its end; times are only good for differences inside a group.
     """
     count = len(group)
-    both = np.concatenate([group, group])
-    times = np.concatenate([start, np.maximum(end, start + 1)])
-    axis = _on_one_axis(both, times, groups)
-    if axis is None:
+    end = np.maximum(end, start + 1)
+    origin = _origins(group, start, end, groups)
+    if origin is None:
+        both, times = np.concatenate([group, group]), np.concatenate([start, end])
         order = np.lexsort((np.arange(2 * count) < count, times, both))
         return np.cumsum(np.where(order < count, 1, -1)), times[order]
     # Even numbers are ends and odd ones starts: at one moment ends come first.
+    moved = origin[group]
+    axis = np.concatenate([start, end])
+    axis[:count] += moved
+    axis[count:] += moved
     axis *= 2
     axis[:count] += 1
     axis.sort()
-    return np.cumsum((axis & 1) * 2 - 1), axis >> 1
+    level: Ints = axis & 1
+    level *= 2
+    level -= 1
+    axis >>= 1
+    return np.cumsum(level, out=level), axis
 
 
 def _filled(group: Ints, groups: int) -> tuple[Ints, Ints]:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from perfkit.analysis.vector.forest import Ints
-from perfkit.analysis.vector.overlaps import order_by
+from perfkit.analysis.vector.overlaps import order_by, sorted_by
 
 Floats = NDArray[np.float64]
 
@@ -23,6 +23,8 @@ def quantiles(
     interpolated linearly (`linear` of NumPy and Polars, type 7 of Hyndman and Fan 1996). Groups
     without values give NaN. Weights are at least 1.
     """
+    if (weight <= 1.0).all():
+        return _of_single(group, values, groups, levels)
     order = order_by(group, values, groups, stable=False)
     group, sorted_values = group[order], values[order].astype(np.float64)
     weight = np.maximum(weight[order], 1.0)
@@ -44,6 +46,26 @@ def quantiles(
         beyond = np.clip(place - (until[lower] - 1.0), 0.0, 1.0)
         low, high = sorted_values[lower], sorted_values[upper]
         result[filled, column] = low + (high - low) * beyond
+    return result
+
+
+def _of_single(group: Ints, values: Ints, groups: int, levels: Sequence[float]) -> Floats:
+    """Return quantiles of values that each stand for one observation."""
+    result = np.full((groups, len(levels)), np.nan)
+    size = np.bincount(group, minlength=groups) if groups > 1 else np.array([len(values)])
+    filled = np.flatnonzero(size)
+    if not filled.size:
+        return result
+    ordered, moved = sorted_by(group, values, groups)
+    first, last = (np.cumsum(size) - size)[filled], size[filled] - 1
+    for column, level in enumerate(levels):
+        place = level * last
+        lower = np.floor(place).astype(np.int64)
+        upper = np.minimum(lower + 1, last)
+        low, high = (
+            (ordered[first + at] - moved[filled]).astype(np.float64) for at in (lower, upper)
+        )
+        result[filled, column] = low + (high - low) * (place - lower)
     return result
 
 
