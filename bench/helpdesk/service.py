@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import certifi
-import redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
-from bench import postgresql
+from bench import postgresql, redis_server
 from bench.helpdesk.database import fill
 from bench.helpdesk.problems import PROBLEMS
 from bench.planted.load import Visit
@@ -46,7 +43,7 @@ def _running(capture: Path, folder: Path, planted: Collection[str]) -> Iterator[
     trusted = folder / "trusted.pem"
     trusted.write_text(Path(certifi.where()).read_text() + own.read_text())
     upstream, desk = f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
-    with postgresql.running(folder) as database_port, _redis(folder) as redis_port:
+    with postgresql.running(folder) as database_port, redis_server.running(folder) as redis_port:
         fill(database_port, with_index="no_index" not in planted)
         environment = os.environ | {
             "NO_PROXY": "127.0.0.1",
@@ -77,20 +74,6 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     return key, certificate
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[int]:
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    try:
-        patient = Retry(ConstantBackoff(0.1), 100)
-        redis.Redis(port=port, retry=patient, retry_on_error=[redis.ConnectionError]).ping()
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 HELPDESK = Service(PROBLEMS, _VISITS, _running)
