@@ -55,14 +55,7 @@ PROBLEMS = (
         "polling",
         "/label",
         "Redis is asked every few milliseconds whether a job is done",
-        (
-            "db.n-plus",
-            "db.chatty",
-            "db.redundant",
-            "calls.chatty",
-            "cache.key-by",
-            "cache.repeated",
-        ),
+        ("db.chatty", "db.redundant", "calls.chatty", "calls.poll", "cache.repeated"),
         ("label", "redis", "GET"),
     ),
     Problem(
