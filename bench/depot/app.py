@@ -73,10 +73,10 @@ async def summary(request: web.Request) -> web.Response:
     """Count what happened lately."""
     since = int(request.query["since"])
     queries = (
-        "SELECT count(DISTINCT order_id) FROM scans WHERE id BETWEEN $1 AND $1 + 20000",
-        "SELECT max(amount) FROM lines WHERE id BETWEEN $1 % 1000 AND 50000",
-        "SELECT sum(grams) FROM scans WHERE id BETWEEN $1 AND $1 + 60000",
-        "SELECT count(*) FROM orders WHERE customer LIKE '%7' AND id > $1 % 1000",
+        "SELECT count(DISTINCT order_id) FROM scans WHERE id BETWEEN $1 AND $1 + 40000",
+        "SELECT max(amount * 2) FROM lines WHERE id > $1 % 1000",
+        "SELECT sum(grams) FROM scans WHERE id BETWEEN $1 AND $1 + 90000",
+        "SELECT count(*) FROM scans WHERE gate LIKE '%7' AND id BETWEEN $1 AND $1 + 60000",
     )
     pool = request.app[database]
     if "serial_queries" in PLANTED:
@@ -87,15 +87,16 @@ async def summary(request: web.Request) -> web.Response:
 
 
 async def inventory(request: web.Request) -> web.Response:
-    """Weigh what went through the gates."""
-    first = int(request.query["first"])
+    """Weigh what went through the gates on three days."""
+    days = [int(request.query["first"]) + 100_000 * day for day in range(3)]
+    query = "SELECT gate, sum(grams) FROM scans WHERE id BETWEEN {} AND {} + 99999 GROUP BY gate"
     if blocking is not None:
-        query = "SELECT gate, sum(grams) FROM scans WHERE id BETWEEN %s AND %s GROUP BY gate"
-        rows = blocking.execute(query, (first, first + 100_000)).fetchall()
+        blocked = query.format("%s", "%s")
+        found = [blocking.execute(blocked, (day, day)).fetchall() for day in days]
     else:
-        query = "SELECT gate, sum(grams) FROM scans WHERE id BETWEEN $1 AND $2 GROUP BY gate"
-        rows = await request.app[database].fetch(query, first, first + 100_000)
-    return web.json_response(dict(rows))
+        fetch, awaited = request.app[database].fetch, query.format("$1", "$1")
+        found = await asyncio.gather(*(fetch(awaited, day) for day in days))
+    return web.json_response([dict(rows) for rows in found])
 
 
 async def orders(request: web.Request) -> web.Response:
