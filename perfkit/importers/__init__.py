@@ -183,9 +183,10 @@ def import_files(
         postgresql.read(url, writer)
     _note_double_records(writer)
     writer.flush()
-    _note_repeats(writer)
     if len(writer.info.sources) > 1:
+        _drop_coarser(writer)
         _drop_repeats(writer)
+    _note_repeats(writer)
     if not any(writer.info.rows.values()):
         raise _nothing(writer, files, len(databases), run.problems)
 
@@ -326,6 +327,16 @@ def _note_repeats(writer: CaptureWriter) -> None:
         )
 
 
+def _drop_coarser(writer: CaptureWriter) -> None:
+    total = units.number(writer.info.rows.get("spans", 0))
+    found, dropped = repeats.drop_coarser(writer) if writer.info.rows.get("spans") else (0, False)
+    if found:
+        writer.note(
+            f"{units.number(found)} of {total} spans came in another format too, whose times are "
+            f"finer: {'those are kept' if dropped else 'they count twice; import them apart'}"
+        )
+
+
 def _drop_repeats(writer: CaptureWriter) -> None:
     for table in repeats.SURE:
         total = writer.info.rows.get(table, 0)
@@ -350,6 +361,12 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
         if error.where is not None:
             raise
         raise InputError(error.message, where=str(source), hint=error.hint) from error
+    except MemoryError as error:
+        raise InputError(
+            f"as {name} it does not fit into the memory",
+            where=str(source),
+            hint="import it where there is more memory, or parts of it",
+        ) from error
     writer.info.sources.append({"name": "import", "format": name, "file": source.name})
 
 

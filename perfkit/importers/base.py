@@ -19,6 +19,8 @@ from perfkit.errors import InputError
 from perfkit.importers import compression
 
 HEAD_BYTES = 64 << 10
+MAX_LINE_BYTES = 256 << 20
+"""Of a record that is a line: longer ones would fill the memory."""
 
 
 class Importer(Protocol):
@@ -151,21 +153,31 @@ class Source:
         return bytes(self.contents())
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (line number from 1, line without its end), blank lines left out."""
-        number = 0
+        """Yield (line number from 1, line without its end), blank lines left out.
+
+        A line that is longer than any record is (MAX_LINE_BYTES) counts as damaged.
+        """
+        number, size = 0, 0
         pieces: list[bytes] = []  # of a line that goes on; joined once, however long it gets
         for chunk in self.chunks():
             first, *others = chunk.split(b"\n")
-            pieces.append(first)
+            size += len(first)
+            pieces = [] if size > MAX_LINE_BYTES else [*pieces, first]
             for following in others:
                 number += 1
-                line = b"".join(pieces)
+                line = self._line(pieces, size, number)
                 if line.strip():
                     yield number, line.rstrip(b"\r")
-                pieces = [following]
-        line = b"".join(pieces)
+                pieces, size = [following], len(following)
+        line = self._line(pieces, size, number + 1)
         if line.strip():
             yield number + 1, line.rstrip(b"\r")
+
+    def _line(self, pieces: list[bytes], size: int, number: int) -> bytes:
+        if size > MAX_LINE_BYTES:
+            limit = f"a line of more than {MAX_LINE_BYTES >> 20} MiB"
+            self.pass_over(InputError(limit, where=f"{self}, line {number}"))
+        return b"".join(pieces)
 
     def chunks(self, *, quietly: bool = False) -> Iterator[bytes]:
         """Yield the content in pieces; `quietly` is without saying how much has been read."""

@@ -8,6 +8,7 @@ as many as the sampler's parameter says: the tag is on the root only, and holds 
 from __future__ import annotations
 
 import functools
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ from perfkit.formats.attributes import (
 from perfkit.formats.spans import MAX_TIME_NS, Origin, SpanBatch, origin, problem
 from perfkit.importers import json_stream
 from perfkit.importers.base import HEAD_BYTES, Format, Source
-from perfkit.semconv import SEMANTIC, Value
+from perfkit.semconv import SAMPLE_PROBABILITY, SAMPLE_RATE, SEMANTIC, Value
 
 NAME = "jaeger-json"
 FORMAT = Format(
@@ -41,6 +42,7 @@ FORMAT = Format(
 )
 
 _BATCH_SPANS = 20_000
+_LARGE_BYTES = 32 << 20
 _ADJUSTED = RESOLVED_COLUMNS.index("adjusted_count")
 
 Number = int | float | str
@@ -89,10 +91,23 @@ class _Trace(msgspec.Struct):
 
 
 _tag = msgspec.json.Decoder(_Tag)
+
+
+class _LargeTrace(msgspec.Struct):
+    traceID: str | None = None
+    spans: list[msgspec.Raw] | None = None
+    processes: dict[str, _Process] | None = None
+
+
 _trace = msgspec.json.Decoder(_Trace)
+_large_trace = msgspec.json.Decoder(_LargeTrace)
+_spans = msgspec.json.Decoder(list[_Span])
 
 # One trace alone has its spans, or its processes, without `data` around them.
 _ONE_TRACE = re.compile(rb'^\s*\{(?:(?!"data"\s*:).)*?"(?:spans|spanID|processes)"\s*:', re.DOTALL)
+_SAMPLER = re.compile(
+    "|".join(re.escape(f'"{name}"') for name in (*SAMPLE_RATE, *SAMPLE_PROBABILITY)).encode()
+)
 _SPAN_KEYS = re.compile(rb'"(?:traceID|spanID|operationName)"\s*:')
 
 
@@ -111,21 +126,42 @@ def read(source: Source, writer: CaptureWriter) -> None:
     try:
         for place, raw in _split(source):
             try:
-                reader.add(rows, _trace.decode(raw))
+                sampled = reader.sampled(raw) if _is_large(raw) else None
+                for part in _parts(raw):
+                    reader.add(rows, part, sampled)
+                    if len(rows.spans) >= _BATCH_SPANS:
+                        writer.add(rows.finish())
+                        rows = SpanBatch()
             except json_stream.BAD_JSON as error:
                 source.pass_over(json_stream.refuse("Jaeger JSON", place, error))
-            if len(rows.spans) >= _BATCH_SPANS:
-                writer.add(rows.finish())
-                rows = SpanBatch()
     finally:
         writer.add(rows.finish())
 
 
-def _split(source: Source) -> Iterator[tuple[str, msgspec.Raw | bytes]]:
+_Text = msgspec.Raw | bytes | mmap.mmap
+
+
+def _is_large(raw: _Text) -> bool:
+    return memoryview(raw).nbytes > _LARGE_BYTES
+
+
+def _parts(raw: _Text) -> Iterator[_Trace]:
+    """Decode a trace; a large one in parts, so that few of its spans are objects at a time."""
+    if not _is_large(raw):
+        yield _trace.decode(raw)
+        return
+    trace = _large_trace.decode(raw)
+    texts = trace.spans or []
+    for first in range(0, len(texts), _BATCH_SPANS):
+        text = b"[%b]" % b",".join(texts[first : first + _BATCH_SPANS])
+        yield _Trace(trace.traceID, _spans.decode(text), trace.processes)
+
+
+def _split(source: Source) -> Iterator[tuple[str, _Text]]:
     """Yield the text of each trace, so that only one at a time becomes objects."""
     content = source.contents()
     if _ONE_TRACE.search(content[:HEAD_BYTES]):
-        yield f"{source}, trace 1", content[:]
+        yield f"{source}, trace 1", content
     else:
         yield from json_stream.elements(source, content, "data")
 
@@ -175,8 +211,17 @@ class _Reader:
     def __init__(self) -> None:
         self._tags = _tags()
 
-    def add(self, rows: SpanBatch, trace: _Trace) -> None:
-        """Take the spans of one trace."""
+    def sampled(self, raw: _Text) -> float:
+        """Return for how many a trace stands, where that is not known before its last span."""
+        found = 1.0
+        for part in _parts(raw) if _SAMPLER.search(raw) else ():
+            rows = SpanBatch()
+            self.add(rows, part)
+            found = max([found, *(columns[_ADJUSTED] for columns in rows.resolved)])
+        return found
+
+    def add(self, rows: SpanBatch, trace: _Trace, sampled: float | None = None) -> None:
+        """Take spans of one trace, which stands for `sampled`; null where all spans are here."""
         origins: dict[tuple[str | None, str | None], Origin] = {}
         first = len(rows.resolved)
         for span in trace.spans or ():
@@ -184,7 +229,8 @@ class _Reader:
                 self._add_span(rows, span, trace, origins)
             except DamagedAttribute:
                 rows.batch.reject("span with a tag that cannot be decoded")
-        sampled = max((columns[_ADJUSTED] for columns in rows.resolved[first:]), default=1.0)
+        if sampled is None:
+            sampled = max((columns[_ADJUSTED] for columns in rows.resolved[first:]), default=1.0)
         if sampled != 1.0:
             rows.resolved[first:] = [
                 (*columns[:_ADJUSTED], sampled, *columns[_ADJUSTED + 1 :])

@@ -58,22 +58,35 @@ def sniff(head: bytes, path: Path) -> bool:
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all spans or metrics."""
     content = source.contents()
-    found = signal(content)
-    if found == "logs":
+    if signal(content) == "logs":
         raise InputError("OTLP logs, which perfkit does not read; give it traces or metrics")
-    add = _add_metrics if found == "metrics" else _add_spans
+    add(source, writer, content)
+
+
+def add(
+    source: Source,
+    writer: CaptureWriter,
+    content: Content,
+    offset_of: Callable[[int], int] = lambda at: at,
+) -> None:
+    """Read the spans or metrics of a message; `offset_of` is where in the file its bytes are."""
+    take = _add_metrics if signal(content) == "metrics" else _add_spans
     try:
         for start, end in _pieces(content):
             source.share(start / len(content))
             try:
-                add(writer, content[start:end])
+                take(writer, content[start:end])
             except InputError as error:
-                _add_good_ones(source, writer, add, content, (start, end), error)
+                if source.on_damage is None:
+                    at = offset_of(start)
+                    raise source.error(error.message, offset=at, hint=error.hint) from error
+                for at, problem in _add_good_ones(writer, take, content, start, end):
+                    source.pass_over(source.error(problem.message, offset=offset_of(at)))
     except _TornError as torn:
         if rest := otlp_salvage.complete(content, torn.at, len(content)):
             with source.record():
-                add(writer, rest)
-        raise source.error(torn.message, offset=torn.at) from torn
+                take(writer, rest)
+        raise source.error(torn.message, offset=offset_of(torn.at)) from torn
 
 
 class _TornError(InputError):
@@ -95,22 +108,18 @@ def _add_metrics(writer: CaptureWriter, body: bytes) -> None:
 
 
 def _add_good_ones(
-    source: Source,
     writer: CaptureWriter,
-    add: Callable[[CaptureWriter, bytes], None],
+    take: Callable[[CaptureWriter, bytes], None],
     content: Content,
-    piece: tuple[int, int],
-    error: InputError,
-) -> None:
-    """Add the spans or metrics of a damaged piece that can be read, and name the others."""
-    start, end = piece
-    if source.on_damage is None:
-        raise source.error(error.message, offset=start, hint=error.hint) from error
+    start: int,
+    end: int,
+) -> Iterator[tuple[int, InputError]]:
+    """Add the spans or metrics of a damaged piece that can be read; yield where others are."""
     for at, body in otlp_salvage.singly(content, start, end):
         try:
-            add(writer, body)
+            take(writer, body)
         except InputError as problem:
-            source.pass_over(source.error(problem.message, offset=at))
+            yield at, problem
 
 
 def _pieces(content: Content) -> Iterator[tuple[int, int]]:

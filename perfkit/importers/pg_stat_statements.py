@@ -27,6 +27,7 @@ FORMAT = Format(
     recognised_by="columns `query`, `calls` and `total_exec_time` (before 13: `total_time`)",
     gives="metrics: time and calls of each statement, rows and blocks",
     lacks="single calls, when they were, who called; everything since the last reset",
+    tried="PostgreSQL 15.18",
 )
 
 _SUMS = {

@@ -26,6 +26,83 @@ def count(spans: pl.LazyFrame) -> int:
     return rows.height - rows.unique().height
 
 
+_NS_OF = pl.coalesce(
+    *(
+        pl.when(
+            (pl.col("start_ns") % unit == 0) & (pl.col("duration_ns").fill_null(0) % unit == 0)
+        ).then(unit)
+        for unit in (10**6, 10**3)
+    ),
+    1,
+)
+"""To what the times of a span are known: formats with ms or µs have ends that are multiples."""
+_SAME_SPAN = ("trace_hi", "trace_lo", "span_id", pl.col("service").str.to_lowercase().alias("of"))
+_MOST_TO_REPLACE = 4_000_000
+
+
+def coarser(spans: pl.LazyFrame) -> pl.DataFrame:
+    """Return which spans are there again with finer times, as `row` numbers and what they are.
+
+    One of Jaeger (µs) or SkyWalking (ms) is that of OTLP (ns) where ids, service and kind are the
+    same and start and duration differ by less than the coarser unit.
+    """
+    key = pl.col("trace_lo").hash() ^ pl.col("span_id").hash(seed=1)
+    keys = spans.select(key).collect().to_series()
+    if keys.n_unique() == len(keys):
+        return pl.DataFrame(schema={"row": pl.UInt32})
+    repeated = keys.filter(keys.is_duplicated()).unique()
+    found = (
+        spans.with_row_index("row")
+        .filter(key.is_in(repeated.implode()))
+        .select("row", *_SAME_SPAN, "start_ns", "duration_ns", "kind", unit_ns=_NS_OF)
+        .collect()
+    )
+    ids = ["trace_hi", "trace_lo", "span_id", "of"]
+    pairs = found.join(found, on=ids, suffix="_finer", nulls_equal=True).filter(
+        pl.col("unit_ns") > pl.col("unit_ns_finer"),
+        (pl.col("start_ns") - pl.col("start_ns_finer")).abs() < pl.col("unit_ns"),
+        (
+            (pl.col("duration_ns") - pl.col("duration_ns_finer")).abs() <= pl.col("unit_ns")
+        ).fill_null(value=True),
+        (pl.col("kind") == pl.col("kind_finer"))
+        | pl.any_horizontal(pl.col("kind", "kind_finer").is_in(["unspecified", "internal"])),
+    )
+    return pairs.unique("row").select("row", "trace_hi", "trace_lo", "span_id", "unit_ns")
+
+
+def drop_coarser(writer: CaptureWriter) -> tuple[int, bool]:
+    """Drop spans that are there with finer times, and their events.
+
+    Returns how many there are, and whether they were dropped: not from more than some millions of
+    spans, which would have to be in memory for it.
+    """
+    found = coarser(writer.written("spans"))
+    if found.is_empty() or writer.info.rows["spans"] > _MOST_TO_REPLACE:
+        return found.height, False
+    spans = writer.written("spans").with_row_index("row").join(found.lazy().select("row"), on="row",
+                                                               how="anti")  # fmt: skip
+    writer.replace("spans", spans.drop("row").collect())
+    if writer.info.rows.get("span_events"):
+        _drop_events(writer, found)
+    return found.height, True
+
+
+def _drop_events(writer: CaptureWriter, spans: pl.DataFrame) -> None:
+    """Drop the events of these spans that are there with finer times."""
+    ids = ["trace_hi", "trace_lo", "span_id"]
+    units = spans.group_by(ids).agg(pl.col("unit_ns").max()).lazy()
+    events = writer.written("span_events").with_row_index("row")
+    theirs = events.join(units, on=ids).select(*ids, "name", "row", "ts_ns", "unit_ns").collect()
+    again = theirs.join(theirs, on=[*ids, "name"], suffix="_finer").filter(
+        pl.col("row") != pl.col("row_finer"),
+        (pl.col("ts_ns") - pl.col("ts_ns_finer")).abs() < pl.col("unit_ns"),
+        pl.col("ts_ns") % pl.col("unit_ns") == 0,
+        (pl.col("ts_ns_finer") % pl.col("unit_ns") != 0) | (pl.col("row") > pl.col("row_finer")),
+    )
+    kept = events.join(again.lazy().select("row").unique(), on="row", how="anti")
+    writer.replace("span_events", kept.drop("row").collect())
+
+
 SURE = {
     "samples": ("ts_ns", "pid", "tid", "stack_id"),
     "metrics": ("ts_ns", "name", "kind", "service", "instance", "attributes", "value", "count"),

@@ -53,7 +53,10 @@ def samples(gateway: Path) -> dict[str, list[Path]]:
         "openmetrics": [SAMPLES / "openmetrics.txt"],
         "psutil-csv": [SAMPLES / "psutil.csv"],
         "pg-stat-statements": [SAMPLES / "pg_stat_statements.csv"],
-        "postgresql-log": [SAMPLES / "postgresql.log"],
+        "postgresql-log": [
+            SAMPLES / f"postgresql{name}"
+            for name in (".log", "-german.log", "-csvlog.csv", "-jsonlog.json")
+        ],
         "access-log": [SAMPLES / name for name in ("nginx.log", "nginx-json.log", "apache.log")],
         "locust": [SAMPLES / "locust_stats_history.csv"],
         "k6-json": [SAMPLES / "k6.json"],

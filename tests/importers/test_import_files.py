@@ -23,6 +23,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
     *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "chrome_flows"),
+    *("postgresql_entries", "postgresql_messages"),
     *("tables", "otlp_salvage", "otlp_answers", "json_prefix", "sentry_profile"),
 }
 
@@ -208,6 +209,53 @@ def test_a_compressed_copy_of_spans_is_recognised_by_their_ids(name: str, tmp_pa
     kept = Recorded(Capture.open(output).table("spans"))
     drop_repeats(kept)
     assert kept.height == spans
+
+
+AT_NS = 1_795_871_323_000_000_123
+
+
+def in_otlp(number: int) -> dict[str, object]:
+    begin = AT_NS + number * 1_234_567
+    return {
+        "traceId": f"{number + 1:032x}",
+        "spanId": f"{number + 1:016x}",
+        "name": "a",
+        "kind": number % 3 + 1,
+        "startTimeUnixNano": str(begin),
+        "endTimeUnixNano": str(begin + 5_000_777),
+        "events": [{"timeUnixNano": str(begin + 5), "name": "e"}],
+    }
+
+
+def in_jaeger(number: int) -> dict[str, object]:
+    begin = AT_NS + number * 1_234_567
+    return {
+        "traceID": f"{number + 1:032x}",
+        "spanID": f"{number + 1:016x}",
+        "operationName": "a",
+        "startTime": begin // 1000,
+        "duration": 5000,
+        "process": {"serviceName": "Shop"},
+        "tags": [{"key": "span.kind", "value": ("internal", "server", "client")[number % 3]}],
+        "logs": [{"timestamp": (begin + 5) // 1000, "fields": [{"key": "event", "value": "e"}]}],
+    }
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_spans_that_come_with_coarser_times_too_are_kept_once(order: str, tmp_path: Path) -> None:
+    name = {"key": "service.name", "value": {"stringValue": "Shop"}}
+    scopes = [{"spans": [in_otlp(number) for number in range(9)]}]
+    group = {"resource": {"attributes": [name]}, "scopeSpans": scopes}
+    (tmp_path / "a").write_text(json.dumps({"resourceSpans": [group]}))
+    spans = [in_jaeger(number) for number in range(12)]
+    spans[2]["startTime"] += 2  # type: ignore[operator] - another call, by its time
+    (tmp_path / "b").write_text(json.dumps({"data": [{"spans": [one]} for one in spans]}))
+    writer = imported(*(tmp_path / file for file in order))
+    found = writer.table("spans")
+    assert found.height == 9 + 3 + 1
+    assert found.filter(found["start_ns"] % 1000 != 0).height == 9
+    assert writer.info.rows["span_events"] == 13
+    assert any("8 of 21 spans came in another format too" in note for note in writer.info.notes)
 
 
 def profile(folder: Path, *, exporter: str) -> Path:

@@ -41,7 +41,7 @@ def test_what_is_before_the_end_of_a_cut_file_is_kept(
     whole = imported(SAMPLES / name, started_at_ns=NOW_NS).info.rows[table]
     path = tmp_path / name
     counts = []
-    for end in range(1, len(data) + 1):
+    for end in (*range(1, len(data), 3), len(data)):
         path.write_bytes(data[:end])
         counts.append(kept(path, format, table))
     assert counts == sorted(counts)

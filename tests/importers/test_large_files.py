@@ -14,7 +14,7 @@ import pytest
 
 from perfkit.errors import InputError
 from perfkit.formats import otlp
-from perfkit.importers import base, otlp_json
+from perfkit.importers import base, jaeger_json, otlp_json
 from tests.importers.conftest import SAMPLES
 from tests.importers.memory import MemoryWriter, imported
 
@@ -167,3 +167,49 @@ def test_an_import_leaves_the_collection_of_garbage_as_it_was(tmp_path: Path) ->
         imported(broken, format="jaeger-json")
     assert gc.get_threshold() == before
     assert gc.isenabled()
+
+
+def test_a_large_trace_of_jaeger_is_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = json.loads((SAMPLES / "jaeger.json").read_text())
+    spans = trace["data"][0]["spans"]
+    sampler = [{"key": "sampler.type", "type": "string", "value": "probabilistic"},
+               {"key": "sampler.param", "type": "float64", "value": 0.25}]  # fmt: skip
+    spans[-1]["tags"] = sampler  # which holds for those before, too
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(trace))
+    single = tmp_path / "one.json"
+    single.write_text(json.dumps(trace["data"][0]))
+    whole = [imported(path), imported(single)]
+    assert 4.0 in whole[0].table("spans")["adjusted_count"].to_list()
+    monkeypatch.setattr(jaeger_json, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(jaeger_json, "_BATCH_SPANS", 1)
+    assert_same(imported(path), whole[0])
+    assert_same(imported(single), whole[1])
+
+
+def test_a_line_beyond_measure_is_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "MAX_LINE_BYTES", 3 << 20)
+    path = tmp_path / "x.jsonl"
+    line = b'{"t": 1795871323, "cpu": 1}\n'
+    path.write_bytes(line + b'{"t": "' + b"9" * (5 << 20) + b'"}\n' + line * 2 + b"x" * (4 << 20))
+    with pytest.raises(InputError, match=r"x\.jsonl, line 2: a line of more than 3 MiB"):
+        imported(path)
+    writer = imported(path, keep_going=True)
+    assert writer.info.rows["metrics"] == 3
+    assert writer.lost() == {"a line of more than N MiB": 2}
+
+
+def test_what_does_not_fit_into_the_memory_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(jaeger_json, "_parts", full)
+    with pytest.raises(InputError, match=r"jaeger\.json: as jaeger-json it does not fit") as caught:
+        imported(SAMPLES / "jaeger.json")
+    assert "more memory" in str(caught.value.hint)

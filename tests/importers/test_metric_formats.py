@@ -146,8 +146,8 @@ def test_zones_of_postgresql(tmp_path: Path) -> None:
     ]
     hour = 3600 * 10**9
     assert starts == [starts[0], starts[0] - hour, starts[0] + 5 * hour + hour // 2]
-    with pytest.raises(InputError, match="set log_timezone to UTC"):
-        of(tmp_path, line.format("CEST"))
+    with pytest.raises(InputError, match="name yours with TZ="):
+        of(tmp_path, line.format("CST"))
 
 
 def test_an_answer_that_is_an_error_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 
 from perfkit.errors import InputError
-from perfkit.importers import otlp_protobuf
+from perfkit.importers import otlp_frames, otlp_protobuf
 from tests.importers.memory import imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -184,3 +185,81 @@ def test_go_writes_its_fields_in_an_order_of_its_own() -> None:
     """Go's profiles begin with their time; value types come after it."""
     assert gzip.decompress((SAMPLES / "go.pprof").read_bytes())[:1] == b"\x48"
     assert imported(SAMPLES / "go.pprof").info.sources[0]["format"] == "pprof"
+
+
+def framed(*bodies: bytes) -> bytes:
+    return b"".join(struct.pack(">I", len(body)) + body for body in bodies)
+
+
+def body(number: int, spans: int = 3) -> bytes:
+    """Return a request whose spans say when they began and which request they are of."""
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "shop"
+    scope = group.scope_spans.add()
+    for at in range(spans):
+        scope.spans.add(
+            trace_id=bytes([number + 1] * 16), span_id=bytes([number + 1] * 7 + [at + 1]),
+            name=f"s{number}.{at}", start_time_unix_nano=START + number,
+            end_time_unix_nano=START + 9,
+        )  # fmt: skip
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rotated_files_of_the_collector(packed: bool, tmp_path: Path) -> None:
+    """As its file exporter names them: the times of rotation before the ending."""
+    bodies = [body(number) for number in range(6)]
+    if packed:
+        zstd = pytest.importorskip("backports.zstd", reason="the extra zstd is not installed")
+        bodies = [zstd.compress(one) for one in bodies]
+    for at, name in enumerate(("-2026-11-28T13-42-44.123", "-2026-11-28T14-02-01.007", "")):
+        (tmp_path / f"traces{name}.pb").write_bytes(framed(*bodies[2 * at : 2 * at + 2]))
+    copy = (tmp_path / "traces-2026-11-28T14-02-01.007.pb").read_bytes()
+    (tmp_path / "traces-2026-11-28T14-02-01.007.pb.gz").write_bytes(gzip.compress(copy))
+    for given in (tmp_path, tmp_path / "traces*"):
+        writer = imported(given)
+        names = writer.table("spans")["name"].to_list()
+        assert names == [f"s{number}.{at}" for number in range(6) for at in range(3)]
+        assert writer.lost() == {"a copy of another": 1}
+
+
+def test_damaged_frames_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    bad = bytearray(body(1))
+    at = bad.index(b"s1.1")
+    bad[at : at + 2] = b"\xff\xfe"  # no UTF-8
+    path.write_bytes(framed(body(0), bytes(bad), body(2)))
+    with pytest.raises(InputError, match=r"x, byte \d+"):
+        imported(path)
+    writer = imported(path, keep_going=True)
+    names = writer.table("spans")["name"].to_list()
+    assert [name for name in names if name[1] != "1"] == [
+        "s0.0",
+        "s0.1",
+        "s0.2",
+        "s2.0",
+        "s2.1",
+        "s2.2",
+    ]
+    assert {"s1.0", "s1.2"} <= set(names)
+    # Cut off in a message: what is whole of it is kept, however far that is.
+    whole = framed(body(0), body(1))
+    counts = []
+    for end in range(len(framed(body(0))) - 5, len(whole) + 1):
+        path.write_bytes(whole[:end])
+        counts.append(imported(path, format="otlp-frames", keep_going=True).info.rows["spans"])
+    assert counts == sorted(counts)
+    assert set(counts) == {2, 3, 4, 5, 6}
+
+
+def test_a_frame_that_grows_beyond_measure_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zstd = pytest.importorskip("backports.zstd", reason="the extra zstd is not installed")
+    monkeypatch.setattr(otlp_frames, "_MAX_FRAME_BYTES", 1 << 20)
+    path = tmp_path / "x"
+    path.write_bytes(framed(zstd.compress(body(0)), zstd.compress(bytes(3 << 20)), body(1)))
+    with pytest.raises(InputError, match="when decompressed"):
+        imported(path)
+    assert imported(path, keep_going=True).info.rows["spans"] == 6

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,15 @@ from tests.importers.memory import MemoryWriter, imported
 SAMPLES = Path(__file__).resolve().parent / "samples"
 SECRET = "hunter2?x@y/z"
 QUOTED = "hunter2%3Fx%40y%2Fz"
+SETTINGS = (
+    "shared_preload_libraries=pg_stat_statements,auto_explain",
+    "lc_messages=C",
+    "logging_collector=on",
+    "log_destination=stderr,csvlog,jsonlog",
+    "log_directory=log",
+    "log_filename=server.log",
+    "log_line_prefix=%m [%p] %q%u@%d ",
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +44,12 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         pytest.skip("no PostgreSQL: apt-get install postgresql")
     folder = tmp_path_factory.mktemp("live") / "postgresql"
     folder.mkdir()
-    with running(folder, "-c", "shared_preload_libraries=pg_stat_statements") as port:
+    options = [option for setting in SETTINGS for option in ("-c", setting)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANGUAGE", "de")  # where its translations are; with lc_messages = C English
+        server = contextlib.ExitStack()
+        port = server.enter_context(running(folder, *options))
+    with server:
         with connect(port) as database:
             database.execute("CREATE EXTENSION pg_stat_statements")
             database.execute(f"CREATE ROLE reader LOGIN PASSWORD '{SECRET}'")
@@ -229,3 +245,81 @@ def test_passwords_in_statements_are_masked(text: str, masked: str, tmp_path: Pa
     path.write_text(f'query,calls,total_exec_time\n"{text}",1,2\n')
     [row] = imported(path).table("metrics").to_dicts()
     assert json.loads(row["attributes"])["db.query.text"] == masked
+
+
+def executed(port: int, **settings: str) -> list[str]:
+    """Run statements of each kind and return those that a log should have."""
+    query = "SELECT count(*) FROM things\n WHERE i > 3"
+    prepared = "SELECT i FROM things WHERE i = %s AND i::text <> %s"
+    with connect(port) as database:
+        database.execute("SET auto_explain.log_analyze = on")
+        for name, value in settings.items():
+            database.execute(f"SET {name.replace('__', '.')} = '{value}'".encode())
+        database.execute("SET auto_explain.log_min_duration = 0")
+        database.execute("SET log_min_duration_statement = 0")
+        database.execute(query.encode())
+        database.execute(prepared.encode(), (42, 'it\'s\n\t"x"'), prepare=True)
+        database.execute("SELECT 'LOG:  duration: 1 ms  statement: no'")
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            database.execute("SELECT 1/0")
+    texts = ["SET log_min_duration_statement = 0", query, prepared.replace("%s", "$1", 1)]
+    texts[2] = texts[2].replace("%s", "$2")
+    return [*texts, "SELECT 'LOG:  duration: 1 ms  statement: no'"]
+
+
+@pytest.mark.real
+def test_logs_of_a_server_in_every_shape(port: int) -> None:
+    with connect(port) as database:
+        database.execute("ALTER SYSTEM SET log_timezone = 'Europe/Berlin'")
+        database.execute("SELECT pg_reload_conf()")
+        [folder] = database.execute("SHOW data_directory").fetchone() or ["?"]
+        time.sleep(0.3)  # each process reads it between two statements
+    begin_ns = time.time_ns()
+    expected = [
+        text
+        for language in ("C", "C.UTF-8")
+        for form in ("text", "json", "yaml", "xml")
+        for text in executed(port, lc_messages=language, auto_explain__log_format=form)
+    ]
+    logs = [Path(str(folder)) / "log" / f"server.{ending}" for ending in ("log", "csv", "json")]
+    deadline = time.monotonic() + 20
+    while not all("1/0" in log.read_text()[-4000:] for log in logs):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shapes = [imported(log) for log in logs]
+    for writer in shapes:
+        spans = writer.table("spans").filter(pl.col("start_ns") > begin_ns - 10**6)
+        assert sorted(spans["db_statement"]) == sorted(expected)
+        ended = spans["start_ns"] + spans["duration_ns"]
+        assert ended.max() < time.time_ns()  # type: ignore[operator]
+        plans = writer.table("span_events").join(spans, on="span_id")["span_id"].to_list()
+        assert len(plans) == len(set(plans)) == 3 * 8
+        with_values = [row for row in spans["attributes"] if "db.query.parameter.1" in (row or "")]
+        assert len(with_values) == 8
+        for row in with_values:
+            values = json.loads(row)
+            assert values["db.query.parameter.1"] == "42"
+            assert values["db.query.parameter.2"] == 'it\'s\n\t"x"'
+    together = imported(*logs).table("spans")["span_id"].n_unique()
+    assert together == shapes[0].info.rows["spans"]
+
+
+@pytest.mark.real
+def test_the_columns_of_every_version_of_the_statements(port: int, tmp_path: Path) -> None:
+    with connect(port) as database:
+        database.execute("CREATE DATABASE versions")
+    with connect(port, "versions") as database:
+        # 1.4 is of PostgreSQL 9.6 to 12, where times had other names; 1.8 of 13, 1.10 of 15.
+        for version in ("1.4", "1.7", "1.8", "1.9", "1.10"):
+            database.execute(f"CREATE EXTENSION pg_stat_statements VERSION '{version}'".encode())
+            path = tmp_path / f"{version}.csv"
+            copied = "COPY (SELECT * FROM pg_stat_statements) TO STDOUT CSV HEADER"
+            with database.cursor().copy(copied) as rows, path.open("wb") as file:
+                file.writelines(rows)
+            metrics = imported(path).table("metrics")
+            counted = metrics.filter(
+                metrics["attributes"].str.contains("things WHERE i > $1", literal=True),
+                metrics["name"] == "db.client.operation.duration",
+            )
+            assert counted["count"].sum() >= 7
+            database.execute("DROP EXTENSION pg_stat_statements")
