@@ -56,6 +56,7 @@ def unseen(
             fresh_ns=pl.col("duration_ns").sum(),
             found_ns=pl.col("found_ns").sum(),
             waited_ns=pl.col("duration_ns").filter("waits").sum(),
+            waiting_looks=pl.col("waits").sum(),
             found_waiting_ns=pl.col("found_ns").filter("waits").sum(),
             observations=(pl.col("found_ns") > 0).sum(),
         )
@@ -81,15 +82,25 @@ def unseen(
 def _whole(self_ns: pl.Expr) -> pl.Expr:
     """Return how much of the self time of spans of a name is what was found.
 
-    A thread that calls another service waits for it, which is nobody's self time here. So that much
-    of what is seen to wait does not count. It is taken off in sum: when stacks stand some
-    milliseconds off the spans, they do not say whether it was in the call or beside it.
+    A thread that calls another service waits for it, which is nobody's self time here. Spans say how
+    long that was, so it is a stratum of its own (Cochran, chapter 5A): self time is divided by the
+    looks that are left. Only where more is seen to wait than calls and chance explain, two standard
+    errors beyond, waiting is self time too, and then so much of it counts. All in sum: when stacks
+    stand some milliseconds off the spans, they do not say whether it was in the call or beside it.
     """
     times = (pl.col("own_ns") / pl.col("fresh_ns")).clip(1.0, _MOST_UNSEEN)
-    called = (pl.col("own_ns") - self_ns) / (pl.col("waited_ns") * times)
-    counts = pl.when(pl.col("waited_ns") > 0).then(1.0 - called.clip(0.0, 1.0)).otherwise(1.0)
-    computing = pl.col("found_ns") - pl.col("found_waiting_ns")
-    return times * (computing + counts * pl.col("found_waiting_ns"))
+    waited_ns = pl.col("waited_ns") * times
+    called_ns = pl.col("own_ns") - self_ns
+    explained = waited_ns <= called_ns * (1.0 + 2.0 / pl.col("waiting_looks").sqrt())
+    computing_ns = pl.col("found_ns") - pl.col("found_waiting_ns")
+    rest = (self_ns / (pl.col("fresh_ns") - pl.col("waited_ns"))).clip(1.0, _MOST_UNSEEN)
+    counts = 1.0 - called_ns / waited_ns
+    beyond = times * (computing_ns + counts * pl.col("found_waiting_ns"))
+    return (
+        pl.when(pl.col("waited_ns") == 0)
+        .then(times * computing_ns)
+        .otherwise(pl.when(explained).then(rest * computing_ns).otherwise(beyond))
+    )
 
 
 def _own_times(tables: Tables, spans: SpanThreads, spared: Intervals) -> pl.DataFrame:
