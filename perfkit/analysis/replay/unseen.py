@@ -82,11 +82,11 @@ def unseen(
 def _whole(self_ns: pl.Expr) -> pl.Expr:
     """Return how much of the self time of spans of a name is what was found.
 
-    A thread that calls another service waits for it, which is nobody's self time here. Spans say how
-    long that was, so it is a stratum of its own (Cochran, chapter 5A): self time is divided by the
-    looks that are left. Only where more is seen to wait than calls and chance explain, two standard
-    errors beyond, waiting is self time too, and then so much of it counts. All in sum: when stacks
-    stand some milliseconds off the spans, they do not say whether it was in the call or beside it.
+    A thread that calls another service waits for it, which is nobody's self time here. Spans say
+    how long that was, so it is a stratum of its own (Cochran, chapter 5A): self time is divided by
+    the looks that are left. Only where more is seen to wait than calls and chance explain, two
+    standard errors beyond, waiting is self time too, and then so much of it counts. All in sum:
+    stacks that stand some milliseconds off the spans do not say whether it was in the call.
     """
     times = (pl.col("own_ns") / pl.col("fresh_ns")).clip(1.0, _MOST_UNSEEN)
     waited_ns = pl.col("waited_ns") * times
