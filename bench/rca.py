@@ -19,7 +19,7 @@ import polars as pl
 from bench import rca_signal, rca_simulated
 from bench.measure import Row
 from perfkit import model
-from perfkit.analysis.comparison import contrast, root_cause, votes
+from perfkit.analysis.comparison import contrast, root_cause, standing, votes
 from perfkit.capture import Capture, CaptureInfo
 from perfkit.parts import conform
 
@@ -35,6 +35,7 @@ PUBLISHED = (
 )
 AT = (1, 3, 5)
 _LEVEL = 0.05
+_MORE = ("status", "adjusted_count", "instance", "db_system", "peer")
 
 
 class Spans(Capture):
@@ -53,7 +54,8 @@ class Spans(Capture):
             duration_ns=pl.col("end_ns") - pl.col("start_ns"),
         )
         if "span_kind" in spans.columns:
-            columns = columns.with_columns(spans["span_kind"].alias("kind"), spans["status"])
+            columns = columns.with_columns(spans["span_kind"].alias("kind"))
+        columns = columns.with_columns(spans[name] for name in _MORE if name in spans.columns)
         self._spans = conform(model.SPANS, columns)
 
     def table(self, name: str) -> pl.LazyFrame:
@@ -84,9 +86,17 @@ def _ns(text: str) -> int:
 
 def place(fault: dict[str, Any], before: pl.DataFrame, during: pl.DataFrame) -> int:
     """Return the rank of the service that has the fault; beyond all when it is not ranked."""
-    compared = contrast.of_captures([Spans(before)], [Spans(during)])
-    ranking = root_cause.rank(compared).ranking["component"].to_list()
-    return ranking.index(fault["service"]) + 1 if fault["service"] in ranking else len(ranking) + 1
+    return rank_of(fault["service"], ranked(before, during)["component"].to_list())
+
+
+def ranked(before: pl.DataFrame, during: pl.DataFrame) -> pl.DataFrame:
+    """Return the ranking of `root_cause`."""
+    return root_cause.rank(contrast.of_captures([Spans(before)], [Spans(during)])).ranking
+
+
+def rank_of(service: str, ranking: list[str]) -> int:
+    """Return the place of a service, from 1 on; beyond all that count when it has none."""
+    return ranking.index(service) + 1 if service in ranking else max(len(ranking), *AT) + 1
 
 
 def accuracy(places: list[int]) -> tuple[float, ...]:
@@ -169,10 +179,10 @@ def _with_other_constants(known: list[Any]) -> Row:
     found = []
     try:
         for level, z in itertools.product((0.95, 0.995), (1.28, 2.33)):
-            votes.NORMAL_LEVEL, votes.SURE_Z, root_cause.SURE_Z = level, z, z
+            votes.NORMAL_LEVEL, votes.SURE_Z, standing.SURE_Z = level, z, z
             found.append(accuracy([place(*case) for case in known]))
     finally:
-        votes.NORMAL_LEVEL, votes.SURE_Z, root_cause.SURE_Z = *kept, kept[1]
+        votes.NORMAL_LEVEL, votes.SURE_Z, standing.SURE_Z = *kept, kept[1]
     low, high = (tuple(limit(one) for one in zip(*found, strict=True)) for limit in (min, max))
     return Row(
         "root cause with percentiles 95 and 99.5 and bounds of 90 and 99 %: AC@1/3/5",

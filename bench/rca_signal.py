@@ -21,7 +21,7 @@ _FEWEST = 3
 
 def visible(service: str, before: pl.DataFrame, during: pl.DataFrame) -> float:
     """Return the corrected p of the clearest difference in a service's own spans."""
-    sides = [_described(spans).filter(service=service) for spans in (before, during)]
+    sides = [described(spans).filter(service=service) for spans in (before, during)]
     groups = [side.partition_by(_KEY, as_dict=True) for side in sides]
     found = [
         p
@@ -31,7 +31,7 @@ def visible(service: str, before: pl.DataFrame, during: pl.DataFrame) -> float:
     return min(1.0, min(found, default=1.0) * len(found))
 
 
-def _described(spans: pl.DataFrame) -> pl.DataFrame:
+def described(spans: pl.DataFrame) -> pl.DataFrame:
     """Add `duration`, `own` (less that of children), `children` (their names) and `caller`."""
     spans = spans.with_columns(duration=pl.col("end_ns") - pl.col("start_ns"))
     below = spans.group_by("trace_id", "parent_id").agg(

@@ -59,14 +59,15 @@ def cases() -> Iterator[Case]:
         for kind in FAULTS:
             for seed in range(SEEDS):
                 noise = random.Random(f"{services} {layers} {kind} {seed}")
-                layered = _system(services, layers, noise)
+                layered = system(services, layers, noise)
                 fault = _fault(kind, layered, noise)
                 requests = REQUESTS[seed % len(REQUESTS)]
-                sides = [_Run(layered[0], noise, one).spans(requests) for one in (None, fault)]
+                sides = [Run(layered[0], noise, one).spans(requests) for one in (None, fault)]
                 yield Case({"type": kind, "service": fault.operation.service}, *sides)
 
 
-def _system(services: int, layers: int, noise: random.Random) -> list[list[Operation]]:
+def system(services: int, layers: int, noise: random.Random) -> list[list[Operation]]:
+    """Return operations by layer, each with what it calls in the next one."""
     layered: list[list[Operation]] = [[] for _ in range(layers)]
     for number in range(services):
         layer = number if number < layers else noise.randrange(1, layers)
@@ -82,16 +83,17 @@ def _system(services: int, layers: int, noise: random.Random) -> list[list[Opera
 
 def _fault(kind: str, layered: list[list[Operation]], noise: random.Random) -> _Fault:
     """Choose an operation that is called (from the second layer on where the fault allows it)."""
-    reached = _reached(layered[0])
+    called = reached(layered[0])
     calling = kind in ("early return", "missing call", "new call", "retry storm")
-    able = [one for one in reached if one not in layered[0] and (one.calls or not calling)]
-    operation = noise.choice(able or [one for one in reached if one.calls])
+    able = [one for one in called if one not in layered[0] and (one.calls or not calling)]
+    operation = noise.choice(able or [one for one in called if one.calls])
     outside = [one for one in layered[-1] if one not in operation.calls]
     other = noise.choice(operation.calls if kind == "missing call" else outside or layered[-1])
     return _Fault(kind, operation, other)
 
 
-def _reached(entries: list[Operation]) -> list[Operation]:
+def reached(entries: list[Operation]) -> list[Operation]:
+    """Return the entries and all that they call."""
     found: list[Operation] = []
     ahead = list(entries)
     while ahead:
@@ -102,16 +104,22 @@ def _reached(entries: list[Operation]) -> list[Operation]:
     return found
 
 
-class _Run:
+class Run:
     """One side: requests in turn, their spans with times."""
 
-    def __init__(self, entries: list[Operation], noise: random.Random, fault: _Fault | None):
+    lost = _LOST
+    """Share of the spans below an entry that never arrive."""
+
+    def __init__(
+        self, entries: list[Operation], noise: random.Random, fault: _Fault | None = None
+    ) -> None:
         self._entries, self._noise, self._fault = entries, noise, fault
         self._rows: list[tuple[Any, ...]] = []
         self._trace = self._number = 0
 
-    def spans(self, requests: int) -> pl.DataFrame:
-        mix = [self._noise.uniform(0.2, 1) for _ in self._entries]
+    def spans(self, requests: int, mix: list[float] | None = None) -> pl.DataFrame:
+        """Return the spans of so many requests, to the endpoints in these proportions."""
+        mix = mix or [self._noise.uniform(0.2, 1) for _ in self._entries]
         for self._trace in range(1, requests + 1):
             entry = self._noise.choices(self._entries, mix)[0]
             self._serve(entry, self._trace * 10_000.0, None)
@@ -128,10 +136,8 @@ class _Run:
         fault, noise = self._fault, self._noise
         self._number += 1
         span = self._number
-        own = operation.median_ms * noise.lognormvariate(0, 0.3)
+        own = self._own_ms(operation)
         struck = noise.random() < _SHARE
-        if fault and fault.kind == "cpu" and fault.operation.service == operation.service:
-            own *= 3
         if self._hit("lock", operation) and struck:
             own += 20 * noise.lognormvariate(0, 0.5)
         calls, failed = list(operation.calls), False
@@ -159,20 +165,40 @@ class _Run:
         self, caller: Operation, callee: Operation, at: float, parent: int
     ) -> tuple[float, bool]:
         self._number += 1
-        span, fault = self._number, self._fault
-        way = 0.2 * self._noise.lognormvariate(0, 0.4)
-        if fault and fault.kind == "network" and fault.operation.service == callee.service:
-            way += 10 * self._noise.lognormvariate(0, 0.3)
-        end, failed = self._serve(callee, at + way, span)
-        end += way
+        span = self._number
+        way = self._way_ms(caller, callee)
+        if self._refuses(caller, callee):
+            end, failed = at + way, True
+        else:
+            end, failed = self._serve(callee, at + way, span)
+            end += way
         self._add(span, parent, caller.service, f"call {callee.name}", at, end, "client", failed)
         return end, failed
+
+    def _own_ms(self, operation: Operation) -> float:
+        own = operation.median_ms * self._noise.lognormvariate(0, 0.3)
+        fault = self._fault
+        if fault and fault.kind == "cpu" and fault.operation.service == operation.service:
+            own *= 3
+        return own
+
+    def _way_ms(self, caller: Operation, callee: Operation) -> float:
+        """Return how long a message between two services takes."""
+        way = 0.2 * self._noise.lognormvariate(0, 0.4)
+        fault = self._fault
+        if fault and fault.kind == "network" and fault.operation.service == callee.service:
+            way += 10 * self._noise.lognormvariate(0, 0.3)
+        return way
+
+    def _refuses(self, caller: Operation, callee: Operation) -> bool:
+        """Say whether a call breaks before it arrives."""
+        return False
 
     def _add(
         self, span: int, parent: int | None, service: str, name: str,
         at: float, end: float, kind: str, failed: bool,
     ) -> None:  # fmt: skip
-        if parent is not None and self._noise.random() < _LOST:
+        if parent is not None and self._noise.random() < self.lost:
             return
         times = round(at * _MS), round(end * _MS)
         status = "error" if failed else "unset"

@@ -26,7 +26,7 @@ _READ = (
 )
 
 COLUMNS = (
-    *("entry", "parent", "subtree", "run", "service", "name", "above", "owner", "callee"),
+    *("entry", "parent", "subtree", "run", "service", "name", "above", "owner", "callee", "target"),
     *("own_ns", "duration_ns", "start_ns", "failed", "weight"),
 )
 
@@ -35,7 +35,8 @@ def charged(contrast: Contrast) -> pl.DataFrame:
     """Return the spans of both sides, depth first, one entry after the other.
 
     `entry` and `parent` are rows of this frame (-1 at entries), `above` is the parent's name,
-    `own_ns` is self time and client-server gap, `weight` that of the span.
+    `own_ns` is self time and client-server gap, `weight` that of the span. `target` is the
+    operation that a call reached, which its own name often does not say (`HTTP GET`).
 
     `owner` is who answers for the span's own time: its service, but for a call the callee, because
     between a client's span and its server's lie the network and the callee's queue. The callee is
@@ -90,6 +91,7 @@ def _with_callee(spans: pl.DataFrame) -> pl.DataFrame:
         .agg(
             children=pl.len(),
             below=pl.col("service").filter("remote").first(),
+            reached=pl.col("name").filter("remote").first(),
             remote_children=pl.col("remote").sum(),
         )
     )
@@ -101,7 +103,10 @@ def _with_callee(spans: pl.DataFrame) -> pl.DataFrame:
     # Without kinds, a call is what does nothing but to hold one span of another service.
     alone = (pl.col("children") == 1) & (pl.col("remote_children") == 1) & ~pl.col("remote")
     calls = kind.is_in(_CALLING) | ((kind == "unspecified") & alone)
-    spans = spans.with_columns(callee=pl.when(calls.fill_null(False)).then("below"))
+    calls = calls.fill_null(False)
+    spans = spans.with_columns(
+        callee=pl.when(calls).then("below"), target=pl.when(calls).then("reached")
+    )
     key = ["service", "name", "above"]
     usual = (
         spans.group_by(key)

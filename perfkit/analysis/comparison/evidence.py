@@ -12,6 +12,9 @@ from perfkit.analysis.vector.percentiles import Floats
 _COMPONENTS = 10
 """So many of the first components get evidence."""
 
+_LEAST_PART = 0.1
+"""A kind of votes that is a smaller part of a component's score does not speak for it."""
+
 SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(("component", "reason", "operation", "callee", "child"), pl.String()),
     **dict.fromkeys(("before", "after", "votes"), pl.Float64()),
@@ -32,18 +35,19 @@ COLUMNS = {
 def evidence(
     calls: Calls, votes: Votes, normal: Bools, judged: Bools, ranking: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return a line (`SCHEMA`) for each score above 0 of the first components in `ranking`."""
+    """Return a line (`SCHEMA`) for each kind of score of the first components in `ranking`."""
     lines = []
     numbers = {name: number for number, name in enumerate(calls.owners)}
     excess, unusual = votes.excess * calls.weight, votes.unusual * calls.weight
     for row in ranking.head(_COMPONENTS).iter_rows(named=True):
         component = row["component"]
         mine = calls.owner == numbers[component]
-        if row["latency_score"] > 0:
+        least = _LEAST_PART * row["score"]
+        if row["latency_score"] > least:
             of = calls.operation == _strongest(calls.operation, np.where(mine, excess, 0.0))
             means = [_mean(calls.own, of & side) for side in (normal, judged)]
             lines.append((component, "slower", *_names(calls, of), None, *means, excess[of].sum()))
-        if row["behaviour_score"] > 0:
+        if row["behaviour_score"] > least:
             of = calls.place == _strongest(calls.place, np.where(mine, unusual, 0.0))
             lines.append((component, *_odd(calls, of, normal, judged), unusual[of].sum()))
     return pl.DataFrame(lines, schema=SCHEMA, orient="row")

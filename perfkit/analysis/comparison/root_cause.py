@@ -2,9 +2,7 @@
 
 Requests of the other side vote for components (`votes`). What the one side's own halves say about
 each other is the background: votes that a component gets although nothing changed. What remains
-beyond it is scored by Ochiai's coefficient, as in spectrum-based fault localisation (Abreu et al.,
-TAICPART '07): high for a component that gets much of all votes, and from many of the requests in
-which it has a part at all.
+beyond it is scored, and judged by how it differs between blocks of requests (`standing`).
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.comparison.calls import charged
-from perfkit.analysis.comparison.contrast import Contrast
+from perfkit.analysis.comparison.contrast import BLOCKS, Contrast
 from perfkit.analysis.comparison.evidence import evidence
-from perfkit.analysis.comparison.votes import SURE_Z, Calls, Votes, cast
-from perfkit.analysis.vector.forest import Bools
-from perfkit.analysis.vector.percentiles import Floats
+from perfkit.analysis.comparison.standing import Standing
+from perfkit.analysis.comparison.votes import Blocks, Calls, Seen, Tally, Votes, cast
+from perfkit.analysis.vector.forest import Bools, Ints
 
 _OF_ALL = ("requests", "slower_requests", "odd_requests", "excess_ns")
 COLUMNS = {
@@ -28,6 +26,8 @@ COLUMNS = {
     "score": "0 to 1: of latency and behaviour together; 0 is no more than the background",
     "latency_score": "of votes for time beyond normal",
     "behaviour_score": "of votes for failures and for missing, new or other calls",
+    "verdict": "`cause`: surely more than chance, and first; `candidate`: as well, but one of "
+    "several that cannot be told apart; `no evidence`",
     "requests": "requests of the other side in which it has a part",
     "slower_requests": "sum of their votes for latency, one a request at most",
     "odd_requests": "sum of their votes for behaviour, one a request at most",
@@ -59,10 +59,14 @@ def rank(contrast: Contrast) -> Causes:
     calls = Calls.of(charged(chosen))
     side = contrast.side_of_run[calls.frame["run"].to_numpy()]
     normal, judged = side == 0, side == 1
-    votes = cast(calls, normal, judged)
-    ranking = _ranking(calls, votes, _background(calls, normal)).with_columns(
-        pl.col(_OF_ALL) / shares[1]
-    )
+    of_span = np.where(normal, _blocks(calls, normal), _blocks(calls, judged))
+    blocks = Blocks(of_span, BLOCKS)
+    seen = Seen.of(calls, normal, judged)
+    votes = cast(calls, normal, judged, seen, blocks)
+    sure = cast(calls, normal, judged, seen, blocks, sure=True)
+    background = _background(calls, normal, seen, blocks)
+    standing = Standing(votes.tally, background, sure.tally.total())
+    ranking = _ranking(calls, votes, standing).with_columns(pl.col(_OF_ALL) / shares[1])
     return Causes(ranking, evidence(calls, votes, normal, judged, ranking), shares)
 
 
@@ -89,26 +93,25 @@ def thinned(contrast: Contrast, most_spans: int) -> tuple[Contrast, tuple[float,
     return replace(contrast, parts=tuple(parts)), (float(share[0]), float(share[1]))
 
 
-def _ranking(calls: Calls, votes: Votes, background: tuple[Floats, Floats, Floats]) -> pl.DataFrame:
-    requests, latency, behaviour = background
-    late, all_late = _score(votes.latency, votes.requests, latency, requests)
-    odd, all_odd = _score(votes.behaviour, votes.requests, behaviour, requests)
+def _ranking(calls: Calls, votes: Votes, standing: Standing) -> pl.DataFrame:
     excess = np.bincount(calls.owner, votes.excess * calls.weight, len(calls.owners))
+    scores, total = standing.scores, votes.tally.total()
     return (
         pl.DataFrame(
             {
                 "component": calls.owners,
-                "score": 1 - (1 - late) * (1 - odd),
-                "latency_score": late,
-                "behaviour_score": odd,
-                "requests": votes.requests,
-                "slower_requests": votes.latency,
-                "odd_requests": votes.behaviour,
+                "score": scores.both,
+                "latency_score": scores.latency,
+                "behaviour_score": scores.behaviour,
+                "verdict": standing.verdicts(),
+                "requests": total.requests,
+                "slower_requests": total.latency,
+                "odd_requests": total.behaviour,
                 "excess_ns": excess,
                 "explained_ratio": excess / max(float(excess.sum()), 1.0),
-                "votes": 1 - (1 - all_late) * (1 - all_odd),
+                "votes": scores.all_votes,
             },
-            schema_overrides={"component": pl.String()},
+            schema_overrides={"component": pl.String(), "verdict": pl.String()},
         )
         .filter(pl.col("requests") > 0)
         .sort("score", "votes", "excess_ns", "component", descending=[True, True, True, False])
@@ -116,48 +119,25 @@ def _ranking(calls: Calls, votes: Votes, background: tuple[Floats, Floats, Float
     )
 
 
-def _background(calls: Calls, normal: Bools) -> tuple[Floats, Floats, Floats]:
-    """Return requests, votes for latency and for behaviour when halves of the one side judge."""
-    first = _first_half(calls, normal)
+def _background(calls: Calls, normal: Bools, seen: Seen, blocks: Blocks) -> Tally:
+    """Return what the votes are when halves of the one side judge each other."""
+    first = blocks.of_span < BLOCKS // 2
     one, other = normal & first, normal & ~first
     if not one.any() or not other.any():
-        nothing = np.zeros(len(calls.owners))
-        return nothing, nothing, nothing
-    votes = [cast(calls, one, other), cast(calls, other, one)]
-    return (
-        votes[0].requests + votes[1].requests,
-        votes[0].latency + votes[1].latency,
-        votes[0].behaviour + votes[1].behaviour,
-    )
+        return Tally(*[np.zeros((len(calls.owners), BLOCKS))] * 5)
+    votes = [cast(calls, *sides, seen, blocks) for sides in ((one, other), (other, one))]
+    return votes[0].tally + votes[1].tally
 
 
-def _first_half(calls: Calls, normal: Bools) -> Bools:
-    """Return which spans belong to the first half, by run and time, of the normal requests."""
-    entries = np.unique(calls.entry[normal])
+def _blocks(calls: Calls, side: Bools) -> Ints:
+    """Return which of `BLOCKS` each span's request is in: as many requests each, by run and time.
+
+    What belongs to another side is in any.
+    """
+    entries = np.unique(calls.entry[side])
     frame = calls.frame[entries].select("run", "start_ns")
     order = frame.with_columns(entry=pl.Series(entries)).sort("run", "start_ns", "entry")["entry"]
-    half = np.zeros(len(calls.entry), dtype=np.bool_)
-    half[order[: len(order) // 2].to_numpy()] = True
-    result: Bools = half[calls.entry]
+    block = np.zeros(len(calls.entry), dtype=np.int64)
+    block[order.to_numpy()] = np.arange(len(order)) * BLOCKS // max(len(order), 1)
+    result: Ints = block[calls.entry]
     return result
-
-
-def _score(
-    votes: Floats, requests: Floats, votes_before: Floats, before: Floats
-) -> tuple[Floats, Floats]:
-    """Return Ochiai's coefficient of the votes beyond the background, and of all votes.
-
-    Beyond means surely so: by more than the 95 % bound of what the background lets expect, with
-    the noise of these votes (as of counts) and of the background's own.
-    """
-    rate = np.divide(votes_before, before, out=np.zeros(len(votes)), where=before > 0)
-    expected = requests * rate
-    again = np.divide(requests, before, out=np.zeros(len(votes)), where=before > 0)
-    beyond = np.maximum(votes - expected - SURE_Z * np.sqrt(expected * (1 + again)), 0.0)
-    return _ochiai(beyond, requests), _ochiai(votes, requests)
-
-
-def _ochiai(votes: Floats, requests: Floats) -> Floats:
-    by = np.sqrt(votes.sum() * requests)
-    coefficient: Floats = np.divide(votes, by, out=np.zeros(len(votes)), where=by > 0)
-    return coefficient

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfkit import units
 from perfkit.analysis.comparison.compare import Comparison
 from perfkit.analysis.comparison.contrast import Contrast
+from perfkit.analysis.comparison.standing import CAUSE, NO_EVIDENCE
+
+if TYPE_CHECKING:
+    import polars as pl
 
 CHANGED = ("grew", "shrank")
+_NAMED = 3
+"""So many components are named at most."""
 Row = dict[str, Any]
 
 MEASURES = {
@@ -99,20 +105,34 @@ def _what_made_it(comparison: Comparison) -> str:
     ranking, evidence = comparison.causes.ranking, comparison.causes.evidence
     if ranking.is_empty():
         return "No component to name: there are no requests on both sides."
-    first = ranking.row(0, named=True)
-    if first["score"] <= 0:
-        return (
-            "No component stands out: whatever is unusual is no more than the one side shows "
-            "against itself."
-        )
-    why = [reason(row) for row in evidence.filter(component=first["component"]).to_dicts()]
-    share = units.percent(first["explained_ratio"])
-    explained = f" It holds {share} of the time beyond normal." if first["excess_ns"] else ""
+    named = ranking.filter(ranking["verdict"] != NO_EVIDENCE).head(_NAMED)
+    if named.is_empty():
+        return _nothing_sure(ranking)
+    several = named.height > 1 or named["verdict"][0] != CAUSE
+    parts = []
+    for row in named.to_dicts():
+        lines = evidence.filter(component=row["component"])
+        share = units.percent(row["explained_ratio"])
+        slower = "slower" in lines["reason"]
+        explained = f" It holds {share} of the time beyond normal." if slower else ""
+        why = "; ".join(reason(line) for line in lines.to_dicts())
+        parts.append(f"{row['component']}: {why}.{explained}")
     shares = [units.percent(share) for share in comparison.causes.looked_at]
     sampled = ""
     if min(comparison.causes.looked_at) < 1:
         sampled = f" (Causes were looked for in {shares[0]} and {shares[1]} of the requests.)"
-    return f"Most likely cause: {first['component']}: {'; '.join(why)}.{explained}{sampled}"
+    what = "Among the causes, which cannot be told apart" if several else "Most likely cause"
+    return f"{what}: {' '.join(parts)}{sampled}"
+
+
+def _nothing_sure(ranking: pl.DataFrame) -> str:
+    """Return that nothing stands out, and what is unusual all the same."""
+    unusual = ranking.filter(ranking["score"] > 0)["component"].head(_NAMED).to_list()
+    hint = f" Most unusual, but perhaps by chance: {', '.join(unusual)}." if unusual else ""
+    return (
+        "No component stands out: what is unusual is no more than chance would show, or than the "
+        f"one side shows against itself.{hint}"
+    )
 
 
 def reason(row: Row) -> str:
