@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perfkit import freed
+
 
 @dataclass(frozen=True)
 class Row:
@@ -73,6 +75,7 @@ def leave_on_sigterm() -> None:
 
 def _child() -> None:
     module, name = sys.argv[1:3]
+    freed.keep_in_polars()  # as the command line does
     work = getattr(importlib.import_module(module), name)
     arguments = json.load(sys.stdin)
     wall, cpu = time.perf_counter(), time.process_time()

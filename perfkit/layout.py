@@ -93,15 +93,19 @@ def read_index(metadata: dict[str, Any]) -> Index | None:
         return None
 
 
-def bucket(count: int) -> pl.Expr:
-    """Return the number of a span's bucket: a hash of its trace id, the same in every version."""
+def trace_key() -> pl.Expr:
+    """Return a number for the trace of a span, the same in every version."""
     low, high = (
         pl.col(name).fill_null(0).reinterpret(signed=False) for name in ("trace_lo", "trace_hi")
     )
-    mixed = (low ^ (high * pl.lit(0x9E3779B97F4A7C15, pl.UInt64))) * pl.lit(
+    return (low ^ (high * pl.lit(0x9E3779B97F4A7C15, pl.UInt64))) * pl.lit(
         0xBF58476D1CE4E5B9, pl.UInt64
     )
-    return (mixed // _BITS % count).cast(pl.Int64)
+
+
+def bucket(count: int) -> pl.Expr:
+    """Return the number of a span's bucket: a hash of its trace id, the same in every version."""
+    return (trace_key() // _BITS % count).cast(pl.Int64)
 
 
 def laid_out(spans: pl.DataFrame, number: int, buckets: int) -> tuple[pl.DataFrame, Index]:

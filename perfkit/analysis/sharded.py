@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from perfkit.analysis import pieces, shards
+from perfkit.analysis import in_order, pieces, shards
 from perfkit.analysis.filters import Filters
+from perfkit.analysis.in_order import Plan
 from perfkit.analysis.pieces import Piece, Spill
 from perfkit.analysis.session import Chosen, Frames, R, T, Tables, derived_tables
 from perfkit.analysis.shards import CORE, NODE_SUMS, PER_TRACE, Done, Shard
@@ -50,6 +51,8 @@ class Division:
     capture: Capture
     executor: Executor
     count: int
+    plan: Plan | None = None
+    """How parts make shards where they are."""
     progress: Callable[[int, int], None] = lambda done, count: None
     """Told how many shards of how many are done with what is asked for."""
     folder: Scratch = field(init=False)
@@ -66,7 +69,9 @@ class Division:
     def input(self) -> shards.Input:
         """Return the files of the shards; writes them first."""
         if self._input is None:
-            self._input = shards.divide(self.capture, self.count, self.folder.path / "input")
+            self._input = shards.divide(
+                self.capture, self.count, self.folder.path / "input", self.plan
+            )
         return self._input
 
     def new_output(self) -> Path:
@@ -298,8 +303,12 @@ def open_tables(capture: Capture, filters: Filters, engine: str = "auto") -> Tab
             "a request can only be told in one piece",
             hint="use --engine whole",
         )
-    count = shards.buckets_of(capture) or min(_MOST_SHARDS, max(2, -(-spans // SHARD_SPANS)))
-    return ShardedTables(Division(capture, workers, count), filters)
+    count = shards.buckets_of(capture)
+    plan = None if count else in_order.plan(capture, SHARD_SPANS)
+    if plan is not None:
+        count = plan.count
+    count = count or min(_MOST_SHARDS, max(2, -(-spans // SHARD_SPANS)))
+    return ShardedTables(Division(capture, workers, count, plan), filters)
 
 
 def _reports_twice(capture: Capture) -> bool:

@@ -13,7 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from perfkit import model
+from perfkit.analysis import in_order
 from perfkit.analysis.filters import Filters
+from perfkit.analysis.in_order import Plan, Slice
 from perfkit.analysis.session import Tables
 from perfkit.analysis.spans import span_tree, tree
 from perfkit.capture import Capture
@@ -37,7 +39,7 @@ _READ = [
 ]
 _SPLIT = ("spans", "span_links")
 
-Files = tuple[Path | str, ...]
+Files = tuple[Path | str | Slice, ...]
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,19 @@ class Done:
     """Who is called by which name, see `tree.callees`."""
 
 
-def divide(capture: Capture, count: int, folder: Path) -> Input:
+def divide(capture: Capture, count: int, folder: Path, plan: Plan | None = None) -> Input:
     """Write the spans and links of a capture to files by shard, in one pass, and its metrics.
 
-    What a compaction has divided into as many buckets is read where it is.
+    What a compaction has divided into as many buckets is read where it is, and so are parts of
+    which a plan says that they are shards.
     """
+    metrics = folder / "metrics.parquet"
+    capture.table("metrics").sink_parquet(metrics, mkdir=True)
+    if plan is not None:
+        links = folder / "span_links.parquet"
+        capture.table("span_links").sink_parquet(links, mkdir=True)
+        spans = tuple(in_order.files_of(plan, _READ, folder / "spans"))
+        return Input(spans, ((links,),) * len(spans), metrics)
     found: dict[str, tuple[Files, ...]] = {}
     for table in _SPLIT:
         if table == "spans" and buckets_of(capture) == count:
@@ -97,8 +107,6 @@ def divide(capture: Capture, count: int, folder: Path) -> Input:
             tuple(sorted((folder / table / f"bucket={number}").glob("*.parquet")))
             for number in range(count)
         )
-    metrics = folder / "metrics.parquet"
-    capture.table("metrics").sink_parquet(metrics, mkdir=True)
     return Input(found["spans"], found["span_links"], metrics)
 
 
@@ -112,7 +120,7 @@ def buckets_of(capture: Capture) -> int | None:
 
 
 def _by_bucket(capture: Capture, count: int) -> tuple[Files, ...]:
-    files: list[list[Path | str]] = [[] for _ in range(count)]
+    files: list[list[Path | str | Slice]] = [[] for _ in range(count)]
     for part in capture.parts("spans"):
         index = _index(part)
         assert index is not None
@@ -137,10 +145,20 @@ class ShardCapture(Capture):
         files = self._files.get(name, ())
         if not files:
             return table.empty().lazy()
-        rows = pl.concat(pl.scan_parquet(file) for file in files)
-        present = rows.collect_schema().names()
-        missing = [name for name in table.schema if name not in present]
-        return rows.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in missing)
+        return pl.concat(_scan(file, table) for file in files)
+
+
+def _scan(file: Path | str | Slice, table: model.Table) -> pl.LazyFrame:
+    """Return the rows of a file; a column that it does not have is null."""
+    if isinstance(file, Slice):
+        rows = pl.scan_parquet(file.path).slice(file.first, file.rows)
+    else:
+        rows = pl.scan_parquet(file)
+    present = rows.collect_schema()
+    return rows.select(
+        name if name in present else pl.lit(None, dtype).alias(name)
+        for name, dtype in table.schema.items()
+    )
 
 
 class ShardTables(Tables):

@@ -37,6 +37,9 @@ COMMANDS: dict[str, str] = {
 MODULES = {"import": "import_"}
 """Modules whose name cannot be that of their command."""
 
+_ANALYSE = ("report", "show", "query", "compare", "export", "history")
+"""Commands that look at large tables and run no program of the user's."""
+
 
 class LazyGroup(click.Group):
     """A click group whose commands are modules, imported when they run or show their help."""
@@ -49,6 +52,10 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in _ANALYSE:
+            from perfkit import freed
+
+            freed.keep_in_polars()
         module = importlib.import_module("perfkit.cli." + MODULES.get(cmd_name, cmd_name))
         command = module.command
         assert isinstance(command, click.Command)
