@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli.data import jsonable
-from perfkit.cli.options import CapturePath, Moment, filter_options, make_filters, open_tables
+from perfkit.cli.options import (
+    CapturePath,
+    MomentOrHour,
+    filter_options,
+    make_filters,
+    moment_of,
+    open_tables,
+)
 from perfkit.errors import UsageError
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from perfkit.analysis.comparison.compare import Comparison
     from perfkit.analysis.comparison.contrast import Contrast
     from perfkit.analysis.filters import Filters
@@ -30,7 +39,9 @@ Row = dict[str, Any]
     metavar="CAPTURE [CAPTURE | ... vs ...]",
     shell_complete=CapturePath().shell_complete,
 )
-@click.option("--at", "at_ns", type=Moment(), help="Before this time against from it on.")
+@click.option(
+    "--at", type=MomentOrHour(), help="Before this time against from it on: 10:04:30 (UTC)."
+)
 @click.option("--endpoints", nargs=2, metavar="A B", help="One endpoint against another.")
 @click.option(
     "--between", nargs=2, metavar="SQL SQL", help="Requests by two predicates, as in --where."
@@ -39,7 +50,7 @@ Row = dict[str, Any]
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 def command(
     captures: tuple[str, ...],
-    at_ns: int | None,
+    at: int | dt.time | None,
     endpoints: tuple[str, str] | None,
     between: tuple[str, str] | None,
     as_json: bool,
@@ -59,7 +70,7 @@ def command(
     from perfkit.analysis.comparison.compare import compare
     from perfkit.cli import compare_text
 
-    choices = {"--at": at_ns, "--endpoints": endpoints, "--between": between}
+    choices = {"--at": at, "--endpoints": endpoints, "--between": between}
     contrast = _contrast(captures, choices, make_filters(filters))
     comparison = compare(contrast)
     if as_json:
@@ -72,7 +83,7 @@ def _contrast(captures: tuple[str, ...], choices: Row, filters: Filters) -> Cont
     from perfkit.analysis.comparison import contrast
 
     before, after = _sides(captures)
-    chosen = [name for name, value in choices.items() if value]
+    chosen = [name for name, value in choices.items() if value is not None]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} ask for different comparisons")
     if chosen and after:
@@ -86,7 +97,8 @@ def _contrast(captures: tuple[str, ...], choices: Row, filters: Filters) -> Cont
         )
     (tables,) = (open_tables(path, filters) for path in before)
     if choices["--at"] is not None:
-        return contrast.of_moment(tables, choices["--at"])
+        begun_ns = tables.frame("facts")["start_ns"].item() or 0
+        return contrast.of_moment(tables, moment_of(choices["--at"], begun_ns))
     if choices["--endpoints"]:
         return contrast.of_endpoints(tables, choices["--endpoints"])
     if choices["--between"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import glob
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -112,6 +113,33 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
             moment = moment.replace(tzinfo=dt.UTC)
         delta = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
         return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+
+
+class MomentOrHour(click.ParamType):  # type: ignore[type-arg]
+    """A point in time, or a time of day (UTC) that only means one in a capture."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | dt.time:
+        """Return Unix nanoseconds or the time of day, or fail with a usage error."""
+        if isinstance(value, str) and re.fullmatch(r"\d\d?:\d\d(:\d\d(\.\d+)?)?", value):
+            try:
+                return dt.time.fromisoformat(value.zfill(len(value) + (value[1] == ":")))
+            except ValueError:
+                self.fail(f"{value!r} is no time of day; write 10:04:30")
+        return Moment().convert(value, param, ctx)
+
+
+def moment_of(value: int | dt.time, begun_ns: int) -> int:
+    """Return the Unix ns of a moment; a time of day is the first one from `begun_ns` on."""
+    if isinstance(value, int):
+        return value
+    begun = dt.datetime.fromtimestamp(begun_ns // 10**9, dt.UTC)
+    moment = dt.datetime.combine(begun.date(), value, dt.UTC)
+    days = int(moment < begun)
+    return Moment().convert((moment + dt.timedelta(days)).isoformat(), None, None)
 
 
 def filter_options(function: _Function) -> _Function:

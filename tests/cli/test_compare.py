@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import random
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from polars.testing import assert_frame_equal
 
+from perfkit.cli import options
 from perfkit.cli.main import main
 from perfkit.errors import CaptureError, UsageError
 from tests.analysis import shop
@@ -109,6 +111,14 @@ def test_a_single_capture_compares_slow_with_typical(tmp_path: Path) -> None:
 def test_before_and_after_a_moment(captures: list[str]) -> None:
     output = run(captures[0], "--at", "30").stdout
     assert output.startswith("before 1970-01-01 00:00:30.000Z → from 1970-01-01 00:00:30.000Z\n")
+    assert run(captures[0], "--at", "0:00:30").stdout == output
+
+
+def test_a_time_of_day_is_the_first_one_in_the_capture() -> None:
+    begun_ns = 1_795_996_799 * 10**9  # 2026-11-29, one second before midnight
+    assert options.moment_of(dt.time(23, 59, 59), begun_ns) == begun_ns
+    assert options.moment_of(dt.time(0, 0, 1, 500_000), begun_ns) == begun_ns + 2_500_000_000
+    assert options.moment_of(7, begun_ns) == 7
 
 
 @pytest.mark.parametrize(
@@ -121,6 +131,7 @@ def test_before_and_after_a_moment(captures: list[str]) -> None:
         (("A", "--at", "5", "--endpoints", "/a", "/b"), "ask for different comparisons"),
         (("A", "--between", "1; DROP TABLE x", "entry"), "not"),
         (("A", "--at", "1e12"), "has no requests"),
+        (("A", "--at", "23:59"), "has no requests"),
     ],
 )
 def test_the_impossible_is_refused(

@@ -92,7 +92,9 @@ def _what_changed(comparison: Comparison) -> str:
     tested = int(of_requests["p"].is_not_null().sum())
     if not tested:
         return "Not tested: too few requests in too few runs for any figure of requests."
-    return f"No evidence of change in requests: none of {units.number(tested)} figures surely did."
+    return (
+        f"No evidence of change in requests: none of {units.number(tested)} figures surely changed."
+    )
 
 
 def _importance(row: Row) -> tuple[bool, float]:
