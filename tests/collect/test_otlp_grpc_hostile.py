@@ -197,7 +197,7 @@ def test_connections_that_are_damaged(shared: Hostile, data: st.DataObject) -> N
         (b"\0\0", []),
         (b"", []),
     ],
-    # Of its own: gzip writes the time into what it packs, and two workers would not agree on a name.
+    # gzip writes the time into what it packs: two workers would not agree on a name.
     ids=["no gzip", "cut", "plain", "unknown", "short", "endless", "half a head", "nothing"],
 )
 def test_messages_that_are_none_are_counted(
