@@ -14,13 +14,13 @@ from perfkit.analysis.spans.grouped_times import (
     OUTER,
     OUTERMOST,
     SINGLE,
-    Spilled,
     Times,
     times_of,
 )
+from perfkit.analysis.spans.spilled import Spilled
 from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.order import stable_order
-from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.percentiles import codes, sorted_codes
 from perfkit.analysis.vector.summary import DOCS, ratio_of, request_time, sums, whole, window_ns
 
 _TIMES = ("self_ns", "gap_ns", "critical_ns")
@@ -80,7 +80,7 @@ def _added_up(tables: Tables) -> _AddedUp:
     columns = {"tree": (*_OPERATION, *_READ), "span_times": _TIMES}
     found = tables.each_spilled("operation_spans", columns, _piece)
     every = pl.concat(piece.operations for piece, _ in found)
-    code, operations = _in_order(every, _OPERATION)
+    code, operations = sorted_codes(every, _OPERATION)
     for name in _SUMS:
         total = sums(code, every[name].to_numpy(), operations.height)
         operations = operations.with_columns(pl.Series(name, total))
@@ -104,8 +104,8 @@ def _piece(frames: Frames) -> tuple[_Piece, pl.DataFrame]:
     """Add up what can be added up; beside it, the times of all spans in order of operation."""
     tree = frames["tree"]
     spans = tree.hstack(frames["span_times"]).filter(pl.col("entry_row").is_not_null())
-    code, operations = _in_order(spans, _OPERATION)
-    component, components = _in_order(operations, _COMPONENT)
+    code, operations = sorted_codes(spans, _OPERATION)
+    component, components = sorted_codes(operations, _COMPONENT)
     alone = components.height == operations.height
     outer = outermost(code, spans)
     above = outer if alone else outermost(component[code], spans)
@@ -214,15 +214,6 @@ def _served(tree: pl.DataFrame) -> pl.DataFrame:
             server_ns=(weight * pl.col("duration_ns")).sum(),
         )
     )
-
-
-def _in_order(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[Ints, pl.DataFrame]:
-    """Number the distinct keys in their order: a code for each row, and one row a code."""
-    code, distinct = codes(frame, keys)
-    order = distinct.select(pl.arg_sort_by(keys)).to_series().cast(pl.Int64).to_numpy()
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return rank[code], distinct[order]
 
 
 def outermost(code: Ints, spans: pl.DataFrame) -> Bools:

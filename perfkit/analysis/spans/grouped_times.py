@@ -1,7 +1,7 @@
 """Exact percentiles and concurrency of groups of spans, however many there are.
 
-Pieces of the capture leave the times of their spans in order of the group. So those of some groups
-at a time are in memory, and of one that is too large its time is gone through slice by slice.
+Times of some groups at a time are in memory (see `spilled`), and of a group that is too large its
+time is gone through slice by slice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.spans.spilled import Spilled, batches, sizes_of
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.overlaps import Concurrency, concurrency, concurrency_in_slices
 from perfkit.analysis.vector.percentiles import Floats, quantiles
@@ -20,20 +21,6 @@ SINGLE, OUTER, OUTERMOST = 1, 2, 4
 """Flags of a span: no second report of a call; not below another of its operation; nor of its
 component."""
 LEVELS = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99}
-
-
-@dataclass(frozen=True)
-class Spilled:
-    """The spans of a piece: one row each, those of a unit one after the other.
-
-    Columns are `start_ns`, `duration_ns`, `weight` and `flags`.
-    """
-
-    spans: pl.LazyFrame
-    units: Ints
-    """Which units it has, in ascending order of their numbers over all pieces."""
-    rows: Ints
-    """How many spans of each."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +47,14 @@ def times_of(
     """Return the times of groups, 0 to `groups` - 1: `group` has that of each unit, ascending; -1
     for units that do not matter.
 
+    Columns of the pieces are `start_ns`, `duration_ns`, `weight` and `flags`.
     Percentiles are of spans with SINGLE, concurrency is of those with `flag`. In memory are so many
     spans at once, or those of the largest group.
     """
     empty = (np.zeros(groups, dtype=np.int64) for _ in range(3))
     times = Times(np.full((groups, len(LEVELS)), np.nan), Concurrency(*empty))
-    sizes = np.zeros(groups, dtype=np.int64)
-    for piece in pieces:
-        wanted = group[piece.units] >= 0
-        np.add.at(sizes, group[piece.units[wanted]], piece.rows[wanted])
-    for first, last in _batches(sizes, most_at_once):
+    sizes = sizes_of(pieces, group, groups)
+    for first, last in batches(sizes, most_at_once):
         if most_at_once is not None and last - first == 1 and sizes[first] > most_at_once:
             found = _large(pieces, group, first, flag, most_at_once)
         else:
@@ -78,28 +63,11 @@ def times_of(
     return times
 
 
-def _batches(sizes: Ints, most: int | None) -> Iterator[tuple[int, int]]:
-    """Yield the first group and the one behind the last of batches of no more than so many spans,
-    or of one group.
-    """
-    if most is None:
-        yield 0, len(sizes)
-        return
-    first, held = 0, 0
-    for number, size in enumerate(sizes.tolist()):
-        if number > first and held + size > most:
-            yield first, number
-            first, held = number, 0
-        held += size
-    if first < len(sizes):
-        yield first, len(sizes)
-
-
 def _small(
     pieces: Sequence[Spilled], group: Ints, first: int, last: int, flag: int
 ) -> tuple[Floats, Concurrency]:
     """Return marks and concurrency of some groups, all of whose spans are in memory."""
-    read = [_read(piece, group, first, last, "*") for piece in pieces]
+    read = [piece.read(group, first, last) for piece in pieces]
     code = np.concatenate([code for code, _ in read])
     spans = pl.concat([spans for _, spans in read], rechunk=True)
     flags, weight = spans["flags"].to_numpy(), spans["weight"].to_numpy()
@@ -123,7 +91,7 @@ def _large(
     """Return marks and concurrency of one group, of which only durations are all in memory."""
     counted, weights = [], []
     for piece in pieces:
-        _, spans = _read(piece, group, number, number + 1, "duration_ns", "weight", "flags")
+        _, spans = piece.read(group, number, number + 1, "duration_ns", "weight", "flags")
         spans = spans.filter(pl.col("flags") & SINGLE > 0)
         counted.append(spans["duration_ns"].to_numpy())
         weight = spans["weight"].to_numpy()
@@ -141,27 +109,9 @@ def _large(
 
     def intervals() -> Iterator[tuple[Ints, Ints]]:
         for piece in pieces:
-            _, spans = _read(piece, group, number, number + 1, "start_ns", "duration_ns", "flags")
+            _, spans = piece.read(group, number, number + 1, "start_ns", "duration_ns", "flags")
             spans = spans.filter(pl.col("flags") & flag > 0)
             start = spans["start_ns"].to_numpy()
             yield start, start + spans["duration_ns"].to_numpy()
 
     return marks, concurrency_in_slices(intervals, most)
-
-
-def _read(
-    piece: Spilled, group: Ints, first: int, last: int, *columns: str
-) -> tuple[Ints, pl.DataFrame]:
-    """Return the spans of groups `first` to `last` - 1 of a piece, and the group of each from 0."""
-    mine = group[piece.units]
-    wanted = np.flatnonzero((mine >= first) & (mine < last))
-    if not len(wanted):
-        return np.zeros(0, dtype=np.int64), piece.spans.select(columns).head(0).collect()
-    some = slice(wanted[0], wanted[-1] + 1)
-    begin, rows = int(piece.rows[: wanted[0]].sum()), piece.rows[some]
-    spans = piece.spans.slice(begin, int(rows.sum())).select(columns).collect()
-    code = np.repeat(mine[some], rows) - first
-    inside = (code >= 0) & (code < last - first)
-    if not inside.all():
-        code, spans = code[inside], spans.filter(pl.Series(inside))
-    return code, spans

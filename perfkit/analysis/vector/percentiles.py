@@ -80,3 +80,12 @@ def codes(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[Ints, pl.DataFrame]
     place = distinct["key"][by_key].search_sorted(keyed["key"])
     code = by_key.cast(pl.Int64).to_numpy()[place.to_numpy()]
     return code, frame.select(keys)[distinct["first"]]
+
+
+def sorted_codes(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[Ints, pl.DataFrame]:
+    """Number the distinct keys of a frame as `codes` does, but in their order."""
+    code, distinct = codes(frame, keys)
+    order = distinct.select(pl.arg_sort_by(keys)).to_series().cast(pl.Int64).to_numpy()
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[code], distinct[order]
