@@ -188,3 +188,23 @@ def test_a_stretch_of_bad_luck_that_the_one_side_has_as_well_is_no_cause() -> No
     before, after = (shop.capture(seed=seed, change=unlucky) for seed in (1, 2))
     found = rank(contrast.of_captures([before], [after])).ranking
     assert set(found["verdict"]) == {"no evidence"}
+
+
+@pytest.mark.parametrize(
+    ("names", "component"),
+    [
+        (("call users", "call orders"), "gateway"),
+        (("call orders", "call stock"), "orders"),
+        (("call orders",), "orders"),
+        (("call stock",), "stock"),
+    ],
+)
+def test_who_is_slow_towards_all_is_named_and_not_those_whom_it_calls(
+    names: tuple[str, ...], component: str
+) -> None:
+    def change(spans: list[shop.Span], noise: random.Random) -> list[shop.Span]:
+        for name in names:
+            spans = shop.slower(name, 10)(spans, noise)
+        return spans
+
+    assert first(causes(change)) == component

@@ -15,9 +15,10 @@ import polars as pl
 
 from perfkit.analysis.comparison.calls import charged
 from perfkit.analysis.comparison.contrast import BLOCKS, Contrast
+from perfkit.analysis.comparison.ends import owners_of_ways
 from perfkit.analysis.comparison.evidence import evidence
 from perfkit.analysis.comparison.standing import Standing
-from perfkit.analysis.comparison.votes import Blocks, Calls, Seen, Tally, Votes, cast
+from perfkit.analysis.comparison.votes import Blocks, Calls, Seen, Tally, Votes, beyond_normal, cast
 from perfkit.analysis.vector.forest import Bools, Ints
 
 _OF_ALL = ("requests", "slower_requests", "odd_requests", "excess_ns")
@@ -62,6 +63,8 @@ def rank(contrast: Contrast) -> Causes:
     of_span = np.where(normal, _blocks(calls, normal), _blocks(calls, judged))
     blocks = Blocks(of_span, BLOCKS)
     seen = Seen.of(calls, normal, judged)
+    late = beyond_normal(calls, normal, judged, seen)
+    calls = replace(calls, owner=owners_of_ways(calls, late, judged))
     votes = cast(calls, normal, judged, seen, blocks)
     sure = cast(calls, normal, judged, seen, blocks, sure=True)
     background = _background(calls, normal, seen, blocks)

@@ -270,6 +270,12 @@ def cast(
     return Votes(excess, unusual, tally)
 
 
+def beyond_normal(calls: Calls, normal: Bools, judged: Bools, seen: Seen) -> Floats:
+    """Return the time beyond normal of each judged span, in ns; 0 for others."""
+    usual = Usual.of(calls, normal, judged)
+    return _excess(calls, normal, np.flatnonzero(judged), usual, seen, SURE_Z, False)
+
+
 def _z_of_all(calls: Calls, judged: Bools) -> float:
     """Return how many deviations a share has to be off, that of all of them one is so by chance in
     `LEVEL` of the cases: Hoeffding's bound, which holds for a distribution's ranks as well.
