@@ -6,12 +6,14 @@ read and write is in files, so the workers of a cluster need the same files at t
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from perfkit.errors import PerfkitError, UsageError
@@ -212,6 +214,25 @@ def executor(name: str) -> Executor:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def free_bytes() -> int | None:
+    """Return how much memory this process may still take: of the machine, and of its control
+    group; None where neither is known.
+    """
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(int(available.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit, used = (
+            int((group / name).read_text(encoding="ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+        found.append(max(0, limit - used))
+    return min(found, default=None)
 
 
 def _counted(results: Iterable[R], progress: Progress) -> list[R]:

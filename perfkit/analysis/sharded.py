@@ -28,7 +28,7 @@ from perfkit.analysis.spans.duplicates import may_report_twice
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.parting import parted
 from perfkit.capture import Capture
-from perfkit.engine import Executor, executor
+from perfkit.engine import Executor, executor, free_bytes
 from perfkit.errors import UsageError
 from perfkit.layout import Wanted
 from perfkit.scratch import Scratch
@@ -40,6 +40,7 @@ WHOLE_SPANS = 4_000_000
 _MOST_SHARDS = 256
 MOST_AT_ONCE = 8_000_000
 """Of so many spans columns are in memory at once; of a component of more, lengths alone."""
+_TEXT_BYTES = 16
 _KEPT_BYTES = 1 << 30
 """Columns that were read stay in memory up to this much."""
 
@@ -55,6 +56,8 @@ class Division:
     """How parts make shards where they are."""
     progress: Callable[[int, int], None] = lambda done, count: None
     """Told how many shards of how many are done with what is asked for."""
+    warn: Callable[[str], None] = lambda text: None
+    """Told what may not fit into memory."""
     folder: Scratch = field(init=False)
     _input: shards.Input | None = None
     _outputs: int = 0
@@ -90,6 +93,7 @@ class ShardedTables(Tables):
         self._rows: dict[str, list[int]] = {}
         self._callees: dict[str, str] = {}
         self._node_ids: list[Ints] = []
+        self._warned: set[str] = set()
         self.most_at_once = MOST_AT_ONCE
         self._columns: OrderedDict[tuple[str, str], pl.Series] = OrderedDict()
 
@@ -98,9 +102,11 @@ class ShardedTables(Tables):
         """How the capture is analysed, in words."""
         return f"{self._division.count} shards by trace, {self._division.executor.name}"
 
-    def tell(self, progress: Callable[[int, int], None]) -> None:
-        """Say from now on how many shards of how many are done with what is asked for."""
-        self._division.progress = progress
+    def tell(self, progress: Callable[[int, int], None], warn: Callable[[str], None]) -> None:
+        """Say from now on how many shards of how many are done with what is asked for, and what may
+        not fit into memory.
+        """
+        self._division.progress, self._division.warn = progress, warn
 
     def close(self) -> None:
         """End the workers and remove the files; the tables cannot be used after this."""
@@ -122,7 +128,9 @@ class ShardedTables(Tables):
             return super().columns(name, *columns)
         lacking = [column for column in columns if (name, column) not in self._columns]
         if lacking:
-            for values in self._scan(name).select(lacking).collect():
+            wanted = self._scan(name).select(lacking)
+            self._warn_of(name, wanted.collect_schema())
+            for values in wanted.collect():
                 self._columns[name, values.name] = values.rechunk()
         found = pl.DataFrame([self._columns[name, column] for column in columns])
         for column in columns:
@@ -204,6 +212,19 @@ class ShardedTables(Tables):
         if name == span_tree.SPAN_TREE.name:
             return self._merged_nodes().nodes
         return super()._compute(name)
+
+    def _warn_of(self, name: str, schema: pl.Schema) -> None:
+        """Say it before columns of all rows are read that take most of the memory that is left."""
+        rows, free = sum(self._rows[name]), free_bytes()
+        needed = rows * sum(_TEXT_BYTES if type == pl.String else 8 for type in schema.values())
+        if free is not None and needed > free // 2 and name not in self._warned:
+            self._warned.add(name)
+            self._division.warn(
+                f"{len(schema)} columns of the {rows:,} rows of `{name}` are needed at once: "
+                f"{needed / (1 << 30):.1f} GiB, and as much again to work on them, with "
+                f"{free / (1 << 30):.1f} GiB free. If that is too little, look at a part of the "
+                "capture: --since, --until or --endpoint"
+            )
 
     def _scan(self, name: str) -> pl.LazyFrame:
         """Return a table of all shards, with rows numbered through."""

@@ -323,5 +323,5 @@ def open_tables(
     if isinstance(tables, ShardedTables):
         click.echo(f"analysing in {tables.described}", err=True)
         click.get_current_context().call_on_close(tables.close)
-        tables.tell(_Shards())
+        tables.tell(_Shards(), lambda text: click.echo(text, err=True))
     return tables

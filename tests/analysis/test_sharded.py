@@ -334,6 +334,19 @@ def test_a_template_may_report_what_a_path_does() -> None:
     open_tables(Memory({"spans": span_columns(spans)}), Filters(), "shards").close()
 
 
+def test_what_may_not_fit_into_memory_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ShardedTables(Division(_capture([[S(1, 0, 9, kind="server")]]), Here(), SHARDS))
+    said: list[str] = []
+    parts.tell(lambda done, count: None, said.append)
+    parts.columns("tree", "service", "row")
+    assert not said
+    monkeypatch.setattr("perfkit.analysis.sharded.free_bytes", lambda: 32)
+    parts.columns("tree", "name", "entry_row")
+    (line,) = said
+    assert line.startswith("2 columns of the 1 rows of `tree` are needed at once")
+    parts.close()
+
+
 def test_a_closed_session_leaves_no_files() -> None:
     parts = ShardedTables(Division(_capture([[S(1, 0, 9, kind="server")]]), Here(), SHARDS))
     assert parts.has_rows("tree")
