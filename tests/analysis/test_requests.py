@@ -129,3 +129,17 @@ def test_endpoints_and_tools() -> None:
     assert tables.frame("tools").select("tool", "requests", "total_ns").rows() == [
         ("t", 1, 100 * SECOND)
     ]
+
+
+@pytest.mark.parametrize("name", ["BLPOP", "redis.brpop", "XREADGROUP", "SQS.ReceiveMessage"])
+def test_waiting_for_the_next_job_is_no_request(name: str) -> None:
+    job = S(1, 100, 130, kind="consumer", endpoint="process jobs")
+    in_a_request = S(2, 105, 110, 1, kind="client", name=name)
+    idle = S(3, 0, 90, trace=2, kind="client", name=name)
+    other = S(4, 0, 10, trace=3, kind="client", name="GET")
+    tables = analyse([job, in_a_request, idle, other])
+    assert set(tables.frame("requests")["endpoint"]) == {"process jobs", "GET"}
+    (facts,) = tables.frame("facts").to_dicts()
+    assert facts["request_ns"] == 40
+    # Where there is nothing else, roots of any kind stand in.
+    assert analyse([idle]).frame("requests").height == 1

@@ -39,6 +39,14 @@ COLUMNS = {
 SOURCE = "source"
 """Beside those columns: which of the captured spans it is, in the order of `Recorded`."""
 
+_WAITS_FOR_WORK = (
+    r"(?i)^(redis[ .:-]|valkey[ .:-])?"
+    r"(B[LR]POP|BRPOPLPUSH|BLMOVE|BLMPOP|BZPOPM(IN|AX)|BZMPOP|XREAD(GROUP)?)$"
+    r"|^(SQS|PubSub|ServiceBus)\W.*receive|\bReceiveMessage$"
+)
+"""Names of calls by which a worker waits for its next job: Redis' commands that block, and queues
+of which a receiver asks with a wait (SQS: long polling)."""
+
 _READ = ("trace_hi", "trace_lo", "span_id", "parent_id", "start_ns", "duration_ns", "kind")
 
 
@@ -129,9 +137,14 @@ def _requests(spans: Recorded, parent: Ints, missing: Bools, duplicate: Bools) -
     around it and not another one: so MCP's `tools/call` within `POST /mcp`.
 
     A span inside a service whose parent never arrived (often because the capture began or ended in
-    the middle of its request) is part of a request that we do not know, not a request.
+    the middle of its request) is part of a request that we do not know, not a request. Nor is a
+    root by which a worker waits for its next job: it has nothing to do.
     """
     root = (parent < 0) & ~duplicate
+    calling = np.flatnonzero(root & spans.is_kind("client"))
+    if calling.size:
+        waits = spans.pop("name").gather(calling).str.contains(_WAITS_FOR_WORK).fill_null(False)
+        root[calling[waits.to_numpy()]] = False
     if missing.any():
         root &= ~missing | ~(spans["kind"] != "unspecified").fill_null(False).to_numpy()
     requests: Bools = (_serving(spans, parent) & ~duplicate) | root
