@@ -133,3 +133,24 @@ def test_no_spans_give_all_columns(name: str) -> None:
     some = analyse([S(1, 0, 9), S(2, 1, 2, 1, **common), S(3, 3, 4, 1, **common)]).frame(name)
     assert some.height
     assert analyse([]).frame(name).schema == some.schema
+
+
+def test_what_begins_a_transaction_is_not_where_rows_come_from() -> None:
+    asked = {"kind": "client", "db_system": "postgresql"}
+    spans = [S(1, 0, 100, kind="server"), S(2, 90, 200, kind="server", trace=2)]
+    spans += [S(3, 10, 14, 1, db_statement="SELECT id FROM orders", **asked)]
+    # The driver begins the transaction within the query of the ORM.
+    spans += [S(4, 11, 12, 1, db_statement="BEGIN;", **asked)]
+    spans += [
+        S(10 + at, 20 + at, 21 + at, 1, db_statement="SELECT a FROM lines WHERE id = $1", **asked)
+        for at in range(3)
+    ]
+    spans += [S(20, 100, 101, 2, trace=2, db_statement="BEGIN", **asked)]
+    spans += [
+        S(21 + at, 110 + at, 111 + at, 2, trace=2, db_statement="SELECT b FROM c", **asked)
+        for at in range(2)
+    ]
+    tables = analyse(spans)
+    ids = tables.frame("tree")["span_id"]
+    lines, other = tables.frame("query_repeats")["source_row"]
+    assert (ids[lines], other) == (3, None)

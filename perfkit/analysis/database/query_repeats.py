@@ -9,7 +9,11 @@ from perfkit.analysis.database.loops import branches
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.vector.forest import Ints
-from perfkit.analysis.vector.overlaps import covered, runs
+from perfkit.analysis.vector.overlaps import covered
+from perfkit.analysis.vector.rows import rows_or_null
+
+_CONTROLS = r"(?i)^\s*(BEGIN|START\s+TRANSACTION|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b"
+"""Statements that fetch nothing: a driver may begin the transaction after the ORM's query began."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -49,19 +53,27 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 
 def _under_one_span(tables: Tables) -> pl.DataFrame:
-    """Return calls by span, query and start, each with the call just before it under that span."""
+    """Return calls by span, query and start, each with the call just before it under that span.
+
+    Statements that only control the transaction do not count as the one before.
+    """
     tree = tables.frame("tree")
-    calls = tables.frame("query_calls").drop("statement", "parent_row")
+    calls = tables.frame("query_calls").drop("parent_row")
+    calls = calls.with_columns(asks=~pl.col("statement").str.contains(_CONTROLS).fill_null(False))
+    calls = calls.drop("statement")
     calls = calls.with_columns(
         tree.select("start_ns", "end_ns")[calls["row"]], query=calls["query_id"].rank("dense")
     ).drop_nulls("loop_row")
     row, loop = calls["row"].to_numpy(), calls["loop_row"].to_numpy()
     calls = calls.with_columns(branch=pl.Series(branches(parents_of(tree), row, loop)))
     by_start = calls.sort("loop_row", "start_ns", "row")
-    first = np.zeros(by_start.height, dtype=np.bool_)
-    if by_start.height:
-        first[runs(by_start["loop_row"].to_numpy())[0]] = True
-    before = by_start["row"].shift(1).set(pl.Series(first), None)
+    # Positions instead of groups: the last that asks, unless that is under another span.
+    place = np.arange(by_start.height)
+    last = np.maximum.accumulate(np.where(by_start["asks"].to_numpy(), place, -1))
+    last = np.append(-1, last)[:-1]
+    loop = by_start["loop_row"].to_numpy()
+    same = (last >= 0) & (loop[last] == loop)
+    before = by_start["row"].gather(rows_or_null(np.where(same, last, -1)))
     by_start = by_start.with_columns(before=before)
     return by_start.sort("loop_row", "query", maintain_order=True)
 
@@ -90,7 +102,8 @@ _COLUMNS = {
     "union_ns": "time in which at least one ran",
     "total_ns": "sum of their durations",
     "first_row": "the first call",
-    "source_row": "the call under that span right before the first, of another query; null if none",
+    "source_row": "the call under that span right before the first, of another query, that does "
+    "more than begin or end a transaction; null if none",
     "entry_endpoint": "endpoint of the entry",
     "entry_tool": "tool of the entry",
 }
