@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -22,6 +23,7 @@ from tests.analysis.test_lock_waits import (
     app,
     row,
 )
+from tests.analysis.test_span_steps import capture, request
 
 IDLE = (*THREAD, RUN, WORKER)
 WORK = (*IDLE, ITEM, app("job", 3))
@@ -79,13 +81,55 @@ def test_workers_of_anyio_are_a_pool() -> None:
     assert found == ("AnyIO worker thread", 2, 10 * MS, 0)
 
 
+def given_at(give_ms: int, begin_ms: int, tid: int) -> str:
+    """Return the steps of a span that gave work to a thread, which begins it later."""
+    return f"0 {give_ms * 1000} @{tid} {(begin_ms - give_ms) * 1000} 500 ."
+
+
+def test_what_a_loop_gave_queues_until_a_thread_begins_it() -> None:
+    #             0    10    20    30    40
+    # asyncio_0   [work-------------|work)
+    # asyncio_1   [work------|idle-------)
+    # request 1     gives............begins, and is current again later
+    # request 2                  gives.begins
+    samples = [
+        row(ELSEWHERE, 0, 50),
+        row(WORK, 0, 40, tid=11, thread_name="asyncio_0"),
+        row(WORK, 0, 20, tid=12, thread_name="asyncio_1"),
+        row(IDLE, 20, 40, tid=12, thread_name="asyncio_1"),
+    ]
+    again = given_at(5, 30, 11).removesuffix(".") + "5000 1000 ."
+    spans = [request(0, 50_000, again), request(0, 50_000, given_at(22, 30, 11))]
+    table = capture(spans, samples).frame("executors")
+    found = table.select("executor", "all_busy_ns", "queued_ns", "max_queued").row(0)
+    assert found == ("asyncio", 20 * MS, 15 * MS, 1)
+
+
+def test_samples_that_overlap_by_rounding_are_one_thread() -> None:
+    samples = [
+        row(WORK, 0, 20, tid=1, thread_name="pool_0"),
+        row(WORK, 20, 40, tid=1, thread_name="pool_0"),
+        row(WORK, 0, 40, tid=2, thread_name="pool_1"),
+        *(row(ASKS, 0, 40, tid=tid, thread_name="server") for tid in (3, 4, 5)),
+    ]
+    samples[0] = replace(samples[0], duration_ns=20 * MS + 100)
+    found = executors(samples).select("workers", "all_busy_ns", "queued_ns").row(0)
+    assert found == (2, 40 * MS, 40 * MS)
+
+
 def test_nothing_to_say_gives_the_columns() -> None:
     table = executors([row(ELSEWHERE, 0, 10)])
     assert table.is_empty()
     assert "queued_ns" in table.columns
 
 
-def slowly(samples: list[Sample]) -> dict[tuple[int, str], tuple[int, int, int, int]]:
+Given = tuple[int, int, int, int]
+"""Process, thread, and from when to when what was given to it had not begun."""
+
+
+def slowly(
+    samples: list[Sample], given_: list[Given]
+) -> dict[tuple[int, str], tuple[int, int, int, int]]:
     """Look at every millisecond: (workers, all busy, queued, most queued) of each pool."""
     alive: dict[tuple[int, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     busy: dict[tuple[int, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
@@ -101,6 +145,7 @@ def slowly(samples: list[Sample]) -> dict[tuple[int, str], tuple[int, int, int, 
                 busy[pid, name][moment] += sample.frames == WORK
             asking[pid][moment] += sample.frames == ASKS
     size = {pool: max(counts.values()) for pool, counts in alive.items()}
+    workers = {(one.pid, one.tid) for one in samples if one.frames in (WORK, IDLE)}
     result = {}
     for pid, name in alive:
         full, queued, most = 0, 0, 0
@@ -110,12 +155,21 @@ def slowly(samples: list[Sample]) -> dict[tuple[int, str], tuple[int, int, int, 
             if (pid, name) not in at_limit:
                 continue
             full += 1
+            waiting = sum(
+                (one, tid) in workers and one == pid and pool_of(tid) == name and g <= moment < b
+                for one, tid, g, b in given_
+            )
             if len(at_limit) == 1:
-                waiting = asking[pid][moment] - sum(busy[pool][moment] for pool in mine)
-                queued += max(0, waiting)
-                most = max(most, waiting)
+                more = asking[pid][moment] - sum(busy[pool][moment] for pool in mine)
+                waiting += max(0, more)
+            queued += waiting
+            most = max(most, waiting)
         result[pid, name] = (size[pid, name], full * MS, queued * MS, most)
     return result
+
+
+def pool_of(tid: int) -> str:
+    return "a" if tid % 100 < 3 else "b"
 
 
 @given(
@@ -127,23 +181,33 @@ def slowly(samples: list[Sample]) -> dict[tuple[int, str], tuple[int, int, int, 
             st.integers(1, 9),
         ),
         max_size=40,
-    )
+    ),
+    st.lists(
+        st.tuples(st.integers(1, 2), st.integers(0, 4), st.integers(1, 30), st.integers(1, 9)),
+        max_size=6,
+    ),
 )
 def test_it_equals_a_look_at_every_millisecond(
     drawn: list[tuple[int, int, tuple[Frame, ...], int]],
+    given_: list[tuple[int, int, int, int]],
 ) -> None:
     now: dict[tuple[int, int], int] = defaultdict(int)
-    samples = []
+    samples = [row(ELSEWHERE, 0, 1, pid=pid, tid=pid * 100 + 50) for pid in (1, 2)]
     for pid, thread, frames, length in drawn:
         begin = now[pid, thread]
         now[pid, thread] += length
         # Threads below 3 are workers of one pool, 3 and 4 of another.
         if thread >= 5 and frames in (WORK, IDLE):
             continue
-        name = f"{'a' if thread < 3 else 'b'}_{thread}"
+        name = f"{pool_of(thread)}_{thread}"
         tid = pid * 100 + thread
         samples.append(row(frames, begin, begin + length, pid=pid, tid=tid, thread_name=name))
-    table = executors(samples)
+    jobs = [(pid, pid * 100 + thread, at, at + wait) for pid, thread, at, wait in given_]
+    spans = [
+        request(0, 90_000, given_at(at, begin, tid), pid=pid, thread_id=pid * 100 + 50)
+        for pid, tid, at, begin in jobs
+    ]
+    table = capture(spans, samples).frame("executors")
     found = {
         (one["pid"], one["executor"]): (
             one["workers"],
@@ -153,7 +217,7 @@ def test_it_equals_a_look_at_every_millisecond(
         )
         for one in table.rows(named=True)
     }
-    assert found == slowly(samples)
+    assert found == slowly(samples, jobs)
 
 
 @pytest.mark.parametrize("name", [None, "worker"])

@@ -35,13 +35,14 @@ class Steps:
     """For each of those until when they say them; after that they may have had more."""
 
 
-def span_steps(tables: Tables, spans: SpanThreads) -> Steps:
-    """Read the steps of all spans that have some."""
+def span_steps(tables: Tables, spans: SpanThreads, *, elsewhere: bool = False) -> Steps:
+    """Read the steps of all spans that have some, or of those with steps on a further thread."""
+    text = pl.col("text")
     texts = (
         tables["spans"]
         .filter(pl.col("attributes").str.contains(f'"{ATTRIBUTE}"', literal=True))
         .select(*_IDS, text=pl.col("attributes").str.json_path_match(f"$['{ATTRIBUTE}']"))
-        .drop_nulls("text")
+        .filter(text.str.contains("@", literal=True) if elsewhere else text.is_not_null())
         .unique(_IDS, keep="any")
         .collect()
     )

@@ -3,6 +3,9 @@
 A worker of `concurrent.futures` or of AnyIO shows whether it has work: with none, nothing but the
 pool's own frames is on its stack. What waits for a pool does so in `Future.result` and its like.
 Where more threads wait than there are workers at work, the others' jobs have not begun: they queue.
+
+An event loop waits for none of its jobs. There spans say when they gave work to a thread and when
+it began (`perfkit.steps`): in between, while all workers are busy, the job is in the queue.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import polars as pl
 
 from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.analysis.code.samples import all_requests
+from perfkit.analysis.code.span_steps import span_steps
+from perfkit.analysis.code.span_threads import span_threads
 from perfkit.analysis.code.waiting import waits
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.intervals import Changes, Ints
@@ -40,12 +45,14 @@ def compute(tables: Tables) -> pl.DataFrame:
         return pl.DataFrame(schema=_SCHEMA)
     waiting = _waiting(tables).join(workers.select("pid").unique(), on="pid", how="semi")
     pids = workers["pid"].unique().sort()
-    both = pl.concat([workers.select("pid", "ts_ns", "end_ns"), waiting])
-    process = both["pid"].replace_strict(pids, list(range(pids.len()))).to_numpy()
-    start, end = both["ts_ns"].to_numpy(), both["end_ns"].to_numpy()
+    handed = _handed(tables, workers)
+    times = ("pid", "ts_ns", "end_ns")
+    every = pl.concat([workers.select(times), waiting, handed.select(times)])
+    process = every["pid"].replace_strict(pids, list(range(pids.len()))).to_numpy()
+    start, end = every["ts_ns"].to_numpy(), every["end_ns"].to_numpy()
     changes = Changes.of(pids.len(), np.tile(process, 2), np.concatenate([start, end]))
-    every = _Open(process, changes.rank(start), changes.rank(end))
-    return _table(workers, pids, changes, every)
+    opened = _Open(process, changes.rank(start), changes.rank(end))
+    return _table(workers, handed, pids, changes, opened)
 
 
 def _workers(tables: Tables) -> pl.DataFrame:
@@ -67,7 +74,7 @@ def _workers(tables: Tables) -> pl.DataFrame:
             "ts_ns",
             "duration_ns",
             "works",
-            end_ns=pl.col("ts_ns") + pl.col("duration_ns"),
+            end_ns=_end_ns(),
             runs=(pl.col("state") == "running").fill_null(False),
             executor=pl.coalesce(name.str.extract(_NUMBERED), name, pl.lit("(unnamed)")),
         )
@@ -80,18 +87,57 @@ def _waiting(tables: Tables) -> pl.DataFrame:
     return (
         tables["wait_samples"]
         .filter(pl.col("kind") == "condition", pl.col("waits_in_module").str.contains(_FUTURES))
-        .select("pid", "ts_ns", end_ns=pl.col("ts_ns") + pl.col("duration_ns"))
+        .select("pid", "ts_ns", end_ns=_end_ns())
         .collect()
     )
 
 
-def _table(workers: pl.DataFrame, pids: pl.Series, changes: Changes, every: _Open) -> pl.DataFrame:
+def _end_ns() -> pl.Expr:
+    """Return the end of a sample: at the next of its thread, which counts once at any moment.
+
+    Recorded times are rounded, so that samples may overlap by a moment.
+    """
+    following = pl.col("ts_ns").shift(-1).over("pid", "thread", order_by="ts_ns")
+    return pl.min_horizontal(pl.col("ts_ns") + pl.col("duration_ns"), following)
+
+
+def _handed(tables: Tables, workers: pl.DataFrame) -> pl.DataFrame:
+    """Return when spans of event loops had given work to a pool that had not begun it."""
+    spans = span_threads(tables)
+    steps = span_steps(tables, spans, elsewhere=True)
+    home = spans.spans["thread"].gather(steps.place)
+    pool_of = workers.select("thread", "pid", "executor").unique("thread")
+    last_home = pl.when("at_home").then("end_ns").forward_fill().over("place")
+    begun = pl.col("start_ns").shift()
+    return (
+        pl.DataFrame({"place": steps.place, "thread": steps.thread, "home": home})
+        .with_columns(start_ns=pl.Series(steps.start_ns), end_ns=pl.Series(steps.end_ns))
+        .with_columns(at_home=pl.col("thread") == pl.col("home"))
+        .sort("place", "start_ns", "end_ns")
+        .with_columns(ts_ns=last_home)
+        # A job may be current again and again; it was handed over before the first time.
+        .with_columns(before=begun.over("place", "thread"))
+        .filter(
+            ~pl.col("at_home"),
+            pl.col("ts_ns") < pl.col("start_ns"),
+            pl.col("before").is_null() | (pl.col("before") < pl.col("ts_ns")),
+        )
+        .join(pool_of, on="thread", how="inner")
+        .select("pid", "executor", "ts_ns", end_ns="start_ns")
+    )
+
+
+def _table(
+    workers: pl.DataFrame, handed: pl.DataFrame, pids: pl.Series, changes: Changes, every: _Open
+) -> pl.DataFrame:
     pools = workers.select("pid", "executor").unique().sort("pid", "executor")
-    pool = workers.join(
-        pools.with_row_index("pool"), on=["pid", "executor"], how="left", maintain_order="left"
-    )["pool"].to_numpy()
+    key, numbers = ["pid", "executor"], pools.with_row_index("pool")
+    pool, handed_pool = (
+        frame.join(numbers, on=key, how="left", maintain_order="left")["pool"].to_numpy()
+        for frame in (workers, handed)
+    )
     works = workers["works"].to_numpy()
-    split = workers.height
+    split, last = workers.height, len(every.start) - handed.height
 
     def open_in(chosen: Ints) -> Ints:
         (count,) = changes.sums(*(values[chosen] for values in every))
@@ -100,15 +146,17 @@ def _table(workers: pl.DataFrame, pids: pl.Series, changes: Changes, every: _Ope
     process = changes.key // len(changes.moments)
     of_pool = pids.to_frame("pid").with_row_index("process").join(pools, on="pid", how="right")
     full = np.zeros((pools.height, len(changes.key)), dtype=np.bool_)
-    busy, size = [], []
+    busy, size, given = [], [], []
     for number, mine in enumerate(of_pool["process"]):
         busy.append(open_in(np.flatnonzero((pool == number) & works)))
         alive = open_in(np.flatnonzero(pool == number))
         size.append(int(alive.max()))
+        given.append(open_in(last + np.flatnonzero(handed_pool == number)))
         full[number] = (busy[-1] == size[-1]) & (process == mine)
-    queued = open_in(np.arange(split, len(every.start))) - np.sum(busy, axis=0)
+    waiting = open_in(np.arange(split, last)) - np.sum(busy, axis=0)
     # With two pools at their limit nobody knows for which of them a thread waits.
-    queued = np.where(full.sum(axis=0) == 1, np.maximum(queued, 0), 0)
+    waiting = np.where(full.sum(axis=0) == 1, np.maximum(waiting, 0), 0)
+    queued = waiting + np.asarray(given)
     length = changes.length_ns()
     sums = pools.with_columns(
         workers=pl.Series(size, dtype=pl.Int64),
@@ -144,7 +192,7 @@ _SCHEMA: dict[str, pl.DataType] = {
 DERIVED = Derived(
     "executors",
     "one thread pool (`concurrent.futures`, AnyIO) that was sampled",
-    ("ordered_samples", "call_paths", "wait_samples"),
+    ("ordered_samples", "call_paths", "wait_samples", "tree", "spans"),
     compute,
     {
         "pid": "process",
@@ -156,7 +204,9 @@ DERIVED = Derived(
         "all_busy_ns": "how long as many had work as there ever were",
         "queued_ns": "time that threads waited in `Future.result` and its like, more of them than "
         "had work in hand, while all of it was busy and no other pool of the process: their jobs "
-        "had not begun. Jobs that no thread waits for hide as many",
+        "had not begun. Jobs that no thread waits for hide as many. And time between the moment "
+        "at which a span of an event loop gave work to it and the beginning of that work, while "
+        "all of it was busy",
         "max_queued": "most of those at once",
     },
 )
