@@ -41,6 +41,7 @@ from perfkit.analysis.waits import (
     loop_blocking,
     pool_waits,
     pools,
+    turns,
 )
 
 DERIVED: tuple[Derived, ...] = (
@@ -80,6 +81,7 @@ DERIVED: tuple[Derived, ...] = (
     lock_waits.SAMPLES,
     lock_waits.DERIVED,
     executors.DERIVED,
+    turns.DERIVED,
     checkouts.DERIVED,
     pools.DERIVED,
     pool_waits.DERIVED,
