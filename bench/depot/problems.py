@@ -1,7 +1,8 @@
 """What is planted in the depot, and which of the rules' families should name it.
 
 Chosen from the catalogue of rules, before a look at how the rules find it: what is known of threads
-and of requests, where there is an event loop, and a worker that no request waits for.
+and of requests, where there is an event loop, and a worker that no request waits for. Rules that
+were written by what it showed stand there too: `calls.one-at-a-time` and `py.validator-build`.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ PROBLEMS = (
         "async_lock",
         "/reserve",
         "an asyncio.Lock is held while upstream is asked",
-        ("py.lock-contention",),
+        ("py.lock-contention", "calls.one-at-a-time"),
         ("reserve",),
     ),
     Problem(
         "validator_per_line",
         "/delivery",
         "pydantic builds a validator anew for every line",
-        ("py.hot-function", "py.event-loop"),
+        ("py.hot-function", "py.event-loop", "py.validator-build"),
         ("delivery", "pydantic"),
     ),
     Problem(
