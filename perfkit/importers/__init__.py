@@ -96,6 +96,7 @@ _K6_SUMMARY = re.compile(
     rb'\s*\{\s*(?="(?:metrics|root_group)"\s*:)(?=.{0,60000}"(?:http_reqs|iterations|vus)"\s*:)',
     re.S,
 )
+_TRUNCATED = "Input data was truncated"
 MAX_NOTES = 50
 _NAMED_PLACES = 5
 _MAX_REASON = 100
@@ -358,9 +359,14 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
     try:
         read()
     except InputError as error:
-        if error.where is not None:
+        where, message = error.where, error.message
+        if _TRUNCATED in message and where in (None, str(source)):
+            # Parsers of whole documents say where they are damaged, but not where they are cut off.
+            where = f"{source}, {'at its end' if source.compressed else f'byte {_bytes(source)}'}"
+        if where is not None and where == error.where:
             raise
-        raise InputError(error.message, where=str(source), hint=error.hint) from error
+        message = message.removeprefix(f"{error.where}: ")
+        raise InputError(message, where=where or str(source), hint=error.hint) from error
     except MemoryError as error:
         raise InputError(
             f"as {name} it does not fit into the memory",
@@ -368,6 +374,10 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
             hint="import it where there is more memory, or parts of it",
         ) from error
     writer.info.sources.append({"name": "import", "format": name, "file": source.name})
+
+
+def _bytes(source: Source) -> int:
+    return source.path.stat().st_size
 
 
 def _nothing(

@@ -6,13 +6,15 @@ encrypted members are passed over; sizes are counted as they are unpacked and no
 
 from __future__ import annotations
 
+import errno
 import itertools
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from perfkit.errors import InputError
 from perfkit.importers import compression
@@ -20,7 +22,15 @@ from perfkit.importers import compression
 MAX_MEMBERS = 100_000
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 _BLOCK_BYTES = 512
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
+_MAX_HEADER_BYTES = 1 << 20
+_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
+    *(EOFError, OSError, ValueError, LookupError, ArithmeticError),
+)
 
 
 def is_archive(path: Path) -> bool:
@@ -66,8 +76,8 @@ def members(path: Path, label: str, folder: Path) -> Iterator[tuple[Path, str]]:
                     out.write(chunk)
             yield target, _shown(name)
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of this machine, as a full disk
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of this machine, as a full disk; EINVAL is a wrong place in the archive
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"damaged archive ({reason})", where=label) from error
     except (NotImplementedError, RuntimeError) as error:
@@ -92,7 +102,7 @@ def _zip(path: Path, label: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             kind = info.external_attr >> 28
-            if info.is_dir() or info.flag_bits & 1 or kind not in (0, 8):
+            if info.filename.endswith("/") or info.flag_bits & 1 or kind not in (0, 8):
                 continue
             with archive.open(info) as member:
                 yield info.filename, content(member)
@@ -107,12 +117,23 @@ def _tar(path: Path, label: str) -> Iterator[tuple[str, Iterator[bytes]]]:
         packed = compression.name(file.read(compression.MAGIC_BYTES)) is not None
         file.seek(0)
         stream = cast(IO[bytes], _Stream(compression.inflate(file, label))) if packed else file
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for info in archive:
                 if info.isreg() and not info.issparse():
                     member = archive.extractfile(info)
                     assert member is not None
                     yield info.name, content(member)
+
+
+class _Member(tarfile.TarInfo):
+    """One whose headers are of a sensible length: tarfile takes them into memory whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        if member.type in _HEADERS and member.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        return member
 
 
 class _Stream:

@@ -41,6 +41,7 @@ FORMAT = Format(
 
 _US = 1000
 _MAX_DEPTH = 512
+_MAX_TEXTS = 100_000
 _MAX_ARGUMENT_BYTES = 4096
 _EVENT = re.compile(rb'"ph"\s*:\s*"[A-Za-z(){}]')
 _BEGINS = re.compile(rb'\{\s*"(?:ph|ts|name|cat|pid|tid|dur|id|args)"\s*:')
@@ -68,7 +69,7 @@ class _Event(msgspec.Struct):
     bind_id: int | str | None = None
     flow_in: bool | None = None
     flow_out: bool | None = None
-    args: Any = None
+    args: msgspec.Raw = msgspec.Raw(b"")
 
 
 _event = msgspec.json.Decoder(_Event)
@@ -77,16 +78,19 @@ _Track = tuple[Any, ...]
 """What nests by times: the slices of one thread, or of one asynchronous id."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Slice:
     start: int
     end: int | None
     name: str
     category: str | None
-    args: Any
+    args: msgspec.Raw
+    """As they are in the file; there are millions of slices, and all must be there to be nested."""
     order: int
     bound: _Event | None = None
     """The event, when an arrow begins or ends in it."""
+    more: msgspec.Raw | None = None
+    """Arguments at its end."""
 
 
 @dataclass
@@ -97,12 +101,16 @@ class _Trace:
     counters: list[tuple[int, _Event]] = field(default_factory=list)
     processes: dict[Any, str] = field(default_factory=dict)
     threads: dict[tuple[Any, Any], str] = field(default_factory=dict)
-    unpaired: int = 0
+    texts: dict[str | None, str | None] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     profiles: Profiles = field(default_factory=Profiles)
     flows: Flows = field(default_factory=Flows)
     first: int | None = None
     last: int = 0
+
+    def text(self, text: str | None) -> str | None:
+        """Return the one text that is equal: names repeat, and are not kept a million times."""
+        return self.texts.setdefault(text, text) if len(self.texts) < _MAX_TEXTS else text
 
     def drop(self, reason: str) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
@@ -169,7 +177,7 @@ def _base_ns(content: Any) -> int:
 def _take(trace: _Trace, event: _Event) -> None:
     phase = event.ph
     if phase in _METADATA:
-        name = event.args.get("name") if isinstance(event.args, dict) else None
+        name = _decoded(event.args).get("name")
         if event.name == "process_name" and name:
             trace.processes[event.pid] = str(name)
         elif event.name == "thread_name" and name:
@@ -186,7 +194,8 @@ def _take(trace: _Trace, event: _Event) -> None:
     trace.first = ts if trace.first is None else min(trace.first, ts)
     trace.last = max(trace.last, ts)
     if profiled:
-        refusal = trace.profiles.take(event.pid, event.tid, event.id, event.name or "", event.args)
+        refusal = trace.profiles.take(event.pid, event.tid, event.id, event.name or "",
+                                     _decoded(event.args))  # fmt: skip
         if refusal is not None:
             trace.drop(refusal)
         return
@@ -196,7 +205,8 @@ def _take(trace: _Trace, event: _Event) -> None:
         trace.flows.take(track, ts, phase, key, enclosing=event.bp == "e")
         return
     bound = event if event.bind_id is not None and (event.flow_in or event.flow_out) else None
-    slice_ = _Slice(ts, None, event.name or "", event.cat, event.args, len(trace.counters), bound)
+    slice_ = _Slice(ts, None, trace.text(event.name) or "", trace.text(event.cat), event.args,
+                    len(trace.counters), bound)  # fmt: skip
     if phase == "X":
         duration = scaled(event.dur if event.dur is not None else 0, _US)
         if duration is None or not 0 <= duration < 4 * 10**18:
@@ -247,9 +257,7 @@ def _close(trace: _Trace, track: _Track, ts: int, event: _Event) -> None:
         trace.drop("slice that ends before it starts, taken as of no length")
     else:
         slice_.end = ts
-    if isinstance(event.args, dict) and event.args:
-        before = slice_.args if isinstance(slice_.args, dict) else {}
-        slice_.args = {**before, **event.args}
+    slice_.more = event.args
 
 
 def _write(trace: _Trace, source: Source, writer: CaptureWriter, base_ns: int) -> None:
@@ -294,8 +302,12 @@ def _nest(
     offset_ns: int,
     unique: str,
 ) -> list[Placed]:
-    """Write the slices of a track, each under the smallest that encloses it."""
+    """Write the slices of a track, each under the smallest that encloses it.
+
+    Returns where they are, if arrows begin or end there.
+    """
     placed: list[Placed] = []
+    flows = trace.flows.on(track)
     instants = sorted(trace.instants.get(track, ()), key=lambda one: one.start)
     at = 0
     thread = an_id(track[2]) if track[0] == "thread" else None
@@ -318,12 +330,12 @@ def _nest(
             "thread.id": thread,
             "thread.name": thread_name,
             "category": one.category,
-            **_arguments(one.args),
+            **_arguments(one),
         }
         start_ns = one.start + offset_ns
         good = rows.add(trace_id, span_id, parent_id, one.name, start_ns, duration_ns, own,
                         attributes, kind="internal")  # fmt: skip
-        if good:
+        if good and flows:
             placed.append(Placed(one.start, end, (trace_id, span_id)))
         if good and one.bound is not None:
             trace.flows.bind(
@@ -359,14 +371,24 @@ def _events(
             rows.reject("instant outside of every slice")
             continue
         _, trace_id, span_id = around[-1]
-        rows.event(trace_id, span_id, one.start + offset_ns, one.name, _arguments(one.args))
+        rows.event(trace_id, span_id, one.start + offset_ns, one.name, _arguments(one))
     return at
 
 
-def _arguments(args: Any) -> dict[str, Value]:
-    if not isinstance(args, dict):
-        return {}
+def _arguments(one: _Slice) -> dict[str, Value]:
+    args = _decoded(one.args)
+    if one.more is not None:
+        args |= _decoded(one.more)
     return {f"args.{key}": _bounded(value) for key, value in args.items() if value not in ("", [])}
+
+
+def _decoded(args: msgspec.Raw) -> dict[str, Any]:
+    """Return the arguments of an event; none where they are no object."""
+    try:
+        found = msgspec.json.decode(args) if args else None
+    except json_stream.BAD_JSON:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _bounded(value: Any) -> Value:
@@ -376,7 +398,7 @@ def _bounded(value: Any) -> Value:
 
 
 def _count(metrics: MetricRows, trace: _Trace, ts_ns: int, event: _Event) -> None:
-    pairs: Iterable[tuple[str, Any]] = event.args.items() if isinstance(event.args, dict) else ()
+    pairs: Iterable[tuple[str, Any]] = _decoded(event.args).items()
     service = trace.processes.get(event.pid)
     for key, value in _numbers(pairs):
         attributes: dict[str, Value] = {"series": key}

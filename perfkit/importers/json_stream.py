@@ -39,11 +39,13 @@ def elements(
     if found is None:
         yield from _salvaged(source, content, keys)
         return
-    every = len(found) // _SHARES + 1
-    for number, raw in enumerate(found, 1):
+    total = len(found)
+    every = total // _SHARES + 1
+    found.reverse()  # each is let go after its turn
+    for number in range(1, total + 1):
         if number % every == 0:
-            source.share(number / len(found))
-        yield f"{source}, element {number}", raw
+            source.share(number / total)
+        yield f"{source}, element {number}", found.pop()
 
 
 def whole(content: bytes | mmap.mmap, *keys: str) -> list[msgspec.Raw] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ def survives(
         refusal = error.message
     assert "\n" not in refusal
     assert len(refusal) < 2000
+    assert str(path) in refusal
+    assert "truncated" not in refusal or re.search(
+        r"(byte|line|element|trace) \d+|its end", refusal
+    )
     return None
 
 
@@ -154,8 +159,9 @@ CRASHES = sorted((Path(__file__).resolve().parent / "crashes").glob("*/*"))
 @pytest.mark.parametrize("path", CRASHES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_what_once_went_wrong(path: Path, tmp_path: Path) -> None:
     """Inputs that crashed an importer, or took it for ever: a quadratic one does not end."""
-    survives(tmp_path / "input", path.read_bytes(), path.parent.name)
-    survives(tmp_path / "input", path.read_bytes(), None)
+    for format in {path.parent.name, None} & {*FORMATS, None}:  # archives are no format
+        for keep_going in (False, True):
+            survives(tmp_path / "input", path.read_bytes(), format, keep_going=keep_going)
 
 
 @pytest.mark.real

@@ -12,10 +12,13 @@ import os
 import subprocess
 import sys
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfkit.errors import InputError
 from perfkit.importers import archives, compression, detect, inputs
@@ -117,6 +120,68 @@ def test_archives_that_are_cut_off_or_damaged(kind: str, tmp_path: Path) -> None
             path.write_bytes(content)
             with contextlib.suppress(InputError):
                 assert 0 < imported(path).info.rows["spans"] <= 5
+
+
+def test_headers_of_a_tar_beyond_measure_are_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 2 << 20
+    path = tmp_path / "x.tgz"
+    path.write_bytes(gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) + bytes(header.size)))
+    with pytest.raises(InputError, match=r"x\.tgz: damaged archive \(a header of 2097152 bytes"):
+        imported(path)
+
+
+NAMES = st.sampled_from(
+    [
+        "a.json",
+        "../a.json",
+        "/a.json",
+        "a/../../b",
+        "C:\\a",
+        "",
+        "a\n\x1b[2J",
+        "ä" * 300,
+        "..",
+        "x/",
+    ]
+)
+CONTENTS = st.sampled_from([JAEGER, OTLP, JAEGER[:300], b"", b"words", gzip.compress(OTLP)])
+
+
+@given(members=st.lists(st.tuples(NAMES, CONTENTS), min_size=1, max_size=6), data=st.data())
+@settings(max_examples=30)
+def test_archives_of_anything(
+    members: list[tuple[str, bytes]], data: st.DataObject, tmp_path: Path
+) -> None:
+    """Nested, encrypted, zip64, names that come twice, a directory that does not fit the files."""
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of names that come twice
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members:
+                with archive.open(name or "-", "w", force_zip64=data.draw(st.booleans())) as file:
+                    file.write(content)
+            nested = out.getvalue()
+            if data.draw(st.booleans()):
+                archive.writestr("inner.zip", nested)
+    content = bytearray(out.getvalue())
+    directory = content.index(b"PK\x01\x02")
+    what = data.draw(st.sampled_from(["whole", "encrypted", "moved", "crc", "size"]))
+    if what == "encrypted":
+        content[directory + 8] |= 1
+    elif what == "moved":
+        content[-6:-2] = data.draw(st.binary(min_size=4, max_size=4))
+    elif what == "crc":
+        content[directory + 16] ^= 0xFF
+    elif what == "size":
+        content[directory + 20 : directory + 28] = data.draw(st.binary(min_size=8, max_size=8))
+    path = tmp_path / "x.zip"
+    path.write_bytes(content)
+    before = sorted(tmp_path.iterdir())
+    for keep_going in (False, True):
+        with contextlib.suppress(InputError):
+            assert imported(path, keep_going=keep_going).info.rows["spans"] <= 5
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
