@@ -299,6 +299,8 @@ def _cell(value: Any, how: str) -> str:
 
 
 def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
+    from perfkit.report import weaknesses
+
     info = tables.capture.info
     remarks = [f"{units.number(loss.count)} × {loss.what}: {loss.why}" for loss in info.lost]
     remarks += info.notes
@@ -306,6 +308,7 @@ def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
         remarks.append("still being recorded; the stacks of the last half minute are not in it yet")
     elif not tables.capture.finished:
         remarks.append("the recording was not ended in an orderly way; its last seconds may lack")
+    remarks += [what.rstrip(".") for what, _ in weaknesses.of_data(tables)]
     remarks += [
         f"rule {outcome.rule.id} failed: {outcome.reason}"
         for outcome in outcomes
@@ -326,6 +329,7 @@ def _show_health(tables: Tables, outcomes: list[Outcome]) -> None:
 def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from perfkit.report import weaknesses
     from perfkit.rules.evaluate import dismissed, findings
     from perfkit.rules.plan import plan
 
@@ -353,6 +357,9 @@ def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) 
             "finished": tables.capture.finished,
             "lost": [asdict(loss) for loss in tables.capture.info.lost],
             "notes": tables.capture.info.notes,
+            "weak": [
+                {"what": what, "meaning": meaning} for what, meaning in weaknesses.of_data(tables)
+            ],
         },
     }
     for _, name, _ in _TABLES:

@@ -67,7 +67,7 @@ _CHECKS: tuple[tuple[str, pl.Expr, str, str], ...] = (
 
 def find(tables: Tables) -> list[tuple[str, str]]:
     """Return pairs of what is weak, with figures, and what it means."""
-    found = [weakness for check in _CHECKS for weakness in _look(tables, *check)]
+    found = of_data(tables)
     if not tables.capture.finished:
         found.insert(
             0,
@@ -77,6 +77,11 @@ def find(tables: Tables) -> list[tuple[str, str]]:
             ),
         )
     return found
+
+
+def of_data(tables: Tables) -> list[tuple[str, str]]:
+    """Return such pairs of what the spans and samples themselves lack."""
+    return [weakness for check in _CHECKS for weakness in _look(tables, *check)]
 
 
 def _look(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.comparison import contrast, differences, path_differences
+from perfkit.analysis.comparison import contrast, differences, path_differences, words
 from perfkit.analysis.comparison.compare import compare
 from perfkit.analysis.comparison.contrast import Contrast
 from perfkit.analysis.filters import Filters
@@ -288,6 +288,24 @@ def test_other_endpoints_on_both_sides_are_new_and_vanished_paths() -> None:
     found = compare(contrast.of_captures([memory(endpoint_spans([100] * 8))], [memory(other)]))
     states = dict(zip(found.request_paths["label"], found.request_paths["state"], strict=True))
     assert states == {"GET /a": "vanished", "GET /b": "new"}
+
+
+def test_endpoints_on_one_side_only_are_told_unless_by_chance() -> None:
+    def side(name: str, first: int) -> list[S]:
+        rare = S(1, 5, 9, trace=first + 50, kind="server", endpoint=f"GET /{name}/rare")
+        return [rare] + [
+            S(1, n, n + 5, trace=first + n, kind="server", endpoint=f"GET /{path}")
+            for n in range(20)
+            for path in (name, "both")[n % 2 :: 2]
+        ]
+
+    pair = contrast.of_captures([memory(side("old", 0))], [memory(side("new", 100))])
+    answer = words.answer(compare(pair))
+    assert answer[1:3] == [
+        "Only before: GET /old (10 requests).",
+        "Only after: GET /new (10 requests).",
+    ]
+    assert not any("rare" in line for line in answer)
 
 
 def test_one_request_a_side_is_not_tested() -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
+from perfkit.capture import CaptureWriter
 from perfkit.cli.main import main
 from tests.report.build import write_capture
 
@@ -25,3 +29,29 @@ def test_the_answer_comes_first_and_fits_80_columns(shown: str) -> None:
 
 def test_savings_that_do_not_add_up_are_said_to_be_the_same_time(shown: str) -> None:
     assert "Mostly the same time as 1 saves." in shown
+
+
+def test_what_the_spans_lack_is_said(tmp_path: Path) -> None:
+    path = str(tmp_path / "half.perfkit")
+    begun = 1_795_873_366 * 10**9
+    rows = {
+        "trace_hi": [0, 0, 0],
+        "trace_lo": [1, 2, 2],
+        "span_id": [1, 2, 3],
+        "parent_id": [None, None, 9],
+        "service": ["shop"] * 3,
+        "name": ["GET /", "GET /", "lost"],
+        "kind": ["server", "server", "internal"],
+        "start_ns": [begun] * 3,
+        "duration_ns": [10**6, None, 10**6],
+        "status": ["ok"] * 3,
+        "adjusted_count": [1.0] * 3,
+        "parent_inferred": [False] * 3,
+    }
+    with CaptureWriter(Path(path)) as writer:
+        writer.append("spans", rows)
+    text = CliRunner().invoke(main, ["show", path], catch_exceptions=False).stdout
+    said = ["1 of 3 spans had not ended", "1 of 3 spans name a parent that is not there"]
+    assert all(f"- {one}\n" in text for one in said)
+    data = json.loads(CliRunner().invoke(main, ["show", path, "--json"]).stdout)
+    assert [one["what"].rstrip(".") for one in data["health"]["weak"]] == said

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
 
 from perfkit import units
 from perfkit.analysis.comparison.compare import Comparison
 from perfkit.analysis.comparison.contrast import Contrast
 from perfkit.analysis.comparison.standing import CAUSE, NO_EVIDENCE
 
-if TYPE_CHECKING:
-    import polars as pl
-
 CHANGED = ("grew", "shrank")
 _NAMED = 3
-"""So many components are named at most."""
+"""So many components, or endpoints, are named at most."""
+_SIDES = ("before", "after")
+_BY_CHANCE = 0.001
+"""Ours: what is less likely than this, is no chance."""
 Row = dict[str, Any]
 
 MEASURES = {
@@ -31,11 +33,48 @@ MEASURES = {
 }
 
 
+_PLURAL = {
+    "endpoint": "endpoints",
+    "tool": "tools",
+    "component": "components",
+    "query": "queries",
+}
+
+
 def answer(comparison: Comparison) -> list[str]:
-    """Return the answer in three sentences: what changed, what made it, and how sure that is."""
+    """Return the answer in some sentences: what changed, came and went, what made it, how sure."""
     tail = comparison.traits is not None
     what = _what_slow_ones_share(comparison) if tail else _what_changed(comparison)
-    return [what, _what_made_it(comparison), _claim(comparison.contrast)]
+    came = [] if tail else _on_one_side(comparison.contrast)
+    return [what, *came, _what_made_it(comparison), _claim(comparison.contrast)]
+
+
+def _on_one_side(contrast: Contrast) -> list[str]:
+    """Say which endpoints are on one side only, where that is no chance of few requests."""
+    if contrast.about not in ("captures", "time"):
+        return []
+    counts = (
+        contrast.entries()
+        .group_by("service", "endpoint")
+        .agg((pl.col("side") == side).sum().alias(name) for side, name in enumerate(_SIDES))
+        .sort("endpoint", "service")
+    )
+    total = counts.select(_SIDES).sum().row(0)
+    said = []
+    for side, name in enumerate(_SIDES):
+        # As likely as this is it that all of them fall on one side by chance.
+        chance = (total[side] / max(sum(total), 1)) ** pl.col(name)
+        only = counts.filter((pl.col(_SIDES[1 - side]) == 0) & (chance < _BY_CHANCE))
+        if only.height:
+            top = only.sort(name, descending=True, maintain_order=True).head(_NAMED)
+            listed = [
+                f"{_short(row['endpoint'], 50)} ({units.number(row[name])} requests)"
+                for row in top.to_dicts()
+            ]
+            more = only.height - top.height
+            rest = [f"{units.number(more)} more"] if more else []
+            said.append(f"Only {name}: {', '.join(listed + rest)}.")
+    return said
 
 
 def _what_slow_ones_share(comparison: Comparison) -> str:
@@ -86,7 +125,7 @@ def _what_changed(comparison: Comparison) -> str:
         if not changed.is_empty():
             row = max(changed.to_dicts(), key=_importance)
             others = changed.height - 1
-            more = f" ({others} more figures of {kind}s changed)" if others else ""
+            more = f" ({others} more figures of {_PLURAL[kind]} changed)" if others else ""
             return f"Changed: {label(row)} {MEASURES[row['measure']]} {_change(row)}{more}."
     of_requests = differences.filter(differences["kind"] != "resource")
     tested = int(of_requests["p"].is_not_null().sum())
