@@ -57,9 +57,16 @@ def _rows(node: Node, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
             raise top["repeat"].place.error(f"repeat must be a number from 1 to {MAX_ROWS}")
         step = _row(top["step"], table, columns)
         rows = list(_rows(top["rows"], table, columns))
+        for key in step:
+            if not all(_counts(row.get(key, 0)) for row in (step, *rows)):
+                raise top["step"].place.error(f"a step of {key}, which is no number in all rows")
         for number in range(min(count, MAX_ROWS // max(1, len(rows)) + 1)):
             for row in rows:
                 yield row | {key: row.get(key, 0) + number * by for key, by in step.items()}
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _row(node: Node, table: str, columns: tuple[str, ...]) -> Row:

@@ -39,6 +39,7 @@ from perfkit.sql.guard import Expression, Query
 from perfkit.sql.scopes import unknown
 
 ID_PATTERN = r"^[a-z][a-z0-9]*\.[a-z0-9]+(?:-[a-z0-9]+)*$"
+_LINK = re.compile(r"https://[!#-;=?-\[\]_a-z~]+\Z")  # the characters of RFC 3986
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*\Z")
 REQUIRED = (
     *("id", "title", "category", "status", "requires", "query", "derive", "severity", "key"),
@@ -214,6 +215,6 @@ def _setting(node: Node, columns: Collection[str], params: Mapping[str, Param]) 
 def _reference(node: Node) -> dict[str, str]:
     top = Map(node, "a reference", ("title", "url"))
     url = top.text("url")
-    if not re.match(r"https://[!-~]+\Z", url):
+    if not _LINK.match(url):
         raise top["url"].place.error("a reference must be an https link")
     return {"title": top.text("title"), "url": url}

@@ -7,6 +7,7 @@ one operation, so after the limit the work goes on in the background until that 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,3 +139,11 @@ def _joined_rows(
     product = pl.col(_MULTIPLICITY) * pl.col(_MULTIPLICITY + "_right")
     total = collect(both.select(product.cast(pl.Float64).sum()), limits).item()
     return int(total)
+
+
+def reason(error: Exception) -> str:
+    """Return on one line what Polars says was wrong, without the plan that it shows beside it."""
+    text = re.split(
+        r"\n+(?:Resolved plan until failure|This error occurred)", str(error), maxsplit=1
+    )[0]
+    return " ".join(text.split())[:300]

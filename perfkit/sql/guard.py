@@ -17,6 +17,8 @@ Subqueries appear only as one value, `(SELECT request_ns FROM facts)`, and after
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from functools import lru_cache
 
 from sqlglot import Dialect, exp
 from sqlglot.errors import SqlglotError
+from sqlglot.tokenizer_core import Token
 
 from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
 from perfkit.sql.stars import spell_out_stars
@@ -216,7 +219,9 @@ def check_query(
     """
     root = _parse(text)
     if not isinstance(root, exp.Select):
-        raise GuardError(f"{root.key.upper()} is not allowed, only one SELECT")
+        # A statement that is not parsed is a command, and called by its first word.
+        what = root.name if isinstance(root, exp.Command) else root.key
+        raise GuardError(f"{what[:60].upper()} is not allowed, only one SELECT")
     if stars:
         spell_out_stars(root, tables)
     _, given = _check_nodes(root, _IN_QUERY)
@@ -253,8 +258,7 @@ def _parse(text: str, into: type[exp.Expr] | None = None) -> exp.Expr:
     hint = "write one expression, for example: calls * mean_ns" if into else None
     try:
         words = plain_tokens(text) or _ENGINE.tokenize(text)
-        parser = _ENGINE.parser()
-        trees = parser.parse_into(into, words, text) if into else parser.parse(words, text)
+        trees = _trees(words, text, into)
     except SqlglotError as error:
         details = getattr(error, "errors", None) or [{}]
         line, column = details[0].get("line") or 1, details[0].get("col") or 1
@@ -265,6 +269,17 @@ def _parse(text: str, into: type[exp.Expr] | None = None) -> exp.Expr:
     if len(trees) != 1 or trees[0] is None:
         raise GuardError("not exactly one statement", hint=hint)
     return trees[0]
+
+
+def _trees(words: list[Token], text: str, into: type[exp.Expr] | None) -> list[exp.Expr | None]:
+    logger = logging.getLogger("sqlglot")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # that it cannot parse a statement is said by the refusal
+    try:
+        parser = _ENGINE.parser()
+        return parser.parse_into(into, words, text) if into else parser.parse(words, text)
+    finally:
+        logger.setLevel(level)
 
 
 def _nesting(text: str) -> int:
@@ -329,6 +344,14 @@ def _check_identifier(node: exp.Expr) -> None:
 def _check_literal(node: exp.Expr) -> None:
     if len(node.this) > (MAX_LITERAL if node.args.get("is_string") else 40):
         raise at(node, "the literal is too long")
+    if node.args.get("is_string"):
+        return
+    try:
+        fits = math.isfinite(float(node.this))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise at(node, f"the number {node.this} is none that can be computed with")
 
 
 def _check_type(node: exp.Expr) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.sql import guard
-from perfkit.sql.execute import Limits, TooMuch, add_column, run_query
+from perfkit.sql.execute import Limits, TooMuch, add_column, reason, run_query
 from perfkit.sql.guard import check_expression, check_query
 from perfkit.sql.scopes import GuardError
 
@@ -245,6 +245,8 @@ def test_the_danger_is_real(tmp_path: Path) -> None:
         "SELECT row FROM spans WHERE row = ?",
         "SELECT row FROM spans WHERE row = $1",
         "SELECT row FROM spans WHERE row = :missing",
+        "SELECT 1e999 AS x FROM spans",
+        "SELECT -1.5e999 AS x FROM spans",
         "SELECT row FROM spans WHERE name = 'x\x00y'",
         "SELECT row FROM spans WHERE name = '\u202e'",
         "SELECT ro\u200bw FROM spans",
@@ -256,6 +258,20 @@ def test_the_danger_is_real(tmp_path: Path) -> None:
 )
 def test_refused(sql: str) -> None:
     refusal(sql)
+
+
+def test_a_refusal_is_all_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert str(refusal("SHOW TABLES")) == "SHOW is not allowed, only one SELECT"
+    assert str(refusal("EXECUTE IMMEDIATE 'x'")) == "EXECUTE is not allowed, only one SELECT"
+    refusal("WITH x AS (SHOW TABLES) SELECT row FROM spans")
+    assert not caplog.records
+
+
+def test_what_polars_refuses_is_told_on_one_line() -> None:
+    query = check_query("SELECT row FROM spans WHERE REGEXP_LIKE(name, '(')", TABLES)
+    with pytest.raises(pl.exceptions.PolarsError) as caught:
+        run_query(query, FRAMES, {}, Limits())
+    assert reason(caught.value) == "regex error: regex parse error: ( ^ error: unclosed group"
 
 
 def test_too_much_of_anything_is_refused() -> None:
