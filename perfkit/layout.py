@@ -17,7 +17,7 @@ import polars as pl
 INDEX_KEY = "perfkit.index"
 
 _TRACE = ("trace_hi", "trace_lo")
-_SLICES = 32
+_SLICES = 16
 """Runs of a part begin in so many slices of time."""
 _RUN_ROWS = 4096
 """Shorter runs are joined with the next; one that is longer is cut between traces."""

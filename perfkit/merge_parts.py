@@ -20,7 +20,7 @@ from perfkit.replacement import FOLDER, RECORD, Record, carry_out, decide
 
 _BUCKET_SPANS = 1_000_000
 """A bucket is worked on in memory: up to about 1 GiB."""
-_GROUP_ROWS = 16 * 1024
+_GROUP_ROWS = 8 * 1024
 """Row groups of spans: small, since a filter reads those that its rows lie in."""
 _KEYS = {"stacks": "stack_id", "frames": "frame_id"}
 
