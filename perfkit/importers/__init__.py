@@ -89,12 +89,42 @@ IMPORTERS: tuple[Importer, ...] = (
     otlp_protobuf,
 )
 
-# As lib/profiling/sampling/cli.py of CPython has it, in either byte order.
-_SAMPLING_BINARY = (b"HCAT", b"TACH")
-_JMETER_XML = re.compile(rb"\s*<\?xml[^>]{0,200}\?>\s*<testResults\b")
-_K6_SUMMARY = re.compile(
-    rb'\s*\{\s*(?="(?:metrics|root_group)"\s*:)(?=.{0,60000}"(?:http_reqs|iterations|vus)"\s*:)',
-    re.S,
+_REPLAY = (
+    "python -m profiling.sampling replay --collapsed -o FILE.txt FILE.bin, and import FILE.txt; "
+    "run --binary makes FILE.bin"
+)
+# How files begin that are known, what they are, and what to do instead. CPython's are as
+# Lib/profiling/sampling has them, the binary one in either byte order.
+_KNOWN_AND_NOT_READ = (
+    (
+        re.compile(rb"HCAT|TACH"),
+        "the binary format of CPython's profiling.sampling, which only that Python reads",
+        _REPLAY,
+    ),
+    (
+        re.compile(rb'\s*\{"type":\s*"meta",[^\n]{0,300}"sample_interval_usec"'),
+        "JSON lines of CPython's profiling.sampling, which have sums of frames and no stacks",
+        _REPLAY,
+    ),
+    (
+        re.compile(rb'\s*\{\s*"meta"\s*:\s*\{.{0,4000}"preprocessedProfileVersion"', re.S),
+        "a profile of Firefox (as CPython's profiling.sampling --gecko makes them), which perfkit "
+        "does not read",
+        _REPLAY,
+    ),
+    (
+        re.compile(rb"\s*<\?xml[^>]{0,200}\?>\s*<testResults\b"),
+        "JMeter's results as XML, which perfkit does not read",
+        "let JMeter write CSV: jmeter -Jjmeter.save.saveservice.output_format=csv …",
+    ),
+    (
+        re.compile(
+            rb'\s*\{\s*(?="(?:metrics|root_group)"\s*:)(?=.{0,60000}"(?:http_reqs|iterations|vus)"\s*:)',
+            re.S,
+        ),
+        "k6's summary, which has sums and no requests",
+        "k6 run --out json=FILE.json …, and import FILE.json",
+    ),
 )
 _TRUNCATED = "Input data was truncated"
 MAX_NOTES = 50
@@ -124,25 +154,9 @@ def detect(source: Source) -> Importer:
     for importer in IMPORTERS:
         if importer.sniff(head, source.path):
             return importer
-    if head.startswith(_SAMPLING_BINARY):
-        raise UnknownFormat(
-            "the binary format of CPython's profiling.sampling, which only that Python reads",
-            where=str(source),
-            hint="python -m profiling.sampling replay --collapsed -o FILE.txt FILE.bin, "
-            "and import FILE.txt",
-        )
-    if _JMETER_XML.match(head):
-        raise UnknownFormat(
-            "JMeter's results as XML, which perfkit does not read",
-            where=str(source),
-            hint="let JMeter write CSV: jmeter -Jjmeter.save.saveservice.output_format=csv …",
-        )
-    if _K6_SUMMARY.match(head):
-        raise UnknownFormat(
-            "k6's summary, which has sums and no requests",
-            where=str(source),
-            hint="k6 run --out json=FILE.json …, and import FILE.json",
-        )
+    for begins, what, hint in _KNOWN_AND_NOT_READ:
+        if begins.match(head):
+            raise UnknownFormat(what, where=str(source), hint=hint)
     raise UnknownFormat(
         "empty file" if not head else "its format is not recognised",
         where=str(source),

@@ -17,6 +17,7 @@ FORMAT = Format(
     recognised_by="lines of `frame;frame count`",
     gives="samples with counts",
     lacks="times",
+    tried="py-spy 0.4.3",
 )
 
 _SNIFFED_LINES = 50

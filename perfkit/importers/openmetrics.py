@@ -29,7 +29,7 @@ FORMAT = Format(
     recognised_by="`# TYPE` or `# HELP` lines with samples under them",
     gives="metrics",
     lacks="times, where lines have none (the file's own); buckets and quantiles",
-    tried="prometheus_client 0.26.0",
+    tried="prometheus_client 0.26.0, Prometheus 2.42.0 (`/metrics`, `/federate`)",
 )
 
 _TYPE = re.compile(r"# (TYPE|UNIT) ([\w:.]+) (\S+)\s*")

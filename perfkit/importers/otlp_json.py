@@ -21,6 +21,7 @@ FORMAT = Format(
     "`trace`, or as `batches`",
     gives="spans, span events, span links, metrics",
     lacks="nothing; logs are refused",
+    tried="OpenTelemetry JS 0.223.1",
 )
 
 _START = re.compile(

@@ -25,6 +25,7 @@ FORMAT = Format(
     recognised_by="`resultType` with `result`",
     gives="metrics",
     lacks="kind and unit (by the ending of the name)",
+    tried="Prometheus 2.42.0",
 )
 
 _NS_PER_MS = 10**6

@@ -18,6 +18,7 @@ FORMAT = Format(
     recognised_by="the category `py-spy` on its events",
     gives="samples with times",
     lacks="wall-clock times (the file is taken to end when it was written; `--started-at` says it)",
+    tried="py-spy 0.4.3",
 )
 
 

@@ -28,7 +28,7 @@ FORMAT = Format(
     recognised_by="its `$schema`, or `shared` frames with `profiles`",
     gives="samples",
     lacks="wall-clock times (`--started-at`); py-spy's: all times; mostly process and thread",
-    tried="pyinstrument 5.1.3",
+    tried="pyinstrument 5.1.3, py-spy 0.4.3",
 )
 
 _UNITS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}

@@ -30,7 +30,7 @@ FORMAT = Format(
     recognised_by="spans with `traceId`, `id` and `localEndpoint`, `kind` or `timestamp`",
     gives="spans, span events (annotations)",
     lacks="times finer than µs; links; why a request failed, other than the tag `error`",
-    tried="py_zipkin 1.2.8, opentelemetry-exporter-zipkin-json 1.45.1",
+    tried="py_zipkin 1.2.8, opentelemetry-exporter-zipkin-json 1.45.1, OpenTelemetry JS 2.12.1",
 )
 
 _US = 1000

@@ -62,12 +62,28 @@ def test_gzip_is_opened_transparently(
                 assert plain.table(table).equals(unpacked.table(table))
 
 
-@pytest.mark.parametrize("magic", [b"HCAT", b"TACH"])
-def test_cpythons_binary_profile_says_how_to_convert_it(magic: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"HCAT" + bytes(100), "binary format"),
+        (b"TACH" + bytes(100), "binary format"),
+        # As Python 3.15 documents them.
+        (
+            b'{"type":"meta","v":1,"run_id":"ab","sample_interval_usec":1000,"mode":"wall"}\n',
+            "JSON lines",
+        ),
+        (
+            b'{"meta": {"interval": 1.0, "preprocessedProfileVersion": 48}, "threads": []}',
+            "Firefox",
+        ),
+    ],
+)
+def test_cpythons_other_profiles_say_what_to_do(content: bytes, what: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.bin"
-    path.write_bytes(magic + bytes(100))
-    with pytest.raises(UnknownFormat, match=r"profiling\.sampling") as caught:
+    path.write_bytes(content)
+    with pytest.raises(UnknownFormat, match=what) as caught:
         imported(path)
+    assert "profiling.sampling" in str(caught.value)
     assert "replay --collapsed" in str(caught.value.hint)
 
 
