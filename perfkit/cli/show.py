@@ -111,11 +111,13 @@ def _facts(tables: Tables) -> dict[str, Any]:
 
 
 def _show_head(tables: Tables) -> None:
+    from perfkit.rules.messages import shorten
+
     facts = _facts(tables)
     info = tables.capture.info
     parts = [units.duration(facts["duration_ns"]), f"from {units.timestamp(facts['start_ns'])}"]
     click.secho(f"{text.plain(tables.capture.path.name)}: {' '.join(parts)}", bold=True)
-    services = ", ".join(facts["services"] or [])
+    services = ", ".join(shorten(name, 60) for name in facts["services"] or [])
     seen = [
         f"{units.number(facts['entries'])} requests" if facts["entries"] else "",
         f"{units.number(facts['spans'])} spans" if facts["spans"] else "",

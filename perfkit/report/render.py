@@ -19,6 +19,7 @@ from perfkit.report.pack import pack
 from perfkit.report.sections import SECTIONS, SHORT, Section, capture_health
 from perfkit.report.templates import environment
 from perfkit.report.text import clean, clean_all
+from perfkit.rules.messages import shorten
 from perfkit.rules.model import Followed, Outcome
 
 
@@ -103,7 +104,7 @@ def _meta(context: Context) -> list[str]:
         f"{units.timestamp(facts['start_ns'])} for {units.duration(facts['duration_ns'])}"
         if facts["start_ns"] is not None
         else "",
-        f"services {', '.join(services[:3])}" if services else "",
+        f"services {', '.join(shorten(name, 60) for name in services[:3])}" if services else "",
         f"and {len(services) - 3} more" if len(services) > 3 else "",
         f"host {info.host}" if info.host else "",
         f"{units.number(facts['entries'])} requests" if facts["entries"] else "",

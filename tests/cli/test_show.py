@@ -55,3 +55,26 @@ def test_what_the_spans_lack_is_said(tmp_path: Path) -> None:
     assert all(f"- {one}\n" in text for one in said)
     data = json.loads(CliRunner().invoke(main, ["show", path, "--json"]).stdout)
     assert [one["what"].rstrip(".") for one in data["health"]["weak"]] == said
+
+
+def test_a_name_of_a_service_without_end_does_not_fill_the_screen(tmp_path: Path) -> None:
+    path = str(tmp_path / "long.perfkit")
+    rows = {
+        "trace_hi": [0],
+        "trace_lo": [1],
+        "span_id": [1],
+        "service": ["shop\x1b[31m" + "x" * 5000],
+        "name": ["GET /"],
+        "kind": ["server"],
+        "start_ns": [1_795_873_366 * 10**9],
+        "duration_ns": [10**6],
+        "status": ["ok"],
+        "adjusted_count": [1.0],
+        "parent_inferred": [False],
+    }
+    with CaptureWriter(Path(path)) as writer:
+        writer.append("spans", rows)
+    head = CliRunner().invoke(main, ["show", path], catch_exceptions=False).stdout.split("\n\n")[0]
+    assert "services shop" in head
+    assert "\x1b[31m" not in head
+    assert len(head) < 300
