@@ -19,16 +19,16 @@ import polars as pl
 from bench.rca_simulated import Case, Operation, Run, reached, system
 
 SHAPES = ((8, 3), (12, 4), (40, 5))
-SYSTEMS = 6
+SYSTEMS = 4
 REQUESTS = 200
 TYPES = ("cpu", "mem", "disk", "delay", "loss", "socket")
 FACTORS = (1.2, 1.5, 2.0, 3.0)
 SHARES = (0.05, 0.2, 1.0)
 SEEN = (
     *("less traffic", "other mix", "sampled 1 in 100", "lost spans", "clock skew"),
-    *("one of two instances", "a store without spans"),
+    *("one of two instances", "a store without spans", "calls all named alike"),
 )
-_STRONG = 3.0
+STRONG = 3.0
 _PAUSE = 20
 """A process that lacks memory stops for so many requests at a time."""
 _TIMES_OUT = 0.1
@@ -171,7 +171,7 @@ def badly_seen() -> Iterator[Case]:
 
 
 def _seen(place: Place, how: str, kind: str) -> Case:
-    fault = place.fault(kind, _STRONG, 1.0)
+    fault = place.fault(kind, STRONG, 1.0)
     requests = [REQUESTS, REQUESTS]
     mixes: list[list[float] | None] = [None, None]
     if how == "one of two instances":
@@ -182,7 +182,7 @@ def _seen(place: Place, how: str, kind: str) -> Case:
         requests[1] //= 8
     if how == "sampled 1 in 100":
         requests = [40, 40]
-    if how == "other mix":
+    if how in ("other mix", "calls all named alike"):
         mixes = [[9.0, 1.0, 1.0], [1.0, 1.0, 9.0]]
     sides = []
     for number, one in enumerate((None, fault)):
@@ -193,6 +193,9 @@ def _seen(place: Place, how: str, kind: str) -> Case:
             spans = spans.with_columns(adjusted_count=100.0)
         if how == "clock skew":
             spans = _skewed(spans, random.Random(f"{place.number} {number}"))
+        if how == "calls all named alike":
+            called = pl.when(pl.col("span_kind") == "client").then(pl.lit("HTTP GET"))
+            spans = spans.with_columns(name=called.otherwise("name"))
         if how == "a store without spans":
             spans = _silent(spans, place.store)
         sides.append(spans)

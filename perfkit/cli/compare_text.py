@@ -117,13 +117,14 @@ def _show_causes(comparison: Comparison) -> None:
     rows = ranking.filter(ranking["score"] > 0).head(_TOP).to_dicts()
     if not rows:
         return
-    text.heading("Which component made it")
+    text.heading("Components by how unusual they are")
     text.table(
-        ["component", "score", "latency", "behaviour", "beyond normal", "requests"],
+        ["component", "score", "verdict", "latency", "behaviour", "beyond normal", "requests"],
         [
             [
                 text.shorten(row["component"], 60),
                 f"{row['score']:.2f}",
+                row["verdict"],
                 f"{row['latency_score']:.2f}",
                 f"{row['behaviour_score']:.2f}",
                 units.percent(row["explained_ratio"]),
@@ -131,6 +132,7 @@ def _show_causes(comparison: Comparison) -> None:
             ]
             for row in rows
         ],
+        least=_LEAST_LABEL,
     )
     for row in comparison.causes.evidence.to_dicts():
         if row["component"] in {shown["component"] for shown in rows[:3]}:

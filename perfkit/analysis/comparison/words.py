@@ -149,7 +149,6 @@ def _what_made_it(comparison: Comparison) -> str:
     named = ranking.filter(ranking["verdict"] != NO_EVIDENCE).head(_NAMED)
     if named.is_empty():
         return _nothing_sure(ranking)
-    several = named.height > 1 or named["verdict"][0] != CAUSE
     parts = []
     for row in named.to_dicts():
         lines = evidence.filter(component=row["component"])
@@ -162,8 +161,16 @@ def _what_made_it(comparison: Comparison) -> str:
     sampled = ""
     if min(comparison.causes.looked_at) < 1:
         sampled = f" (Causes were looked for in {shares[0]} and {shares[1]} of the requests.)"
-    what = "Among the causes, which cannot be told apart" if several else "Most likely cause"
-    return f"{what}: {' '.join(parts)}{sampled}"
+    return f"{_how_sure(ranking, named)}: {' '.join(parts)}{sampled}"
+
+
+def _how_sure(ranking: pl.DataFrame, named: pl.DataFrame) -> str:
+    if named["verdict"][0] == CAUSE:
+        return "Most likely cause"
+    first = ranking["component"][0]
+    if first in named["component"]:
+        return "Not told apart, and one or all of them the cause"
+    return f"Surely unusual, though {first} is more so, perhaps by chance"
 
 
 def _nothing_sure(ranking: pl.DataFrame) -> str:

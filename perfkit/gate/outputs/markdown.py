@@ -25,7 +25,8 @@ def write(result: Result) -> bytes:
     told = result.of("failed", "error", "unstable")
     lines += _table(told)
     if result.cause:
-        lines += ["**Most likely cause**", "", *(f"- {text(line)}" for line in result.cause), ""]
+        told_lines = (f"- {text(line)}" for line in result.cause)
+        lines += ["**What changed, and what made it**", "", *told_lines, ""]
     advice = list(dict.fromkeys(check.help for check in told if check.help))
     if advice:
         lines += ["**What to do**", "", *(f"- {text(line)}" for line in advice), ""]
