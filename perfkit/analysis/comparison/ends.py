@@ -13,7 +13,7 @@ import numpy as np
 from perfkit.analysis.comparison.votes import Calls
 from perfkit.analysis.statistics.significance import MINIMUM_EFFECT
 from perfkit.analysis.vector.forest import Bools, Ints
-from perfkit.analysis.vector.percentiles import Floats
+from perfkit.analysis.vector.percentiles import Floats, codes
 from perfkit.analysis.vector.summary import sums
 
 _MOST = 0.5
@@ -23,10 +23,8 @@ _MOST = 0.5
 def owners_of_ways(calls: Calls, excess: Floats, judged: Bools) -> Ints:
     """Return who answers for each span's own time, given the time beyond normal of judged ones."""
     number = {name: owner for owner, name in enumerate(calls.owners)}
-    services, place = np.unique(
-        calls.frame["service"].fill_null("").to_numpy(), return_inverse=True
-    )
-    caller = np.array([number.get(str(name), -1) for name in services])[place]
+    place, services = codes(calls.frame, ["service"])
+    caller = np.array([number.get(name, -1) for name in services["service"]], dtype=np.int64)[place]
     ways = judged & (caller >= 0) & (caller != calls.owner)
     pair, way = np.unique(caller[ways] * len(calls.owners) + calls.owner[ways], return_inverse=True)
     count, own, late = (
