@@ -5,6 +5,7 @@ Of all CPU time of a program a module may be little, and of the requests of one 
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from perfkit.analysis.code.call_paths import CallPaths, importing
@@ -16,73 +17,76 @@ _KIND = ("entry_endpoint", "entry_tool")
 _CALLER = ("caller", "caller_file", "caller_module")
 _RESTING = ("select", "worker", "queue", "condition", "io", "pool")
 """Roles of an innermost frame in which a thread that did not run waited for something else."""
+_LEAST = 0.05
+"""Ours: a module of less than this part of what was seen of its kind is not told."""
+_BITS = 64
+_AT_ONCE = 2_000_000
+"""Rows that are added up at a time, to bound memory."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a kind of entry and module, those of most time first."""
-    seen = _seen(tables)
-    working = seen.filter(pl.col("work_ns") > 0)
+    looks = _looks(tables)
+    of_path = looks.group_by("kind", "path").agg(
+        pl.col("duration_ns", "work_ns").sum(), samples=pl.col("works").sum().cast(pl.Int64)
+    )
+    working = of_path.filter(pl.col("work_ns") > 0)
     if working.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     paths = tables.frame("call_paths")
-    of_kind = seen.group_by("kind").agg(
-        seen_ns=pl.col("duration_ns").sum(),
-        seen_requests=pl.col("entry_row").n_unique().cast(pl.Int64),
+    module, modules = codes(paths, ["module"])
+    caller, callers = codes(paths, ["function", "file", "module"])
+    on_path = _modules(paths, module, caller, working["path"].unique().to_numpy())
+    entries = looks.group_by("entry_row").agg(pl.col("kind").first())
+    told = (
+        _sums(working, on_path)
+        .join(of_path.group_by("kind").agg(seen_ns=pl.col("duration_ns").sum()), on="kind")
+        .filter(pl.col("duration_ns") >= _LEAST * pl.col("seen_ns"))
     )
-    modules = _modules(paths, working["path"].unique().to_numpy())
-    each = working.join(modules, on="path")
-    callers = (
-        each.join(_callers(paths), on="caller_path", how="left")
-        .group_by("kind", "module", *_CALLER)
-        .agg(pl.col("work_ns").sum())
-        .sort("work_ns", *_CALLER, descending=[True, False, False, False], nulls_last=True)
-        .unique(["kind", "module"], keep="first", maintain_order=True)
-        .drop("work_ns")
+    on_path = on_path.join(told, on="number", how="semi")
+    told = (
+        told.join(_requests(looks.filter("works"), on_path), on=["kind", "number"])
+        .join(entries.group_by("kind").agg(seen_requests=pl.len().cast(pl.Int64)), on="kind")
+        .join(_entries(tables), on="kind")
+        .sort("duration_ns", "kind", "number", descending=[True, False, False])
+    )
+    called = callers[told["caller"].clip(0)].rename(
+        dict(zip(callers.columns, _CALLER, strict=True))
     )
     return (
-        each.group_by("kind", "module")
-        .agg(
-            duration_ns=pl.col("work_ns").sum(),
-            samples=pl.col("samples").sum(),
-            requests=pl.col("entry_row").n_unique().cast(pl.Int64),
-        )
-        .join(of_kind, on="kind")
-        .join(callers, on=["kind", "module"])
-        .join(_entries(tables), on="kind")
-        .sort("duration_ns", "kind", "module", descending=[True, False, False])
+        told.rename({"caller": "known"})
+        .with_columns(modules["module"].gather(told["number"]), *called)
+        .with_columns(pl.when(pl.col("known") >= 0).then(pl.col(*_CALLER)))
         .select(*COLUMNS)
     )
 
 
-def _seen(tables: Tables) -> pl.DataFrame:
-    """Return one row a path seen in an entry: `entry_row`, `path`, `kind`, `samples`,
-    `duration_ns`, and `work_ns`, what of it was no wait for something else."""
+def _looks(tables: Tables) -> pl.DataFrame:
+    """Return one row a part of a sample in an entry: `entry_row`, its `kind`, `path`,
+    `duration_ns`, `works` (it was no wait for something else), and `work_ns`."""
     samples, paths = tables.frame("ordered_samples"), tables.frame("call_paths")
     parts = tables.frame("sample_spans").select("sample_row", "entry_row", "duration_ns")
-    parts = parts.filter(pl.col("entry_row").is_not_null() & pl.col("duration_ns").is_not_null())
+    parts = parts.drop_nulls(["entry_row", "duration_ns"])
     place = parts["sample_row"]
     path = samples["path"].gather(place)
-    rests = paths["role"].is_in(_RESTING).fill_null(False).gather(path).fill_null(False)
+    rests = paths["role"].is_in(_RESTING).fill_null(False).gather(path)
     ran = (samples["state"].gather(place) == "running").fill_null(False)
     kind, _ = codes(tables.columns("tree", *_KIND), _KIND)
-    seen = (
-        parts.lazy()
-        .with_columns(path=path, works=~rests | ran)
-        .drop_nulls("path")
-        .group_by("entry_row", "path")
-        .agg(
-            pl.col("duration_ns").sum(),
-            work_ns=pl.col("duration_ns").filter("works").sum(),
-            samples=pl.len().cast(pl.Int64),
+    return (
+        parts.with_columns(
+            path=path.cast(pl.Int64), works=~rests | ran, kind=kind[parts["entry_row"].to_numpy()]
         )
-        .collect()
+        .drop_nulls("path")
+        .select(
+            *("entry_row", "kind", "path", "duration_ns", "works"),
+            work_ns=pl.when("works").then("duration_ns").otherwise(0),
+        )
     )
-    return seen.with_columns(kind=pl.Series(kind, dtype=pl.Int64).gather(seen["entry_row"]))
 
 
-def _modules(paths: pl.DataFrame, used: Ints) -> pl.DataFrame:
-    """Return for each path the modules on it: `path`, `module`, `caller_path`, which is the path
-    above the outermost frame of the module, or null.
+def _modules(paths: pl.DataFrame, module: Ints, caller: Ints, used: Ints) -> pl.DataFrame:
+    """Return for each path the modules on it: `path`, the module's `number`, and `caller`, the
+    number of the frame above the outermost frame of the module, or -1.
 
     What the import of a module does is left out: it is done once.
     """
@@ -98,21 +102,64 @@ def _modules(paths: pl.DataFrame, used: Ints) -> pl.DataFrame:
     found = pl.concat(steps)
     # Parents have the smaller numbers.
     found = (
-        found.with_columns(module=paths["module"].gather(found["node"]))
-        .group_by("path", "module")
+        found.with_columns(number=module[found["node"].to_numpy()])
+        .group_by("path", "number")
         .agg(pl.col("node").min())
     )
-    above = paths["parent"].cast(pl.Int64).gather(found["node"]).alias("caller_path")
-    return found.select("path", "module").with_columns(above)
+    above = tree.parent[found["node"].to_numpy()]
+    return found.select("path", "number", caller=np.where(above >= 0, caller[above], -1))
 
 
-def _callers(paths: pl.DataFrame) -> pl.DataFrame:
-    return paths.select(
-        caller_path=pl.int_range(pl.len(), dtype=pl.Int64),
-        caller="function",
-        caller_file="file",
-        caller_module="module",
+def _sums(working: pl.DataFrame, on_path: pl.DataFrame) -> pl.DataFrame:
+    """Return `kind`, module `number`, `duration_ns`, `samples` and the `caller` of most time."""
+    on_each = on_path.group_by("path").agg(modules=pl.len())
+    piece = pl.col("modules").cum_sum() // _AT_ONCE
+    pieces = (
+        working.join(on_each, on="path")
+        .sort("kind", "path")
+        .with_columns(piece=piece.first().over("kind"))
+        .partition_by("piece", include_key=False)
     )
+    return pl.concat(_summed(one.join(on_path, on="path")) for one in pieces)
+
+
+def _summed(rows: pl.DataFrame) -> pl.DataFrame:
+    by_caller = rows.group_by("kind", "number", "caller").agg(
+        duration_ns=pl.col("work_ns").sum(), samples=pl.col("samples").sum()
+    )
+    return (
+        by_caller.sort("duration_ns", "caller", descending=True)
+        .group_by("kind", "number")
+        .agg(pl.col("duration_ns", "samples").sum(), pl.col("caller").first())
+    )
+
+
+def _requests(looks: pl.DataFrame, on_path: pl.DataFrame) -> pl.DataFrame:
+    """Return `kind`, module `number` and in how many `requests` of that kind it was seen.
+
+    A bit a module says which are on a path; those of an entry are what any of its paths has.
+    """
+    looks = looks.sort("entry_row")
+    begins = looks.select(pl.col("entry_row").rle_id().diff().fill_null(1) > 0).to_series()
+    first = np.flatnonzero(begins.to_numpy())
+    kind = looks["kind"].to_numpy()[first]
+    path = looks["path"].to_numpy()
+    numbers = on_path["number"].unique().sort()
+    bit = numbers.search_sorted(on_path["number"]).cast(pl.Int64).to_numpy()
+    counts = []
+    for start in range(0, len(numbers), _BITS):
+        mine = (bit >= start) & (bit < start + _BITS)
+        words = np.zeros(int(path.max()) + 1, dtype=np.uint64)
+        where = on_path["path"].to_numpy()[mine]
+        inside = where < len(words)
+        flags = np.left_shift(np.uint64(1), (bit[mine] - start).astype(np.uint64))
+        np.bitwise_or.at(words, where[inside], flags[inside])
+        of_entry = np.bitwise_or.reduceat(words[path], first)
+        for place, number in enumerate(numbers[start : start + _BITS]):
+            has = np.right_shift(of_entry, np.uint64(place)) & np.uint64(1) > 0
+            found, requests = np.unique(kind[has], return_counts=True)
+            counts.append(pl.DataFrame({"kind": found, "requests": requests, "number": number}))
+    return pl.concat(counts)
 
 
 def _entries(tables: Tables) -> pl.DataFrame:
@@ -136,7 +183,8 @@ def _entries(tables: Tables) -> pl.DataFrame:
 COLUMNS = {
     "entry_endpoint": "endpoint of the entries",
     "entry_tool": "their tool",
-    "module": "a module that was on the stack; not while it was imported",
+    "module": "a module that was on the stack, for a twentieth of `seen_ns` or more; not while it "
+    "was imported",
     "caller": "the function outside of it that calls into it for most of the time",
     "caller_file": "its file",
     "caller_module": "its module",
