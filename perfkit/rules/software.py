@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from perfkit.analysis.code.call_paths import importing
+
 ALWAYS = frozenset(("Python", "Linux"))
 """What every capture is about; its settings are named beside those of what was seen."""
 
@@ -37,13 +39,19 @@ NAMES = (*sorted(ALWAYS), *_SIGNS, *sorted(_CONTAINERS))
 """The software whose settings a rule may name."""
 
 
+def _modules(paths: pl.DataFrame) -> pl.LazyFrame:
+    """Return the packages of code that ran, as `text`; what was only imported may be in no use."""
+    ran = paths.filter(~pl.Series(importing(paths)))
+    return ran.lazy().select(pl.col("module").str.split(".").list.first().alias("text"))
+
+
 def seen(tables: Mapping[str, pl.LazyFrame]) -> frozenset[str]:
     """Return the names of the software that spans, stacks and metrics give away."""
     texts = [
         tables["spans"].select(pl.col("scope").alias("text")),
         tables["spans"].select(pl.col("db_system").alias("text")),
         tables["spans"].select(pl.col("service").alias("text")),
-        tables["frames"].select(pl.col("module").str.split(".").list.first().alias("text")),
+        _modules(tables["call_paths"].collect()),
     ]
     traces = pl.concat(
         [one.drop_nulls().unique() for one in texts], how="vertical_relaxed"

@@ -104,7 +104,17 @@ def test_software_is_recognised_by_what_it_leaves() -> None:
                 {"span_id": 1, "start_ns": 0, "scope": "opentelemetry.instrumentation.sqlalchemy"},
                 {"span_id": 2, "start_ns": 0, "db_system": "postgresql", "service": "shop"},
             ],
-            "frames": [{"frame_id": 1, "function": "run", "module": "uvicorn.server"}],
+            "frames": [
+                {"frame_id": 1, "function": "run", "module": "uvicorn.server"},
+                {"frame_id": 2, "function": "_find_and_load", "module": "importlib._bootstrap"},
+                {"frame_id": 3, "function": "<module>", "module": "django.db"},
+            ],
+            # An instrumentation imports what it might meet.
+            "stacks": [
+                {"stack_id": 1, "frame_id": 1, "depth": 0},
+                {"stack_id": 2, "parent_id": 1, "frame_id": 2, "depth": 1},
+                {"stack_id": 3, "parent_id": 2, "frame_id": 3, "depth": 2},
+            ],
         }
     )
     assert software.seen(tables) == {"Python", "Linux", "SQLAlchemy", "PostgreSQL", "uvicorn"}
