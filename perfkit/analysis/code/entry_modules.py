@@ -37,12 +37,16 @@ def compute(tables: Tables) -> pl.DataFrame:
     module, modules = codes(paths, ["module"])
     caller, callers = codes(paths, ["function", "file", "module"])
     on_path = _modules(paths, module, caller, working["path"].unique().to_numpy())
+    if on_path.is_empty():
+        return pl.DataFrame(schema=_SCHEMA)
     entries = looks.group_by("entry_row").agg(pl.col("kind").first())
     told = (
         _sums(working, on_path)
         .join(of_path.group_by("kind").agg(seen_ns=pl.col("duration_ns").sum()), on="kind")
         .filter(pl.col("duration_ns") >= _LEAST * pl.col("seen_ns"))
     )
+    if told.is_empty():
+        return pl.DataFrame(schema=_SCHEMA)
     on_path = on_path.join(told, on="number", how="semi")
     told = (
         told.join(_requests(looks.filter("works"), on_path), on=["kind", "number"])
