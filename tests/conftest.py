@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
-    max_examples=60,
+    max_examples=45,
     suppress_health_check=[
         hypothesis.HealthCheck.too_slow,
         hypothesis.HealthCheck.function_scoped_fixture,

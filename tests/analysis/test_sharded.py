@@ -156,7 +156,7 @@ def assert_equal(whole: Tables, parts: Tables) -> None:
 many = st.lists(traces(damaged=True, max_size=6), min_size=1, max_size=6)
 
 
-@settings(max_examples=25, deadline=None, phases=QUICK)
+@settings(max_examples=12, deadline=None, phases=QUICK)
 @given(many)
 def test_every_table_is_that_of_the_capture_in_one_piece(lists: list[list[S]]) -> None:
     capture = _capture(lists)
@@ -167,7 +167,7 @@ def test_every_table_is_that_of_the_capture_in_one_piece(lists: list[list[S]]) -
     parts.close()
 
 
-@settings(max_examples=15, deadline=None, phases=QUICK)
+@settings(max_examples=8, deadline=None, phases=QUICK)
 @given(
     many,
     st.sampled_from(
