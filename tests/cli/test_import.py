@@ -69,7 +69,7 @@ def test_several_files_become_one_capture(run: Run, tmp_path: Path) -> None:
     [
         ("", "bad: empty file"),
         ("some words\n", "bad: its format is not recognised"),
-        ('{"resourceSpans":[{"scopeSpans":[{', "bad: not valid JSON"),
+        ('{"resourceSpans":[{"scopeSpans":[{', "bad, byte 34: not valid JSON"),
         ('{"resourceSpans":[]}', "bad: nothing in it"),
         ("a;b 1\nwhat\n", "bad: its format is not recognised"),
     ],
