@@ -156,6 +156,10 @@ def _represented(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _represented)
 
+# Directions and invisible characters: who reviews the file must see what is in it. Such texts are
+# in double quotes (see `_represented`), where YAML takes the escape for the character.
+_HIDDEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
 
 def text(entries: Mapping[str, Entry]) -> str:
     """Return the file's text: the same entries give the same text."""
@@ -170,6 +174,7 @@ def text(entries: Mapping[str, Entry]) -> str:
             allow_unicode=True,
             width=100,
         )
+        body = _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", body)
         parts.append("".join(f"  {line}\n" for line in body.rstrip("\n").split("\n")))
     return "".join(parts)
 

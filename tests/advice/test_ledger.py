@@ -97,6 +97,14 @@ def test_an_entry_is_read_as_it_looks(tmp_path: Path) -> None:
     ]
 
 
+def test_what_turns_text_around_is_seen_in_a_review(tmp_path: Path) -> None:
+    turned = replace(ENTRY, title="Cache \u202egnihton\u202c and\u200b nothing")
+    path = tmp_path / "ledger.yaml"
+    path.write_text(ledger.text({turned.fingerprint: turned}), encoding="utf-8")
+    assert "\\u202egnihton\\u202c and\\u200b" in path.read_text(encoding="utf-8")
+    assert ledger.load(path)[turned.fingerprint].title == turned.title
+
+
 def test_no_file_is_an_empty_ledger(tmp_path: Path) -> None:
     assert ledger.load(tmp_path / ledger.FILE_NAME) == {}
 

@@ -239,7 +239,7 @@ def test_two_predicates_may_not_share_requests() -> None:
     capture = memory(endpoint_spans([100, 200, 300, 400]))
     compared = contrast.of_predicates(Tables(capture), ("duration_ns <= 200", "duration_ns > 300"))
     assert sorted(compared.entries()["side"]) == [0, 0, 1]
-    with pytest.raises(UsageError, match="1 requests are on both sides"):
+    with pytest.raises(UsageError, match="requests that are on both sides: 1, of"):
         contrast.of_predicates(Tables(capture), ("duration_ns <= 200", "duration_ns >= 200"))
 
 

@@ -187,7 +187,7 @@ def of_predicates(tables: Tables, texts: tuple[str, str]) -> Contrast:
     both = int((chosen[0] & chosen[1]).sum())
     if both:
         raise UsageError(
-            f"{both} requests are on both sides: {texts[0]!r} and {texts[1]!r}",
+            f"requests that are on both sides: {both}, of {texts[0]!r} and {texts[1]!r}",
             hint="write predicates of which only one can hold",
         )
     side = np.where(chosen[0].to_numpy(), 0, np.where(chosen[1].to_numpy(), 1, -1))

@@ -42,7 +42,8 @@ _COLUMNS = {
     "rate_per_s": "requests a second over the time of the capture; null when that is no time",
     **DOCS,
     "total_ns": "sum of their durations",
-    "share_ratio": "that sum by request time (the sum over entries)",
+    "share_ratio": "that sum by request time (the sum over entries); requests within others count "
+    "too, so shares may add up to more than 1",
 }
 
 ENDPOINTS = Derived(
