@@ -55,8 +55,12 @@ def test_a_few_stacks_say_nothing_of_what_was_not_seen() -> None:
     assert after(found, 0.0) == [100 - 32]
 
 
-def calling(missed: int) -> Tables:
-    """Return requests that spend 60 of 100 µs in parse and 40 in a call; looks are 10 µs apart."""
+def calling(missed: int, early: int = 0, *, every: int = 1) -> Tables:
+    """Return requests that spend 60 of 100 µs in parse and 40 in a call, all of it the callee's.
+
+    Looks are 10 µs apart and `early` ns too early. Of every n-th request the profiler misses the
+    first ones, and what stood before the request seems to go on.
+    """
     spans, stacks = [], []
     for number in range(20):
         at = 1_000_000 * number
@@ -68,11 +72,9 @@ def calling(missed: int) -> Tables:
             S(10 * number + 3, at + 60_000, at + 100_000, 10 * number + 2, **trace, kind="server",
               service="other", pid=2, thread_id=1),
         ]  # fmt: skip
-        stacks += [(at - 50_000, IDLE)]
-        stacks += [
-            (at + 10_000 * step, PARSE if step < 6 else SOCKET) for step in range(missed, 10)
-        ]
-        stacks += [(at + 100_000, IDLE)]
+        first = 0 if number % every else missed
+        looks = [(at + 10_000 * step, PARSE if step < 6 else SOCKET) for step in range(first, 10)]
+        stacks += [(moment - early, stack) for moment, stack in [*looks, (at + 100_000, IDLE)]]
     return built(spans, stacks, 20_000_000)
 
 
@@ -86,25 +88,7 @@ def test_more_waiting_seen_than_calls_lasted_is_chance_until_proven() -> None:
 @pytest.mark.parametrize("early", [0, 3_000, 6_000, 9_000])
 @pytest.mark.parametrize("missed", [0, 3])
 def test_stacks_that_stand_off_the_spans_of_calls_say_as_much(early: int, missed: int) -> None:
-    # Of 100 µs 60 are spent in parse and 40 in a call, all of which is the callee's.
-    spans, stacks = [], []
-    for number in range(20):
-        at = 1_000_000 * number
-        trace = {"trace": number, "name": "call"}
-        spans += [
-            served(10 * number + 1, at, at + 100_000, trace=number),
-            S(10 * number + 2, at + 60_000, at + 100_000, 10 * number + 1, **trace, kind="client",
-              pid=1, thread_id=1),
-            S(10 * number + 3, at + 60_000, at + 100_000, 10 * number + 2, **trace, kind="server",
-              service="other", pid=2, thread_id=1),
-        ]  # fmt: skip
-        seen = [(at + 10_000 * step, PARSE if step < 6 else SOCKET) for step in range(10)]
-        # The profiler misses some, and what stood before the request seems to go on.
-        seen = seen if number % 2 else seen[missed:]
-        stacks += [(moment - early, stack) for moment, stack in seen]
-        stacks += [(at + 100_000 - early, IDLE)]
-    found = built(spans, stacks, 20_000_000)
-    ends = after(found, 0.0)
+    ends = after(calling(missed, early, every=2), 0.0)
     assert sum(ends) / 20 == pytest.approx(40_000, rel=0.25 if missed else 0.15)
 
 
