@@ -172,7 +172,7 @@ class SegmentCompactor:
         batch = chrometrace.to_batch(trace, self._stacks, anchor_wall_ns=anchor_ns, pid=meta.pid)
         _count(rejected, batch.rejected)
         samples = conform(model.SAMPLES, batch.tables.get("samples", {}))
-        offset_ns = meta.wall_ns - meta.monotonic_ns
+        offset_ns = meta.offset_ns
         samples = _name_threads(_cut(samples, meta, offset_ns))
         _count_nameless(samples, rejected)
         with contextlib.suppress(FileNotFoundError):

@@ -18,7 +18,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from io import FileIO
 from pathlib import Path
@@ -229,6 +229,11 @@ class StackMeta:
     idle: bool = True
     """Whether the time in which threads waited is kept."""
 
+    @property
+    def offset_ns(self) -> int:
+        """What turns the monotonic clock into Unix time, as both were read when it began."""
+        return self.wall_ns - self.monotonic_ns
+
     def anchor_wall_ns(self, trace_length_ns: int) -> int:
         """Return the Unix time at which a stack seen at the trace's time 0 began.
 
@@ -255,3 +260,13 @@ class StackMeta:
             return cls(**json.loads(path.read_text(encoding="ascii")))
         except (OSError, ValueError, TypeError) as error:
             raise InputError("does not say when it began", where=str(path)) from error
+
+
+def divided(first: StackMeta, second: StackMeta, cut_ns: int) -> tuple[StackMeta, StackMeta]:
+    """Return two overlapping traces cut at `cut_ns` of the monotonic clock.
+
+    It is one moment of Unix time too, though each reads its offset by itself and they differ:
+    otherwise a thread would be in two places at once there.
+    """
+    until_ns = cut_ns + second.offset_ns - first.offset_ns
+    return replace(first, until_monotonic_ns=until_ns), replace(second, from_monotonic_ns=cut_ns)

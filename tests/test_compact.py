@@ -15,7 +15,7 @@ from perfkit import bodies, compact, model
 from perfkit.capture import Capture, CaptureInfo, CaptureWriter
 from perfkit.compact import SegmentCompactor
 from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
-from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record, StackMeta, StackSegment
+from perfkit.journal import JOURNAL_DIR, Journal, Kind, Record, StackMeta, StackSegment, divided
 
 WALL_NS = 1_790_000_000_000_000_000
 MONOTONIC_NS = 77_000_000_000
@@ -118,12 +118,16 @@ def event(phase: str, name: str, ts_us: int, tid: int = 9, file: str = "app.py")
 
 
 def stack_segment(
-    path: Path, events: list[dict[str, Any]], log: bytes = b"", number: int = 1, **meta: int
+    path: Path,
+    events: list[dict[str, Any]],
+    log: bytes = b"",
+    number: int = 1,
+    meta: StackMeta | None = None,
 ) -> Path:
     files = StackSegment.numbered(path / JOURNAL_DIR, number)
     files.trace.write_text(json.dumps(events))
     files.threads.write_bytes(log)
-    StackMeta(7, RATE, WALL_NS, MONOTONIC_NS, **meta).save(files.meta)
+    (meta or StackMeta(7, RATE, WALL_NS, MONOTONIC_NS)).save(files.meta)
     return files.trace
 
 
@@ -179,10 +183,15 @@ def test_the_thread_log_gives_states_and_ends_dead_threads(path: Path) -> None:
     assert samples(path) == [("work", 0, 100, "running"), ("rest", 100, 150, "idle")]
 
 
-def test_overlapping_traces_are_cut_at_one_instant(path: Path) -> None:
-    cut = MONOTONIC_NS + 150 * MS
-    first = stack_segment(path, two_phases(), number=1, until_monotonic_ns=cut)
-    second = stack_segment(path, two_phases(), number=2, from_monotonic_ns=cut)
+@pytest.mark.parametrize("slow_ns", [0, 61, -61])
+def test_overlapping_traces_are_cut_at_one_instant(path: Path, slow_ns: int) -> None:
+    # Between its two clocks the first one was held up a little.
+    clocks = (WALL_NS, MONOTONIC_NS - slow_ns), (WALL_NS, MONOTONIC_NS)
+    metas = (StackMeta(7, RATE, *one) for one in clocks)
+    first, second = (
+        stack_segment(path, two_phases(), number=number, meta=meta)
+        for number, meta in enumerate(divided(*metas, MONOTONIC_NS + 150 * MS), start=1)
+    )
     compactor = SegmentCompactor(path, ME)
     compactor.compact(first)
     assert compactor.compact(second).rows == {"samples": 1}, "stacks are written once"
@@ -191,6 +200,9 @@ def test_overlapping_traces_are_cut_at_one_instant(path: Path) -> None:
         ("rest", 100, 50, None),
         ("rest", 150, 150, None),
     ]
+    pieces = Capture.open(path).table("samples").sort("ts_ns").collect()
+    until = (pieces["ts_ns"] + pieces["duration_ns"])[:-1].to_list()
+    assert until[1:] == pieces["ts_ns"][2:].to_list(), "a thread is in one place at a time"
 
 
 def test_after_a_failed_write_stacks_are_written_again(

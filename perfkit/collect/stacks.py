@@ -22,7 +22,7 @@ from perfkit.collect.sampling import Settings, Wishes, choose
 from perfkit.collect.segment import NotYet, Segment, begin
 from perfkit.collect.threads import ThreadWatcher
 from perfkit.errors import RecordError
-from perfkit.journal import StackSegment
+from perfkit.journal import StackSegment, divided
 from perfkit.units import percent
 
 SEGMENT_S = 30.0
@@ -298,8 +298,9 @@ class StackRecorder:
         cut_ns = time.monotonic_ns()
         self.watcher.switch(following.files.threads)
         segment.spy.interrupt()
-        segment.amend(replace(segment.meta, until_monotonic_ns=cut_ns))
-        following.amend(replace(following.meta, from_monotonic_ns=cut_ns))
+        until, since = divided(segment.meta, following.meta, cut_ns)
+        segment.amend(until)
+        following.amend(since)
         self._finish(segment)
         return following
 

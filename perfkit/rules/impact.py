@@ -93,9 +93,9 @@ class _Impact:
         changes: Changes = [None] * count
         low, high = ([*one] for one in claimed)
         for number in range(count):
-            if high[number] is None:
-                bound = min(1.0, totals[number] / request_ns) if request_ns else 0.0
-                low[number], high[number] = 0.0, bound
+            # Of requests that nobody recorded no share is known, not even none.
+            if high[number] is None and request_ns:
+                low[number], high[number] = 0.0, min(1.0, totals[number] / request_ns)
         for number in chosen.tolist():
             edits = [self._edits(number, at_best=one) for one in (False, True)]
             if any(one != Edits() for one in edits):
