@@ -34,7 +34,7 @@ from perfkit.manifest import Loss as Loss
 from perfkit.manifest import atomic_write as atomic_write
 from perfkit.parts import conform, scan_part, write_part
 from perfkit.remote import RemoteParts, read_info, url_of
-from perfkit.replacement import carry_out, read_record
+from perfkit.replacement import Reading, Record, carry_out, read_record
 from perfkit.stacks import StackTable
 
 if TYPE_CHECKING:
@@ -182,6 +182,9 @@ class Capture:
         """Whether it is still being written."""
         self._wanted: Wanted | None = None
         self._remote: RemoteParts | None = None
+        self._reading: Reading | None = None
+        self._decided: Record | None = None
+        """The compaction whose parts are not in their place while this is read."""
 
     @classmethod
     def open(cls, path: Path, *, live: bool = False) -> Capture:
@@ -208,9 +211,12 @@ class Capture:
                 f"{path}: not a capture (no capture.json in it)",
                 hint=f"to read files of another tool: perfkit import {path} -o NEW{SUFFIX}",
             )
+        reading = Reading(path)
         capture = cls(path, CaptureInfo.load(info_path))
+        capture._reading = reading
         if not capture.finished or leftovers(path) or read_record(path) is not None:
             capture._recover()
+        capture._decided = read_record(path)
         if live and capture.living:
             capture._read_living()
         return capture
@@ -236,14 +242,31 @@ class Capture:
         """Return the Parquet files of a table, or their URLs."""
         if self._remote is not None:
             return self._remote.of(name)
-        parts = sorted((self.path / name).glob("part-*"))
-        record = read_record(self.path)
-        if record is not None:  # on a read-only disk
-            gone = {self.path / part for part in record.goes}
-            comes = [self.path / record.folder / part for part in record.comes]
-            parts = [part for part in parts if part not in gone]
-            parts += [part for part in comes if part.parent.name == name and part.exists()]
+        for _ in range(_LIVE_TRIES):
+            record = self._record()
+            parts = _listed(self.path, name, record)
+            if self._record() == record:
+                break
         return [part for part in parts if not part.name.startswith(self.superseded)]
+
+    def _record(self) -> Record | None:
+        """Return the compaction that counts though its parts are not in their place."""
+        held = self._reading is not None and self._reading.holds
+        return self._decided if held else read_record(self.path)
+
+    def settle(self) -> bool:
+        """Carry out the compaction that is decided, if there is one; false while others read.
+
+        The caller has the writer's lock.
+        """
+        if self._reading is not None and not self._reading.alone():
+            return False
+        try:
+            carry_out(self.path)
+        finally:
+            if self._reading is not None:
+                self._reading.share()
+        return True
 
     @property
     def is_plain(self) -> bool:
@@ -292,7 +315,7 @@ class Capture:
                     return
                 time.sleep(_MOMENT_S)  # a compaction is just moving its files
             with contextlib.suppress(OSError):
-                carry_out(self.path)
+                self.settle()
             # Another process may have changed it while we waited.
             self.info = CaptureInfo.load(self.path / INFO_NAME)
             before = asdict(self.info)
@@ -305,3 +328,16 @@ class Capture:
                     self.info.save(self.path / INFO_NAME)
         finally:
             lock.release()
+
+
+def _listed(path: Path, table: str, record: Record | None) -> list[Path]:
+    """Return the parts of a table that count, wherever they are by now."""
+    if record is None:
+        return sorted((path / table).glob("part-*"))
+    comes = [path / record.folder / part for part in record.comes]
+    # Looked for before the others: one that is moved meanwhile is among those.
+    waiting = [part for part in comes if part.parent.name == table and part.exists()]
+    gone = {path / part for part in record.goes}
+    placed = [part for part in sorted((path / table).glob("part-*")) if part not in gone]
+    names = {part.name for part in placed}
+    return [*placed, *(part for part in waiting if part.name not in names)]

@@ -16,7 +16,7 @@ from perfkit.errors import CaptureError
 from perfkit.manifest import WriterLock
 from perfkit.parts import FLUSH_ROWS, write_frame, write_part
 from perfkit.remote import url_of
-from perfkit.replacement import FOLDER, RECORD, Record, carry_out, decide
+from perfkit.replacement import FOLDER, RECORD, Record, carry_out, decide, read_record
 
 _BUCKET_SPANS = 1_000_000
 """A bucket is worked on in memory: up to about 1 GiB."""
@@ -33,6 +33,8 @@ class Compaction:
     parts_after: int
     bytes_before: int
     bytes_after: int
+    waits: bool
+    """Whether the old parts are still in their place, because somebody reads them."""
 
 
 def compact(path: Path, progress: Callable[[str], None] = lambda _: None) -> Compaction:
@@ -49,6 +51,12 @@ def compact(path: Path, progress: Callable[[str], None] = lambda _: None) -> Com
                 f"{path}: is being written", hint="wait until the recording has ended"
             )
         lock.sign()
+        if read_record(path) is not None:
+            raise CaptureError(
+                f"{path}: is compacted already, but its parts cannot change places while another "
+                "perfkit reads them",
+                hint="the next command that opens it when that has ended does it",
+            )
         carry_out(path)  # the folder of one that was killed may be as large as the capture
         return _compact(capture, progress)
     finally:
@@ -70,15 +78,15 @@ def _compact(capture: Capture, progress: Callable[[str], None]) -> Compaction:
                 progress(f"compacting {table}")
                 comes += [f"{table}/{name}" for name in writes(capture, table, old, staging)]
                 goes += old
+        kept = sorted(set(before) - set(goes))
+        bytes_after = _size(capture.path, kept) + _size(staging, comes)
         if goes:
             decide(capture.path, Record(folder, comes, goes))
     finally:
         if not (capture.path / RECORD).exists():
             shutil.rmtree(staging, ignore_errors=True)
-    if goes:
-        carry_out(capture.path)
-    after = _parts(capture.path)
-    return Compaction(len(before), len(after), bytes_before, _size(capture.path, after))
+    waits = bool(goes) and not capture.settle()
+    return Compaction(len(before), len(kept) + len(comes), bytes_before, bytes_after, waits)
 
 
 def _spans(capture: Capture, table: str, old: list[str], staging: Path) -> Iterator[str]:

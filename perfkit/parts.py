@@ -12,6 +12,7 @@ from perfkit.batch import Columns
 from perfkit.errors import CaptureError
 from perfkit.layout import Wanted, read_index
 from perfkit.manifest import FORMAT_VERSION, atomic_write
+from perfkit.replacement import part_is_gone
 
 FLUSH_ROWS = 1 << 20
 """Rows of a part that is large enough."""
@@ -85,6 +86,8 @@ def scan_part(part: Path | str, table: model.Table, wanted: Wanted | None) -> pl
         version = metadata.get(_VERSION_KEY)
         frame = pl.scan_parquet(part)
         schema = frame.collect_schema()
+    except FileNotFoundError as error:
+        raise part_is_gone(error) or error from None
     except (OSError, pl.exceptions.PolarsError) as error:
         raise CaptureError(
             f"{part}: damaged ({str(error).splitlines()[0]})",

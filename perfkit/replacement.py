@@ -2,12 +2,17 @@
 
 New parts are written to a folder of their own; then a record that names what comes and what goes is
 written, and from that moment it has happened: whoever opens the capture next carries it out if the
-one who wrote the record was killed.
+one who wrote the record was killed, or left the parts where they are because somebody read them.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import re
 import shutil
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -29,8 +34,43 @@ class Record(msgspec.Struct, frozen=True):
     goes: list[str]
 
 
+class Reading:
+    """Keeps the parts of a capture where they are while somebody reads them.
+
+    It is a shared lock on the capture's folder, which is not written for it, and which the kernel
+    frees when the process ends. Where folders cannot be locked, as on some network file systems,
+    nothing is held; who reads there may find a part gone, see `part_is_gone`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
+        self.holds = self.share()
+
+    def share(self) -> bool:
+        """Let others read, too; waits while parts change places. Returns whether it is held."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+        except OSError:
+            return False
+        return True
+
+    def alone(self) -> bool:
+        """Whether nobody else reads; then nobody begins to, until `share`."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return True  # it cannot be told here
+            self.share()
+            return False
+        return True
+
+
 def carry_out(path: Path) -> None:
-    """Do what the record of a compaction says, as far as it is not done. The caller has the lock.
+    """Do what the record of a compaction says, as far as it is not done.
+
+    The caller has the writer's lock, and is the only one that reads.
 
     Also removes the folder of a compaction that was killed before it was decided.
     """
@@ -67,3 +107,18 @@ def decide(path: Path, record: Record) -> None:
         sync_directory((path / record.folder / part).parent)
     with atomic_write(path / RECORD) as file:
         file.write(msgspec.json.encode(record))
+
+
+def part_is_gone(error: FileNotFoundError) -> CaptureError | None:
+    """Return what to say of a part that somebody removed while it was read; None for other files.
+
+    Polars says the path only in its text.
+    """
+    found = re.search(r"\S*/part-[^/]*\.parquet", str(error))
+    if found is None:
+        return None
+    return CaptureError(
+        f"{found[0]}: is gone: while it was read, the capture was compacted, or its recorder "
+        "removed its oldest part",
+        hint="run the command again",
+    )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.shapes import requests
-from perfkit import layout, merge_parts, model
+from perfkit import layout, merge_parts, model, replacement
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import ShardedTables, open_tables
@@ -151,7 +152,7 @@ def test_a_decided_compaction_is_carried_out_at_the_next_opening(
 ) -> None:
     before = rows(path)
     with monkeypatch.context() as patch:
-        patch.setattr(merge_parts, "carry_out", lambda path: None)
+        patch.setattr(Capture, "settle", lambda capture: False)
         compact(path)
     assert (path / merge_parts.RECORD).exists()
     # As on a disk that cannot be written: read from where the new parts are.
@@ -161,6 +162,99 @@ def test_a_decided_compaction_is_carried_out_at_the_next_opening(
     assert rows(path) == before
     assert not (path / merge_parts.RECORD).exists()
     assert set(parts(path).values()) == {1}
+
+
+_READS = textwrap.dedent("""
+    import sys
+    from perfkit import replacement
+    from perfkit.analysis import sharded
+    from perfkit.cli.main import run
+    if sys.argv.pop(1) == "unlocked":  # as on a file system where folders cannot be locked
+        def flock(*_):
+            raise OSError(95, "not supported")
+        replacement.fcntl.flock = flock
+    sharded.SHARD_SPANS, plan = 1000, sharded.in_order.plan
+    def planned(*arguments):
+        found = plan(*arguments)
+        assert found.count > 2
+        print("ready", flush=True)
+        sys.stdin.readline()
+        return found
+    sharded.in_order.plan = planned
+    run()
+""")
+
+
+def _reads_while(path: Path, locks: str, meanwhile: Callable[[], None]) -> tuple[int, str, str]:
+    """Return exit code and output of a query in shards that has planned what to read when
+    something happens to the capture.
+    """
+    query = ("query", str(path), "SELECT component, count FROM components ORDER BY component")
+    command = [sys.executable, "-c", _READS, locks, *query, "--engine", "shards"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        meanwhile()
+        printed, complaint = process.communicate("go\n")
+    return process.returncode, printed, complaint
+
+
+@pytest.mark.real
+def test_who_reads_parts_in_place_is_not_disturbed_by_a_compaction(path: Path) -> None:
+    before = rows(path)
+    undisturbed = _reads_while(path, "locked", lambda: None)
+
+    def compacts() -> None:
+        done = CliRunner().invoke(main, ["compact", str(path)])
+        assert done.exit_code == 0
+        assert "35 parts" in done.stdout
+        assert "another perfkit reads the capture" in done.stderr
+        # Who comes now reads what was decided, and leaves the rest where it is.
+        assert rows(path) == before
+        with pytest.raises(CaptureError, match="is compacted already"):
+            compact(path)
+        assert set(parts(path).values()) == {BATCHES}
+
+    assert _reads_while(path, "locked", compacts) == undisturbed
+    assert undisturbed[0] == 0
+    assert rows(path) == before
+    assert set(parts(path).values()) == {1}
+    assert not list(path.glob(".compaction-*"))
+
+
+@pytest.mark.real
+def test_without_locks_a_part_that_is_gone_is_one_clear_line(path: Path) -> None:
+    code, printed, complaint = _reads_while(path, "unlocked", lambda: _compacts_at_once(path))
+    assert (code, printed) == (1, "")
+    assert "is gone: while it was read, the capture was compacted" in complaint
+    assert "run the command again" in complaint
+    assert "Traceback" not in complaint
+
+
+def _compacts_at_once(path: Path) -> None:
+    assert not compact(path).waits
+
+
+def test_parts_that_change_places_while_they_are_listed_count_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: rows(path)[name] for name in ("spans", "metrics")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Capture, "settle", lambda capture: False)
+        compact(path)
+    unlocked = Capture(path, CaptureInfo.load(path / "capture.json"))
+    glob = Path.glob
+
+    def carried_out_first(folder: Path, pattern: str) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "glob", glob)
+        replacement.carry_out(path)
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", carried_out_first)
+    for name, expected in before.items():
+        assert Counter(unlocked.table(name).collect().rows()) == expected
 
 
 def test_a_capture_that_is_being_written_is_refused(path: Path) -> None:

@@ -18,7 +18,8 @@ def command(capture: Path) -> None:
 
     Afterwards --since, --until and --endpoint read only what they need, and shards are read where
     they are. It happens as a whole or not at all, also when it is killed. It needs as much free
-    disk as the capture has; nothing else should read the capture meanwhile.
+    disk as the capture has. Commands that read the capture meanwhile are not disturbed: the old
+    parts stay until they have ended.
     """
     from perfkit.merge_parts import compact
 
@@ -28,3 +29,9 @@ def command(capture: Path) -> None:
         f"{done.parts_before} parts of {size(done.bytes_before)} are now {done.parts_after} "
         f"of {size(done.bytes_after)}"
     )
+    if done.waits:
+        click.echo(
+            "another perfkit reads the capture: both stay on the disk, and the new parts take the "
+            "place of the old ones at the first opening after that has ended",
+            err=True,
+        )

@@ -189,7 +189,7 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        _complain(_os_error(error), None)
+        _complain(*_os_error(error))
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -200,9 +200,15 @@ def _complain(message: str, hint: str | None) -> None:
         click.echo(f"  what to do: {_printable(hint)}", err=True)
 
 
-def _os_error(error: OSError) -> str:
+def _os_error(error: OSError) -> tuple[str, str | None]:
+    if isinstance(error, FileNotFoundError):
+        from perfkit.replacement import part_is_gone
+
+        gone = part_is_gone(error)
+        if gone is not None:
+            return gone.message, gone.hint
     reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {reason}" if error.filename else reason, None
 
 
 def _printable(text: str) -> str:
