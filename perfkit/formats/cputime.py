@@ -28,6 +28,8 @@ _WAITS = 0.2
 # What runs for less than half the share of what runs most comes after it.
 _RUNS = 0.5
 _ENOUGH_LOOKS = 5
+# Shares of less CPU time than a clock can count are not computed with: they overflow.
+_LEAST_NS = 1.0
 # A stack that nobody asked about runs; so many looks are as good as that.
 _BELIEF = 1.0
 # A thread is asked so near to the moment at which its stack was seen: what it does lasts longer.
@@ -156,10 +158,10 @@ def _allot(rows: Rows, share: Float) -> tuple[Float, Float]:
         cpu = np.maximum(cpu - np.bincount(rows.thread, given, threads), 0.0)
     # What is left goes to where its thread's clock went on, first of all in waits.
     weight = np.where(waits, rows.cpu_ns, 0.0)
-    in_waits = np.bincount(rows.thread, weight, threads) > 0
+    in_waits = np.bincount(rows.thread, weight, threads) >= _LEAST_NS
     weight = np.where(in_waits[rows.thread], weight, rows.cpu_ns)
     total = np.bincount(rows.thread, weight, threads)
-    unseen = weight * (cpu / np.where(total > 0, total, 1.0))[rows.thread]
+    unseen = weight * (cpu / np.maximum(total, _LEAST_NS))[rows.thread]
     return ran, unseen
 
 

@@ -97,6 +97,18 @@ KINDS = ("internal", "internal", "server", "client", "consumer", "producer")
 
 
 @st.composite
+def families(draw: st.DrawFn) -> list[S]:
+    """One request whose calls follow each other, run side by side, or both; some call in turn."""
+    spans = [S(1, 0, 60)]
+    for number in range(2, draw(st.integers(3, 12))):
+        parent = draw(st.sampled_from([1, 1, 1, 2, 3]))
+        parent = parent if parent < number else 1
+        start = draw(st.integers(0, 50))
+        spans.append(S(number, start, start + draw(st.integers(1, 15)), parent))
+    return spans
+
+
+@st.composite
 def traces(draw: st.DrawFn, *, damaged: bool = False, max_size: int = 14) -> list[S]:
     """Spans of one or two traces with many equal times; children may stick out of their parents.
 

@@ -10,9 +10,19 @@ from hypothesis import given
 from perfkit.analysis.replay.edits import scaled
 from perfkit.analysis.replay.what_if import replay
 from perfkit.analysis.session import Tables
-from tests.analysis.build import S, analyse, by_id, traces
+from tests.analysis.build import S, analyse, by_id, families, traces
 
 Spans = list[dict[str, Any]]
+
+
+def busy_periods(inside: dict[int, tuple[int, int]]) -> list[list[int]]:
+    """Divide calls, by their starts and ends, where none of them runs."""
+    periods: list[list[int]] = []
+    for child in sorted(inside, key=inside.__getitem__):
+        if not periods or all(inside[one][1] <= inside[child][0] for one in periods[-1]):
+            periods.append([])
+        periods[-1].append(child)
+    return periods
 
 
 def length(
@@ -30,9 +40,17 @@ def length(
         done = [child for child, clipped in inside.items() if clipped[1] <= moment]
         return max(done, key=lambda one: (inside[one][1], -inside[one][0], -one), default=None)
 
+    periods = busy_periods(inside)
+    period_of = {child: number for number, period in enumerate(periods) for child in period}
+
     def finish(child: int) -> int:
         before = waited_for(inside[child][0])
-        since, at = (start, 0) if before is None else (inside[before][1], finish(before))
+        since = start if before is None else inside[before][1]
+        if before is not None and period_of[before] == period_of[child]:
+            at = finish(before)
+        else:
+            earlier = periods[period_of[child] - 1] if period_of[child] else []
+            at = max((finish(one) for one in earlier), default=0)
         own = length(rows, child, *inside[child], lengths, longer)
         return at + inside[child][0] - since + own
 
@@ -59,7 +77,7 @@ def takes_part(tables: Tables, row: dict[str, Any]) -> bool:
     return row["entry_row"] is not None and (waited or row["row"] == row["entry_row"])
 
 
-@given(traces(damaged=True))
+@given(traces(damaged=True) | families())
 def test_drag_is_what_the_entry_loses_without_the_span(spans: list[S]) -> None:
     tables = analyse(spans)
     rows = tables.frame("tree").to_dicts()
@@ -72,7 +90,7 @@ def test_drag_is_what_the_entry_loses_without_the_span(spans: list[S]) -> None:
         assert found["drag_ns"] == expected
 
 
-@given(traces(damaged=True))
+@given(traces(damaged=True) | families())
 def test_slack_is_the_most_that_a_span_can_grow_unnoticed(spans: list[S]) -> None:
     tables = analyse(spans)
     rows = tables.frame("tree").to_dicts()
@@ -86,7 +104,7 @@ def test_slack_is_the_most_that_a_span_can_grow_unnoticed(spans: list[S]) -> Non
         assert entry_length(rows, row["row"], longer=slack + 1) == before + 1
 
 
-@given(traces(damaged=True))
+@given(traces(damaged=True) | families())
 def test_drag_is_what_the_what_if_replay_saves(spans: list[S]) -> None:
     tables = analyse(spans)
     tree, drag = tables.frame("tree"), tables.frame("span_drag")["drag_ns"].to_list()
@@ -100,7 +118,7 @@ def test_drag_is_what_the_what_if_replay_saves(spans: list[S]) -> None:
         assert changed["before_ns"][0] - changed["after_ns"][0] == drag[row]
 
 
-@given(traces(damaged=True))
+@given(traces(damaged=True) | families())
 def test_only_the_critical_path_has_drag_and_only_what_is_off_it_has_slack(spans: list[S]) -> None:
     tables = analyse(spans)
     waits = tables.frame("span_waits").to_dicts()
@@ -119,6 +137,29 @@ def test_what_runs_beside_a_span_hides_part_of_it() -> None:
     found = by_id(analyse(spans), "span_drag")
     assert [found[number]["drag_ns"] for number in range(1, 6)] == [100, 5, 0, 5, 0]
     assert [found[number]["slack_ns"] for number in range(1, 6)] == [0, 0, 50, 0, 5]
+
+
+def test_a_call_after_a_fan_out_waited_for_all_of_it() -> None:
+    # 1 |==========|
+    # 2 |=====|         0 to 60
+    # 3 |---|           0 to 40
+    # 4       |====|    60 to 100
+    spans = [S(1, 0, 100), S(2, 0, 60, 1), S(3, 0, 40, 1), S(4, 60, 100, 1)]
+    found = by_id(analyse(spans), "span_drag")
+    assert [found[number]["drag_ns"] for number in range(1, 5)] == [100, 20, 0, 40]
+    assert [found[number]["slack_ns"] for number in range(1, 5)] == [0, 0, 20, 0]
+
+
+def test_two_chains_side_by_side_do_not_wait_for_each_other() -> None:
+    # 1 |==========|
+    # 2 |====|            0 to 40
+    # 3      |=====|      40 to 100
+    # 4 |---|             0 to 30
+    # 5     |-----|       35 to 95, after 4
+    spans = [S(1, 0, 100), S(2, 0, 40, 1), S(3, 40, 100, 1), S(4, 0, 30, 1), S(5, 35, 95, 1)]
+    found = by_id(analyse(spans), "span_drag")
+    assert [found[number]["drag_ns"] for number in range(1, 6)] == [100, 5, 5, 0, 0]
+    assert [found[number]["slack_ns"] for number in range(1, 6)] == [0, 0, 0, 5, 5]
 
 
 def test_a_span_below_another_can_cost_no_more_than_that_lets_through() -> None:

@@ -14,7 +14,8 @@ from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
 from perfkit.analysis.replay.what_if import Change, forecast, replay, saved_range, saved_ratio
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.intervals import Intervals
-from tests.analysis.build import S, analyse, traces
+from tests.analysis.build import S, analyse, families, traces
+from tests.analysis.test_drag import busy_periods
 
 Spans = list[dict[str, Any]]
 Piece = tuple[int, int, int]
@@ -71,10 +72,19 @@ class Slow:
                     first_of[one] = members[0]
                     together[one] = max(length[each] for each in members) + between
 
+        periods = busy_periods(children)
+        period_of = {child: number for number, period in enumerate(periods) for child in period}
+        for child, leader in first_of.items():
+            period_of[child] = period_of[leader]
+
         def finish(child: int) -> float:
             leader = first_of.get(child, child)
             before = waited_for(children[leader][0])
-            ready = 0.0 if before is None else finish(before)
+            if before is not None and period_of[before] == period_of[leader]:
+                ready = finish(before)
+            else:
+                earlier = [one for one in children if period_of[one] < period_of[leader]]
+                ready = max((finish(one) for one in earlier), default=0.0)
             return ready + lag(leader) + together.get(child, length[child])
 
         last = waited_for(end)
@@ -105,7 +115,7 @@ def times_of(pieces: list[Piece]) -> Intervals:
     return Intervals(*(rows_of(column) for column in zip(*pieces, strict=True)))
 
 
-@given(traces(damaged=True))
+@given(traces(damaged=True) | families())
 def test_without_changes_everything_takes_as_long_as_it_did(spans: list[S]) -> None:
     tables = analyse(spans)
     size = tables.frame("tree").height
@@ -125,7 +135,7 @@ PIECES = st.lists(
 )
 
 
-@given(traces(damaged=True), st.data())
+@given(traces(damaged=True) | families(), st.data())
 def test_equals_the_slow_replay(spans: list[S], data: st.DataObject) -> None:
     tables = analyse(spans)
     tree = tables.frame("tree").with_columns(skew_ns=pl.lit(0, dtype=pl.Int64))
@@ -135,7 +145,9 @@ def test_equals_the_slow_replay(spans: list[S], data: st.DataObject) -> None:
     factors = data.draw(st.lists(numbers, min_size=size, max_size=size))
     families = [
         group["row"].to_list()
-        for _, group in tree.filter(tree["entry_row"].is_not_null()).group_by("parent_row")
+        for _, group in tree.filter(tree["entry_row"].is_not_null()).group_by(
+            "parent_row", maintain_order=True
+        )
         if group.height > 1 and group["parent_row"][0] is not None
     ]
     groups = [

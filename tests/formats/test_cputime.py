@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfkit import model
@@ -107,13 +107,14 @@ def slow_round(rows: cputime.Rows, share: list[float]) -> tuple[list[float], lis
                     ran[n] = placed[n]
                 given += ran[n]
             left = max(left - given, 0.0)
-        where = waits if sum(rows.cpu_ns[n] for n in waits) else mine
+        where = waits if sum(rows.cpu_ns[n] for n in waits) >= 1.0 else mine
         for n in where:
-            if sum(rows.cpu_ns[m] for m in where):
-                unseen[n] = left * rows.cpu_ns[n] / sum(rows.cpu_ns[m] for m in where)
+            unseen[n] = left * rows.cpu_ns[n] / max(1.0, sum(rows.cpu_ns[m] for m in where))
     return ran, unseen
 
 
+# The second row's clock goes on by less than any clock counts.
+@example([(0, 0, 1, 0.0, 0.5, 0, 0.0, 0.0)] * 5 + [(0, 1, 1, 0.0, 5e-324, 30, 0.0, 1.0)])
 @given(st.lists(ROW, min_size=1, max_size=12))
 def test_time_is_shared_out_as_by_hand_and_none_is_lost(values: list[Row]) -> None:
     rows = rows_of(values)

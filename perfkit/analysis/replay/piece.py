@@ -16,7 +16,7 @@ from perfkit.analysis.vector.rows import indices
 
 COLUMNS = {
     "tree": ("entry_row", "depth", "duration_ns", "skew_ns", "adjusted_count"),
-    "span_waits": ("parent_row", "before_row", "last_row", "start_ns", "end_ns"),
+    "span_waits": ("parent_row", "before_row", "last_row", "period_row", "start_ns", "end_ns"),
 }
 
 
@@ -53,7 +53,7 @@ def times(frames: Frames, item: tuple[Edits, Ints]) -> tuple[Floats, Floats]:
     length = played.length[:-1]
     offset = np.where(
         spans.parent[:-1] >= 0,
-        np.rint(played.reached[:-1] - length).astype(np.int64),
+        np.rint(_since_parents(spans, played) - length).astype(np.int64),
         spans.start[:-1],
     )
     begin = along_path(spans.parent[:-1], offset, np.add, 0)
@@ -80,8 +80,11 @@ class _Played:
     """Where the spans are after a replay, one element a row of `tree` and one behind."""
 
     length: Floats
+    period: Ints
     reached: Floats
-    """When a span ends, counted from the start of the span that waits for it."""
+    """When a span ends, counted from the start of its busy period."""
+    width: Floats
+    """How long a busy period takes."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class _Spans:
     """These three without the one behind."""
     parent: Ints
     before: Ints
+    period: Ints
     start: Ints
     end: Ints
     waited: Bools
@@ -107,9 +111,9 @@ class _Spans:
     def of(cls, frames: Frames) -> _Spans:
         """Lay the columns of `COLUMNS` out as arrays."""
         tree, waits_of = frames["tree"], frames["span_waits"]
-        parent, before, last = (
+        parent, before, last, period = (
             np.append(indices(waits_of[name]), -1)
-            for name in ("parent_row", "before_row", "last_row")
+            for name in ("parent_row", "before_row", "last_row", "period_row")
         )
         start, end = (np.append(waits_of[name].to_numpy(), 0) for name in ("start_ns", "end_ns"))
         return cls(
@@ -118,9 +122,10 @@ class _Spans:
             skew_ns=tree["skew_ns"].to_numpy(),
             parent=parent,
             before=before,
+            period=period,
             start=start,
             end=end,
-            waited=(parent >= 0) & (end > start),
+            waited=period >= 0,
             ready=np.where(before >= 0, end[before], start[parent]),
             done=np.where(last >= 0, end[last], start),
         )
@@ -130,7 +135,7 @@ class _Replay:
     """One replay of some rows; all arrays have one element a row of `tree`, and one behind."""
 
     def __init__(self, spans: _Spans, rows: Ints, edits: Edits) -> None:
-        self.depth, self.parent, self.before = spans.depth, spans.parent, spans.before
+        self.depth, self.parent = spans.depth, spans.parent
         self.waited = spans.waited
         self.rows = rows
         self.above = len(spans.depth)
@@ -147,14 +152,20 @@ class _Replay:
         )
         self.sizes, self.leaders = final - first + 1, self.members[first]
         self.height = -self.depth[self.members], -self.depth[self.leaders]
+        # Calls of a group are made in the first one's busy period, and wait for what it waited for.
+        self.period = spans.period.copy()
+        self.period[self.members] = np.repeat(self.period[self.leaders], self.sizes)
+        same = self.period[spans.before] == self.period
+        self.jump = np.where(same & (spans.before >= 0), spans.before, self.above)
+        self.jump[self.members] = np.repeat(self.jump[self.leaders], self.sizes)
 
     def run(self) -> _Played:
         """Replay; of rows that are not replayed the result means nothing."""
         length: Floats = self.tail.copy()
         inside = np.zeros(self.above + 1)
         reached = np.zeros(self.above + 1)
-        jump = np.where(self.before >= 0, self.before, self.above)
-        jump[self.members] = np.repeat(jump[self.leaders], self.sizes)
+        width = np.zeros(self.above + 1)
+        jump = self.jump.copy()
         order = self.rows[np.argsort(-self.depth[self.rows], kind="stable")]
         levels = np.split(order, np.flatnonzero(np.diff(self.depth[order])) + 1)
         for level in levels if len(order) else ():
@@ -163,8 +174,10 @@ class _Replay:
             reached[waited] = length[waited] + self.lag[waited]
             self._join(int(self.depth[level[0]]), length, reached)
             _along_chains(waited, jump, reached)
-            np.maximum.at(inside, self.parent[waited], reached[waited])
-        return _Played(length, reached)
+            np.maximum.at(width, self.period[waited], reached[waited])
+            # One span of each busy period bears its width.
+            np.add.at(inside, self.parent[waited], width[waited])
+        return _Played(length, self.period, reached, width)
 
     def _join(self, depth: int, length: Floats, reached: Floats) -> None:
         """Let all calls of a group end with its longest, and own work between them come after it.
@@ -180,6 +193,18 @@ class _Replay:
             # The sum of all lags is that before the first call and those between the others.
             own = np.add.reduceat(self.lag[members], first)
             reached[members] = np.repeat(own + np.maximum.reduceat(length[members], first), sizes)
+
+
+def _since_parents(spans: _Spans, played: _Played) -> Floats:
+    """Return when spans end, counted from the start of the span that waits for them."""
+    bearers = np.flatnonzero(spans.waited & (spans.period == np.arange(len(spans.period))))
+    order = bearers[np.lexsort((spans.end[bearers], spans.parent[bearers]))]
+    width = np.rint(played.width[order]).astype(np.int64)
+    earlier = np.cumsum(width) - width
+    first, final = runs(spans.parent[order])
+    begin = np.zeros(len(spans.period))
+    begin[order] = earlier - np.repeat(earlier[first], final - first + 1)
+    return (begin[played.period] + played.reached)[:-1]
 
 
 def _spared(edits: Edits, rows: Ints, start: Ints, end: Ints, skew: Ints) -> Floats:

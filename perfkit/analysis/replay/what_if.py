@@ -1,8 +1,8 @@
 """What would be, if things were changed: every entry replayed with a set of edits.
 
-A replay keeps the order of things in `span_waits`: a child begins when the sibling that it waited
-for is done and the parent has done the same own work in between; the parent ends after all of its
-children and the same own work after them. Durations are never subtracted from each other, so
+A replay keeps the order of things in `span_waits`: a child begins when what it waited for is done,
+the busy period before its own or a sibling in it, and the parent has done the same own work in
+between; the parent ends after all of its children and the same own work after them. Durations are never subtracted from each other, so
 what is hidden behind something parallel saves nothing, and what two edits save counts once.
 
 Idea: Lighthouse's simulated savings, and CRISP's what-if, over happens-before order.

@@ -4,11 +4,11 @@ Drag and total float (slack) of the critical path method (Devaux, "Total Project
 the order of things in `span_waits` and under the rules of the replay in `what_if`: whatever waited
 for a span moves with it, and own work in between stays as long as it was.
 
-Both follow from one parent at a time. Of its children, those that a child delays are itself and
-whatever waited for it, one after the other. Without that child the parent ends as early as the
-latest of all others lets it, and the entry gains the least that any span above lets through. A
-child can grow unnoticed until the latest of what it delays reaches the parent's end, and by what
-the spans above have room for.
+Both follow from one busy period of one parent at a time: what comes after a period waits for all of
+it. Of its children, those that a child delays are itself and whatever waited for it in the period,
+one after the other. Without that child the period ends as early as the latest of all others lets
+it, and the entry gains the least that any span above lets through. A child can grow unnoticed until
+the latest of what it delays reaches the period's end, and by what the spans above have room for.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a span, in the order of `tree`."""
     waits = tables.frame("span_waits")
     entry = indices(tables.columns("tree", "entry_row")["entry_row"])
-    order = _Order(*(indices(waits[name]) for name in ("parent_row", "before_row", "last_row")))
+    order = _Order.of(*(indices(waits[name]) for name in ("parent_row", "before_row", "period_row")))
     start, end = waits["start_ns"].to_numpy(), waits["end_ns"].to_numpy()
-    waited = np.flatnonzero((order.parent >= 0) & (end > start))
-    # The parent's own work after its last child moves with it, so that child's end is what counts.
-    until = end[order.last[order.parent[waited]]]
+    waited = np.flatnonzero(order.period >= 0)
+    # What comes after the period moves with its end.
+    until = end[order.period[waited]]
 
     room = np.zeros(len(end), dtype=np.int64)
     room[waited] = until - subtree_maxima(order.before, end)[waited]
     slack = along_path(order.parent, room, np.add, 0)
 
-    chain = marked_chains(order.before, order.last[order.last >= 0])
+    chain = marked_chains(order.before, order.period[waited])
     yields = np.full(len(end), _EVERYTHING)
     yields[waited] = np.where(
         chain[waited], until - _latest_other(order, chain, waited, start, end)[waited], 0
@@ -65,30 +65,36 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 
 class _Order(NamedTuple):
-    """The columns of `span_waits` that say what waits for what, as indices."""
+    """What waits for what, as indices of rows."""
 
     parent: Ints
     before: Ints
-    last: Ints
+    """The sibling of the same period that it waited for."""
+    period: Ints
+
+    @classmethod
+    def of(cls, parent: Ints, before: Ints, period: Ints) -> _Order:
+        """Take the columns of `span_waits`."""
+        return cls(parent, np.where(period[before] == period, before, -1), period)
 
 
 def _latest_other(order: _Order, chain: Bools, waited: Ints, start: Ints, end: Ints) -> Ints:
     """Return for each span of a chain when the last of the siblings ends that it does not delay.
 
-    The chain of a parent leads from its last child back over what each waited for. A span of it
+    The chain of a period leads from its last child back over what each waited for. A span of it
     delays those after it in the chain, and whatever waited for one of these; so the others are
     those that hang on an earlier span of the chain, and those that hang on none.
     """
     hangs_on = nearest_marked(order.before, chain)[waited]
     free = waited[hangs_on < 0]
-    latest_free = start.copy()
-    np.maximum.at(latest_free, order.parent[free], end[free])
+    latest_free = start[order.parent]
+    np.maximum.at(latest_free, order.period[free], end[free])
     latest = end.copy()
     some = hangs_on >= 0
     np.maximum.at(latest, hangs_on[some], end[waited[some]])
     earlier = np.where(chain, order.before, -1)
     until_now = along_path(earlier, latest, np.maximum, 0)
-    result = latest_free[order.parent]
+    result = latest_free[order.period]
     later = np.flatnonzero(earlier >= 0)
     result[later] = np.maximum(result[later], until_now[earlier[later]])
     return result

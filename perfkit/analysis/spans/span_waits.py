@@ -5,9 +5,15 @@ ended last by then was done, or else with the parent's own work; the parent ende
 child. A child that ends exactly when the next begins is followed (jaeger #9148), and of children
 that end together the longest is taken. What a span does not wait for (`detached`), and what has no
 length after clipping, has no part in this.
+
+Where no child ran for a moment, all that had begun before was done: what follows waited for all of
+it, not just for the last. Between such moments lie busy periods. Within one, calls that follow each
+other may belong to several chains that know nothing of each other.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,12 +39,13 @@ def compute(tables: Tables) -> pl.DataFrame:
     parent = np.where(top, -1, waiting_parents_of(tree))
     start, end = _clipped(parent, tree["start_ns"].to_numpy(), tree["end_ns"].to_numpy())
 
-    before, last = np.full(tree.height, -1), np.full(tree.height, -1)
+    before, last, period = (np.full(tree.height, -1) for _ in range(3))
     child = np.flatnonzero((parent >= 0) & (end > start))
     if child.size:
-        child, previous, final = _waits(child, parent, start, end)
-        before[child] = previous
-        last[parent[final]] = final
+        found = _waits(child, parent, start, end)
+        before[found.child] = found.before
+        period[found.child] = found.period
+        last[parent[found.last]] = found.last
     waited_for = marked_chains(before, np.concatenate([last[last >= 0], np.flatnonzero(top)]))
     unnoticed = marked_above(~waited_for, tree["subtree"].to_numpy())
     return pl.DataFrame(
@@ -49,6 +56,7 @@ def compute(tables: Tables) -> pl.DataFrame:
             "end_ns": end,
             "before_row": rows_or_null(before),
             "last_row": rows_or_null(last),
+            "period_row": rows_or_null(period),
             # Between it and its entry everything was waited for.
             "critical": (unnoticed == unnoticed[entry]) & (entry >= 0),
         }
@@ -65,8 +73,17 @@ def _clipped(parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
     return start, np.maximum(end, start)
 
 
-def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return children in order of parent and end, the sibling before each, and the last ones."""
+class _Waits(NamedTuple):
+    """Children in order of parent and end; `before` and `period` have one element for each."""
+
+    child: Ints
+    before: Ints
+    period: Ints
+    last: Ints
+    """The last child of each parent."""
+
+
+def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> _Waits:
     # One number orders children by parent and end: parents are laid end to end on one axis.
     above = parent[child]
     waiting = np.zeros(len(parent), dtype=np.bool_)
@@ -90,9 +107,17 @@ def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> tuple[Ints, Int
     found = np.searchsorted(key[first], wanted, side="right") - 1
     same = (found >= 0) & (above[first[found]] == above)
     previous = np.where(same, child[best[found]], -1)
+    # A period ends where all that end later also begin later; parents never touch on the axis.
+    earliest = np.minimum.accumulate(wanted[::-1])[::-1]
+    ends = np.append(np.flatnonzero(earliest[1:] >= key[:-1]), len(key) - 1)
+    longest = child[best[np.searchsorted(first, ends, side="right") - 1]]
     _, final = runs(above)
-    final_run = np.searchsorted(first, final, side="right") - 1
-    return child, previous, child[best[final_run]]
+    return _Waits(
+        child,
+        previous,
+        np.repeat(longest, np.diff(ends, prepend=-1)),
+        longest[np.searchsorted(ends, final)],
+    )
 
 
 def _as_ranks(start: Ints, end: Ints, waiting: Bools) -> tuple[Ints, Ints, Ints]:
@@ -114,6 +139,8 @@ DERIVED = Derived(
         "end_ns": "end, not after that of any span above it",
         "before_row": "the sibling that had ended last when it began; null if none had",
         "last_row": "its own child that ended last; null if it has none",
+        "period_row": "the one that ended last of the siblings of its busy period, a time in which "
+        "always one of them ran; null if nobody waits for it, or it has no length",
         "critical": "whether it is on the critical path of its entry",
     },
 )
