@@ -2,8 +2,9 @@
 
 A replay keeps the order of things in `span_waits`: a child begins when what it waited for is done,
 the busy period before its own or a sibling in it, and the parent has done the same own work in
-between; the parent ends after all of its children and the same own work after them. Durations are never subtracted from each other, so
-what is hidden behind something parallel saves nothing, and what two edits save counts once.
+between; the parent ends after all of its children and the same own work after them. Durations are
+never subtracted from each other, so what is hidden behind something parallel saves nothing, and
+what two edits save counts once.
 
 Idea: Lighthouse's simulated savings, and CRISP's what-if, over happens-before order.
 """

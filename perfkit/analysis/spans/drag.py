@@ -36,7 +36,9 @@ def compute(tables: Tables) -> pl.DataFrame:
     """Return one row a span, in the order of `tree`."""
     waits = tables.frame("span_waits")
     entry = indices(tables.columns("tree", "entry_row")["entry_row"])
-    order = _Order.of(*(indices(waits[name]) for name in ("parent_row", "before_row", "period_row")))
+    order = _Order.of(
+        *(indices(waits[name]) for name in ("parent_row", "before_row", "period_row"))
+    )
     start, end = waits["start_ns"].to_numpy(), waits["end_ns"].to_numpy()
     waited = np.flatnonzero(order.period >= 0)
     # What comes after the period moves with its end.
