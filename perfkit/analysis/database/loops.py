@@ -19,6 +19,8 @@ from perfkit.analysis.vector.rows import indices
 
 MANY = 5
 """So many calls under one span are a loop (Sentry, n_plus_one_db: count 5)."""
+FEW = 3
+"""So many, each in a wrapper of its own, may be one (Sentry, m_n_plus_one_db: 3 rounds)."""
 WRAPPERS = 3
 """So many spans may be around each call (Sentry, m_n_plus_one_db: max_allowable_depth 3)."""
 
@@ -26,9 +28,10 @@ WRAPPERS = 3
 def loop_rows(tree: pl.DataFrame, row: Ints, query: Ints) -> Ints:
     """Return for each call the nearest span under which its query runs `MANY` times; -1 at roots.
 
+    Where there is none, it is the nearest under which it runs `FEW` times, or else the parent.
     Only spans of the program itself count as wrappers, those of one entry, and only by the same
-    names on the way: what two parts of a program ask for is no loop. Where there is none, it is
-    the parent. `row` are the calls, `query` says by a number what they ask.
+    names on the way: what two parts of a program ask for is no loop. `row` are the calls, `query`
+    says by a number what they ask.
     """
     parent = parents_of(tree)
     above: Ints = parent[row]
@@ -37,9 +40,13 @@ def loop_rows(tree: pl.DataFrame, row: Ints, query: Ints) -> Ints:
     internal = (tree["category"] == "internal").to_numpy()
     path = np.zeros(len(row), dtype=np.uint64)
     left = np.flatnonzero(above >= 0)
+    alone = np.ones(len(row), dtype=np.bool_)
     for height in range(WRAPPERS + 1):
-        many = _sizes(above[left], path[left], query[left]) >= MANY
-        loop[left[many]] = above[left[many]]
+        size = _sizes(above[left], path[left], query[left])
+        many = size >= MANY
+        place = left[many | (size >= FEW) & alone[left]]
+        loop[place] = above[place]
+        alone[place] = False
         if height == WRAPPERS:
             break
         left = left[~many]

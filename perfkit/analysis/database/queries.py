@@ -240,7 +240,8 @@ CALLS = Derived(
         "entry_row": "the entry that it belongs to",
         "parent_row": "the span that runs it",
         "loop_row": "the span under which it repeats: the nearest with five such calls under it, "
-        "or under spans of equal names around each, as of an ORM or a function; else the parent",
+        "or under spans of equal names around each, as of an ORM or a function; else the nearest "
+        "with three; else the parent",
         "statement_hash": "hash of the text as recorded; null when none was",
         "statement": "normalised statement",
     },

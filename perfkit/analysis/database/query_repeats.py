@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.database.loops import branches
+from perfkit.analysis.database.rounds import Siblings, rounds_of
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import parents_of
-from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.overlaps import covered
-from perfkit.analysis.vector.rows import rows_or_null
+from perfkit.analysis.vector.rows import indices, rows_or_null
 
 _CONTROLS = r"(?i)^\s*(BEGIN|START\s+TRANSACTION|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b"
 """Statements that fetch nothing: a driver may begin the transaction after the ORM's query began."""
@@ -36,16 +36,27 @@ def compute(tables: Tables) -> pl.DataFrame:
             first_row=pl.col("row").first(),
             last_row=pl.col("row").last(),
             source_row=pl.col("before").first(),
-            first_branch=pl.col("branch").first(),
+            first_branch=pl.col("branch").min(),
             last_branch=pl.col("branch").max(),
-            branches=pl.col("branch").n_unique(),
+            branches=pl.col("branch").n_unique().cast(pl.Int64),
         )
         .with_columns(union_ns=pl.Series(union))
         .filter(pl.col("calls") > 1)
     )
+    children = Siblings.of(tree, tables.frame("query_calls"), indices(repeats["parent_row"]))
+    rounds = rounds_of(
+        children,
+        repeats["first_branch"].to_numpy(),
+        repeats["last_branch"].to_numpy(),
+        repeats["branches"].to_numpy(),
+        (repeats["first_branch"] != repeats["first_row"]).to_numpy().astype(np.int64),
+    )
+    first, last = (children.place[repeats[f"{name}_branch"]] for name in ("first", "last"))
     return repeats.with_columns(
+        rounds=pl.Series(rounds.times),
+        rounds_ns=pl.Series(rounds.total_ns),
         sequential=pl.col("union_ns") == pl.col("total_ns"),
-        interleaved=_interleaved(parents_of(tree), repeats),
+        interleaved=pl.Series(last - first + 1) > pl.col("branches"),
         caller=tree["name"].gather(repeats["parent_row"]),
         entry_endpoint=tree["entry_endpoint"].gather(repeats["entry_row"]),
         entry_tool=tree["entry_tool"].gather(repeats["entry_row"]),
@@ -78,18 +89,6 @@ def _under_one_span(tables: Tables) -> pl.DataFrame:
     return by_start.sort("loop_row", "query", maintain_order=True)
 
 
-def _interleaved(parent: Ints, repeats: pl.DataFrame) -> pl.Series:
-    """Return which groups have another span of their parent's between the first and the last."""
-    repeating = np.zeros(len(parent), dtype=np.bool_)
-    repeating[repeats["parent_row"].to_numpy()] = True
-    child = np.flatnonzero(repeating[parent] & (parent >= 0)) if len(parent) else parent
-    child = child[np.argsort(parent[child], kind="stable")]  # siblings are in order of start
-    place = np.zeros(len(parent), dtype=np.int64)
-    place[child] = np.arange(len(child))
-    first, last = (place[repeats[f"{name}_branch"].to_numpy()] for name in ("first", "last"))
-    return pl.Series(last - first + 1 > repeats["branches"].to_numpy())
-
-
 _COLUMNS = {
     "entry_row": "the entry, a row of `tree`",
     "parent_row": "the span under which it ran: `loop_row` of `query_calls`",
@@ -99,6 +98,9 @@ _COLUMNS = {
     "distinct_statements": "how many different texts, as recorded",
     "sequential": "no two of the calls overlap",
     "interleaved": "some other child of that span began between the first and the last",
+    "rounds": "how often it comes, each time with the same other children of that span between, or "
+    "in a span of its own; 0 if not so",
+    "rounds_ns": "sum of the durations of those children, the calls' own included",
     "union_ns": "time in which at least one ran",
     "total_ns": "sum of their durations",
     "first_row": "the first call",
