@@ -64,11 +64,49 @@ def loop(count: int, length: float, text: str = "SELECT * FROM author WHERE id =
     return [source, *(sql(10 + n * (length + 1), length, text) for n in range(count))]
 
 
+def rounds(count: int, *parts: Callable[[float], Row], step: float = 40) -> list[Row]:
+    """Return parts that come again and again, a fifth of a round each."""
+    return [
+        part(n * step + place * step / 5) for n in range(count) for place, part in enumerate(parts)
+    ]
+
+
+def author(start: float, length: float = 7) -> Row:
+    return sql(start, length, "SELECT name FROM author WHERE id = $1", "postgresql")
+
+
+def cover(start: float, length: float = 7) -> Row:
+    return http(start, length, "/covers")
+
+
+def resolver(start: float, length: float = 7) -> Row:
+    return {"name": "resolve", "start_ns": round(start * 1e6), "duration_ns": round(length * 1e6)}
+
+
+def asset(url: str, **data: Any) -> list[Row]:
+    return [http(0, 1000, url, **data)]
+
+
+def overhead(count: int, wait: float, version: str = "1.1") -> list[Row]:
+    queued = {"network.protocol.version": version, "http.request.request_start": wait / 1000}
+    return [http(1, 1000, "/api/one", **queued) for _ in range(count)]
+
+
+def documents(count: int, length: float) -> list[Row]:
+    find = [{"find": "products"}, *({"find": "reviews", "filter": {"id": "?"}},) * count]
+    texts = [json.dumps(one) for one in find]
+    return [sql(n * 60, length, text, "mongodb") for n, text in enumerate(texts)]
+
+
 COUNT = "SELECT COUNT(*) FROM products"
 BY_NAME = "SELECT id FROM customers WHERE name = $1"
 BY_TYPE = "SELECT id FROM authors WHERE type = $1"
 QUOTED = "SELECT m.* FROM a JOIN b ON a.id = b.a AND b.x = 'x{}' ORDER BY b.at DESC LIMIT 3"
 LARGE = {"http.response_content_length": 50_000_000}
+BODY = {"http.response_content_length": 1_000_000}
+DECODED = {"http.decoded_response_content_length": 1_000_000}
+ATTACHMENT = 'attachment; filename="a.pdf"'
+ATTACHED = {"http.response.header.content-disposition": [ATTACHMENT]}
 DOWNLOAD = "https://cdn/assets/app{}"
 
 # fmt: off
@@ -144,6 +182,44 @@ CASES: tuple[tuple[str, str, list[Row], bool], ...] = (
      + [sql(10 + n * 21, 20, "GET author:%s", "redis") for n in range(10)], False),
     ("n+1: overlapping", "db.n-plus-one",
      [sql(0, 5, "SELECT * FROM book"), *(sql(10 + n * 10, 20, BY_NAME) for n in range(10))], True),
+    ("m·n+1: three rounds", "db.mn-plus-one", rounds(3, author, cover, resolver), True),
+    ("m·n+1: two rounds", "db.mn-plus-one", rounds(2, author, cover, resolver, step=100), False),
+    ("m·n+1: the third is not whole", "db.mn-plus-one",
+     rounds(3, lambda at: author(at, 30), cover)[:-1], False),
+    ("m·n+1: a query in each resolver", "db.mn-plus-one",
+     rounds(4, resolver, author, step=60), True),
+    ("m·n+1: 48 ms in all", "db.mn-plus-one",
+     rounds(3, lambda at: author(at, 8), lambda at: cover(at, 8)), False),
+    ("m·n+1: Redis", "db.mn-plus-one",
+     rounds(5, resolver, lambda at: sql(at, 20, "GET author:?", "redis")), False),
+    ("m·n+1: hardly any of it is queries", "db.mn-plus-one",
+     rounds(4, lambda at: author(at, 1), lambda at: cover(at, 100), step=600), False),
+    ("m·n+1: the rounds differ", "db.mn-plus-one",
+     rounds(2, author, cover) + rounds(1, author, resolver, cover), False),
+    ("m·n+1: a cut text", "db.mn-plus-one",
+     rounds(3, cover, lambda at: sql(at, 20, "SELECT name FROM author WHERE ...")), False),
+    ("mongo: fifteen", "db.n-plus-one", documents(15, 20), True),
+    ("mongo: three", "db.n-plus-one", documents(3, 20), False),
+    ("mongo: of 1 ms", "db.n-plus-one", documents(15, 1), False),
+    ("http: a trailing short one", "calls.serial-parallelisable",
+     in_turn([900] * 5 + [400]), True),
+    ("overhead: six at once", "net.http1-queueing", overhead(6, 600), True),
+    ("overhead: five at once", "net.http1-queueing", overhead(5, 600), False),
+    ("overhead: a short wait", "net.http1-queueing", overhead(6, 400), False),
+    ("overhead: HTTP/3", "net.http1-queueing", overhead(6, 600, "h3"), False),
+    ("payload: a download", "net.large-payload",
+     asset("/download/1", **LARGE, **ATTACHED), False),
+    ("payload: a download that the SDK describes", "net.large-payload",
+     asset("/download/1", **LARGE, response={"headers": {"content-disposition": ATTACHMENT}}),
+     False),
+    ("assets: as they are", "net.uncompressed", asset("/app.js", **BODY, **DECODED), True),
+    ("assets: with a query", "net.uncompressed", asset("/app.js?x=1", **BODY, **DECODED), True),
+    ("assets: an image", "net.uncompressed", asset("/a.jpg", **BODY, **DECODED), False),
+    ("assets: a font", "net.uncompressed", asset("/a.woff2", **BODY, **DECODED), False),
+    ("assets: compressed", "net.uncompressed",
+     asset("/app.js", **BODY, **{"http.decoded_response_content_length": 3_000_000}), False),
+    ("slow: a cut text", "db.slow-query", [sql(0, 1005, "SELECT id FROM products ...")], False),
+    ("slow: of the session", "db.slow-query", [sql(0, 1005, "SELECT VERSION(), @@sql_mode")], True),
     ("slow: 1 s", "db.slow-query", [sql(0, 1001, BY_NAME)], True),
     ("slow: 499 ms", "db.slow-query", [sql(0, 499, BY_NAME)], False),
     ("slow: no question", "db.slow-query",

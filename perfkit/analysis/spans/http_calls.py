@@ -30,12 +30,13 @@ _VERSION = ("network.protocol.version", "http.flavor")
 _RESENT = ("http.request.resend_count", "http.resend_count")
 _SENT_AT = ("http.request.request_start",)
 _PREFETCH = ("http.request.prefetch",)
+_DISPOSITION = ("http.response.header.content-disposition", "content-disposition")
 # https://opentelemetry.io/docs/specs/semconv/http/ and before; those of browsers' timings as the
 # Sentry SDK names them.
 
 _KEYS = (
     *(*_URL, *_QUERY, *_SENT, *_RECEIVED, *_DECODED, *_ENCODING, *_TYPE, *_VERSION),
-    *(*_RESENT, *_SENT_AT, *_PREFETCH),
+    *(*_RESENT, *_SENT_AT, *_PREFETCH, *_DISPOSITION),
 )
 
 _METHOD = r"^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b"
@@ -77,6 +78,9 @@ def compute(tables: Tables) -> pl.DataFrame:
             http_version=attributes.text(_VERSION),
             resend_count=attributes.number(_RESENT),
             prefetch=attributes.any(_PREFETCH).eq("true").fill_null(False),
+            attached=attributes.text(_DISPOSITION)
+            .str.contains(r"(?i)^attachment")
+            .fill_null(False),
             queued_ns=_queued(attributes),
         )
         .drop("attributes")
@@ -227,6 +231,7 @@ COLUMNS = {
     "http_version": "protocol version, e.g. `1.1`; null likewise",
     "resend_count": "which repetition of a request this is; null likewise",
     "prefetch": "a browser asked ahead of need",
+    "attached": "the answer is a file to download (`Content-Disposition: attachment`)",
     "queued_ns": "time from the span's start until the request was sent; null likewise",
 }
 
