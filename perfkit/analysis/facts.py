@@ -107,7 +107,6 @@ def _of_spans(tables: Tables) -> dict[str, Any]:
     )
     spans = tree.select(
         spans=pl.len(),
-        traces=pl.struct("trace_hi", "trace_lo").n_unique(),
         spans_start_ns=pl.col("start_ns").min(),
         spans_end_ns=pl.col("end_ns").max(),
         services=pl.col("service").drop_nulls().unique().sort().implode(),
@@ -118,7 +117,12 @@ def _of_spans(tables: Tables) -> dict[str, Any]:
         name: min(round(value or 0), _LARGEST) for name, value in row[0].row(0, named=True).items()
     }
     found = row[1].row(0, named=True)
-    return counts | found | {"span_pids": set(found["span_pids"])}
+    # A trace is in one shard: so none of them has to be remembered for longer than that.
+    traces = sum(
+        shard["tree"].select(pl.struct("trace_hi", "trace_lo").n_unique()).collect().item()
+        for shard in tables.shards_of("tree")
+    )
+    return counts | found | {"traces": traces, "span_pids": set(found["span_pids"])}
 
 
 def _of_samples(tables: Tables) -> dict[str, Any]:

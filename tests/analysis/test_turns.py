@@ -7,8 +7,11 @@ from typing import Any
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
+from perfkit.analysis.sharded import Division, ShardedTables
 from perfkit.analysis.waits.turns import HANDOVER_NS, MIN_WAIT_NS
+from perfkit.engine import Here
 from tests.analysis.build import S, analyse
 from tests.analysis.sampled import tables
 
@@ -122,3 +125,26 @@ def test_it_equals_the_slow_way(drawn: list[Any]) -> None:
             expected[key] = (most, waits, handed, wait_ns)
     rows = found.frame("turns").select(*_KEY, "most_at_once", "waits", "handed_over", "wait_ns")
     assert {row[: len(_KEY)]: row[len(_KEY) :] for row in rows.rows()} == expected
+
+
+@settings(max_examples=5)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(1, 20), st.sampled_from("ab"), st.integers(1, 2)),
+        min_size=4,
+        max_size=12,
+    )
+)
+def test_in_shards_it_is_that_of_the_capture_in_one_piece(drawn: list[Any]) -> None:
+    spans = []
+    for number, (start, length, endpoint, thread) in enumerate(drawn, 1):
+        call = (start + 12, start + 12 + length)
+        spans += request(number, start, call[1] + 1, call, endpoint=endpoint, thread_id=thread)
+    whole = analyse(spans)
+    shards = ShardedTables(Division(whole.capture, Here(), 3))
+    shards.most_at_once = 4  # a scope at a time
+    try:
+        assert_frame_equal(shards.frame("turns"), whole.frame("turns"))
+        assert whole.frame("turns")["waits"].sum() == len(drawn)
+    finally:
+        shards.close()

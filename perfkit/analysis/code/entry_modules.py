@@ -75,7 +75,10 @@ def _looks(tables: Tables) -> pl.DataFrame:
     path = samples["path"].gather(place)
     rests = paths["role"].is_in(_RESTING).fill_null(False).gather(path)
     ran = (samples["state"].gather(place) == "running").fill_null(False)
-    kind, _ = codes(tables.columns("tree", *_KIND), _KIND)
+    if parts.is_empty():  # then there is no need to read of all spans what they are called
+        kind = np.zeros(0, dtype=np.int64)
+    else:
+        kind, _ = codes(tables.columns("tree", *_KIND), _KIND)
     return (
         parts.with_columns(
             path=path.cast(pl.Int64), works=~rests | ran, kind=kind[parts["entry_row"].to_numpy()]

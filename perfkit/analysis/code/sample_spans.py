@@ -196,8 +196,12 @@ def _unsaid_since(spans: SpanThreads, matched: Matched, steps: Steps) -> Ints:
 def code_by_entry(tables: Tables) -> pl.DataFrame:
     """Return the table `code_by_entry`, most time first."""
     names = ("entry_endpoint", "entry_tool")
-    kind, kinds = codes(tables.columns("tree", *names), names)
     parts, samples = tables.frame("sample_spans"), tables.frame("ordered_samples")
+    entries = parts["entry_row"].drop_nulls().unique().sort()
+    kind, kinds = codes(tables.picked("tree", entries.to_numpy(), *names), names)
+    of_entry = pl.select(
+        pl.when(parts["entry_row"].is_not_null()).then(entries.search_sorted(parts["entry_row"]))
+    ).to_series()
     # Numbers instead of texts, and places instead of joins: there may be many millions of parts.
     place = parts["sample_row"]
     duration, running = pl.col("duration_ns"), pl.col("state") == "running"
@@ -207,7 +211,7 @@ def code_by_entry(tables: Tables) -> pl.DataFrame:
             "ambiguous",
             "sample_row",
             duration,
-            kind=pl.Series(kind, dtype=pl.Int64).gather(parts["entry_row"]),
+            kind=pl.Series(kind, dtype=pl.Int64).gather(of_entry),
             stack_id=samples["stack_id"].gather(place),
             state=samples["state"].gather(place),
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.session import Derived, Frames, Tables
 
 MIN_CALLS = 5
 """Fewer show no rhythm (our own choice)."""
@@ -23,19 +23,35 @@ _EVEN = 0.7
 _COMPUTING = 0.3
 """Who computes for so much of the pauses does not sleep in them (ours)."""
 
-_READ = ("parent_row", "entry_row", "start_ns", "end_ns")
+_READ = {
+    "query_calls": ("row", "parent_row", "query_id", "statement_hash"),
+    "http_calls": ("row", "parent_row", "kind", "method", "address", "url_hash"),
+    "tree": ("parent_row", "entry_row", "start_ns", "end_ns", "entry_endpoint", "entry_tool"),
+}
+_ROWS = ("entry_row", "parent_row", "first_row", "last_row")
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `polls`."""
-    asked = _asked(tables)
-    often = asked.group_by("parent_row", "target").len().filter(pl.col("len") >= MIN_CALLS)
-    children = tables.columns("tree", "parent_row")["parent_row"].is_in(
-        often["parent_row"].unique().implode()
+    cuts = tables.cuts()[:-1].tolist()
+    runs = pl.concat(tables.each_piece(_READ, _runs, cuts))
+    computes = pl.col("running_ns") > _COMPUTING * pl.col("pause_ns")
+    return (
+        runs.with_columns(_running(tables, runs["entry_row"]))
+        .filter(computes.not_().fill_null(True))
+        .select(*COLUMNS)
     )
+
+
+def _runs(frames: Frames, cut: int) -> pl.DataFrame:
+    """Return what some whole traces ask in even rhythm; their rows are numbered from `cut` on."""
+    tree = frames["tree"]
+    asked = _asked(frames)
+    often = asked.group_by("parent_row", "target").len().filter(pl.col("len") >= MIN_CALLS)
+    children = tree["parent_row"].is_in(often["parent_row"].unique().implode())
     rows = np.flatnonzero(children.fill_null(False).to_numpy())
     spans = (
-        tables.picked("tree", rows, *_READ)
+        tree[rows]
         .with_columns(row=pl.Series(rows))
         .join(asked.drop("parent_row"), on="row", how="left")
         .sort("parent_row", "start_ns", "row")
@@ -67,20 +83,14 @@ def compute(tables: Tables) -> pl.DataFrame:
             pl.col("pause_ns") >= pl.col("call_ns"),
         )
     )
-    entries = tables.picked("tree", runs["entry_row"].to_numpy(), "entry_endpoint", "entry_tool")
-    computes = pl.col("running_ns") > _COMPUTING * pl.col("pause_ns")
-    return (
-        runs.hstack(entries)
-        .with_columns(_running(tables, runs["entry_row"]))
-        .filter(computes.not_().fill_null(True))
-        .select(*COLUMNS)
-    )
+    entries = tree.select("entry_endpoint", "entry_tool")[runs["entry_row"]]
+    return runs.hstack(entries).with_columns(pl.col(*_ROWS) + cut)
 
 
-def _asked(tables: Tables) -> pl.DataFrame:
+def _asked(frames: Frames) -> pl.DataFrame:
     """Return `row` and `parent_row` of queries and HTTP requests, what they ask (`kind`, `target`)
     and the hash of its text."""
-    queries = tables["query_calls"].select(
+    queries = frames["query_calls"].select(
         "row",
         "parent_row",
         target="query_id",
@@ -88,7 +98,7 @@ def _asked(tables: Tables) -> pl.DataFrame:
         text_hash="statement_hash",
     )
     fetched = (
-        tables["http_calls"]
+        frames["http_calls"]
         .filter(pl.col("kind") == "client", pl.col("address").is_not_null())
         .select(
             "row",
@@ -98,7 +108,7 @@ def _asked(tables: Tables) -> pl.DataFrame:
             text_hash="url_hash",
         )
     )
-    return pl.concat([queries, fetched]).drop_nulls("parent_row").collect()
+    return pl.concat([queries, fetched]).drop_nulls("parent_row")
 
 
 def _running(tables: Tables, entries: pl.Series) -> pl.Series:

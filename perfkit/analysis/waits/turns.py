@@ -13,12 +13,17 @@ Stacks tell of a loop that stood still meanwhile, for which the same may be seen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.session import Derived, Frames, Tables
+from perfkit.analysis.spans.spilled import Spilled, batches, sizes_of
+from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.order import stable_order
 from perfkit.analysis.vector.overlaps import most_at_once
-from perfkit.analysis.vector.percentiles import codes
+from perfkit.analysis.vector.percentiles import codes, sorted_codes
 
 MIN_WAIT_NS = 10_000_000
 """What begins sooner did not wait for anybody (our own choice)."""
@@ -27,35 +32,102 @@ HANDOVER_NS = 3_000_000
 
 _SCOPE = ("service", "pid", "thread_id", "entry_endpoint", "entry_tool")
 _KEY = (*_SCOPE, "component", "name")
-_READ = (*_KEY, "parent_row", "entry_row", "start_ns", "end_ns", "skew_ns", "adjusted_count")
+_NUMBERS = ("entry_row", "start_ns", "end_ns", "from_ns", "entry_end_ns", "skew_ns")
+_READ = {
+    "tree": (
+        *(*_KEY, "category", "detached", "parent_row", "entry_row"),
+        *("start_ns", "end_ns", "skew_ns", "adjusted_count"),
+    ),
+    "span_waits": ("before_row",),
+}
 
 
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `turns`, most waiting first."""
-    tree = tables.columns("tree", "category", "entry_row", "thread_id", "detached")
+    found = tables.each_spilled("turns", _READ, _piece)
+    every = pl.concat(kinds for kinds, _ in found)
+    if not every["late"].any():
+        return pl.DataFrame(schema=_SCHEMA)
+    kind, kinds = sorted_codes(every, _KEY)
+    scope, scopes = codes(kinds, _SCOPE)
+    # Where none was late nobody waited.
+    waits = np.zeros(scopes.height, dtype=np.bool_)
+    waits[scope[kind[every["late"].to_numpy()]]] = True
+    cuts = np.cumsum([pieces.height for pieces, _ in found])[:-1]
+    spilled = [
+        Spilled(calls, mine, pieces["spans"].to_numpy())
+        for (pieces, calls), mine in zip(found, np.split(kind, cuts), strict=True)
+    ]
+    # Kinds are in the order of their scopes.
+    first = np.append(np.searchsorted(scope, np.arange(scopes.height)), kinds.height)
+    kept = np.where(waits[scope], np.arange(kinds.height), -1)
+    sizes = sizes_of(spilled, np.where(kept < 0, -1, scope), scopes.height)
+    # A call takes several times the memory of a span in other tables.
+    most = None if tables.most_at_once is None else tables.most_at_once // 4
+    parts = [
+        _of_scopes(tables, spilled, kinds, scope, kept, (int(first[one]), int(first[last])))
+        for one, last in batches(sizes, most)
+    ]
+    return pl.concat(parts).sort("wait_ns", *_KEY, descending=[True, *[False] * len(_KEY)])
+
+
+def _piece(frames: Frames) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the kinds of calls of some whole traces, each with how many (`spans`) and whether any
+    was `late`; beside it the numbers of the calls in that order.
+    """
+    tree = frames["tree"]
     called = pl.col("category").is_in(["client", "database"]) & ~pl.col("detached")
     known = pl.col("entry_row").is_not_null() & pl.col("thread_id").is_not_null()
     rows = np.flatnonzero(tree.select(called & known).to_series().to_numpy())
-    threads = tables.picked("tree", rows, "entry_row", "thread_id")
-    entry_thread = tables.looked_up("tree", threads["entry_row"], "thread_id")
+    calls = tree[rows]
     # A thread to which the loop gave work makes one call at a time in any case.
-    rows = rows[(threads["thread_id"] == entry_thread).fill_null(False).to_numpy()]
-    calls = tables.picked("tree", rows, *_READ)
-    before = tables.picked("span_waits", rows, "before_row")["before_row"]
+    own = calls["thread_id"] == tree["thread_id"].gather(calls["entry_row"])
+    rows, calls = rows[own.fill_null(False).to_numpy()], calls.filter(own)
+    before = frames["span_waits"]["before_row"][rows]
     calls = calls.with_columns(
         from_ns=pl.coalesce(
-            tables.looked_up("tree", before, "end_ns"),
-            tables.looked_up("tree", calls["parent_row"], "start_ns"),
+            tree["end_ns"].gather(before), tree["start_ns"].gather(calls["parent_row"])
         ),
-        entry_end_ns=tables.looked_up("tree", calls["entry_row"], "end_ns"),
+        entry_end_ns=tree["end_ns"].gather(calls["entry_row"]),
     )
-    late = pl.col("start_ns") - pl.col("from_ns") >= MIN_WAIT_NS
-    if not calls.select(late.any()).item():
-        return pl.DataFrame(schema=_SCHEMA)
-    kind, scope = codes(calls, _KEY)[0], codes(calls, _SCOPE)[0]
-    calls = calls.with_columns(kind=pl.Series(kind), scope=pl.Series(scope))
-    waited = _handed_over(_free(calls.filter(late), tables), calls)
-    return _table(calls, waited)
+    code, kinds = sorted_codes(calls, _KEY)
+    late = calls.select(_late().fill_null(False)).to_series().to_numpy()
+    kinds = kinds.with_columns(
+        spans=pl.Series(np.bincount(code, minlength=kinds.height)),
+        late=pl.Series(np.bincount(code, late, kinds.height) > 0),
+    )
+    numbers = calls.select(*_NUMBERS, "adjusted_count")
+    ordered: pl.DataFrame = numbers[stable_order(code)]
+    return kinds, ordered
+
+
+def _late() -> pl.Expr:
+    return pl.col("start_ns") - pl.col("from_ns") >= MIN_WAIT_NS
+
+
+def _of_scopes(
+    tables: Tables,
+    spilled: Sequence[Spilled],
+    kinds: pl.DataFrame,
+    scope: Ints,
+    kept: Ints,
+    between: tuple[int, int],
+) -> pl.DataFrame:
+    """Return the rows of `turns` of some kinds, all of whose calls are in memory."""
+    read = []
+    for piece, cut in zip(spilled, tables.cuts(), strict=False):
+        code, calls = piece.read(kept, *between)
+        code += between[0]
+        read.append(
+            calls.with_columns(
+                pl.col("entry_row") + int(cut), kind=pl.Series(code), scope=pl.Series(scope[code])
+            )
+        )
+    calls = pl.concat(read)
+    read.clear()
+    waited = calls.filter(_late())
+    of = kinds[waited["kind"].to_numpy()].select("pid", "thread_id")
+    return _table(calls, _handed_over(_free(waited.hstack(of), tables), calls), kinds)
 
 
 def _free(waited: pl.DataFrame, tables: Tables) -> pl.DataFrame:
@@ -94,38 +166,53 @@ def _free(waited: pl.DataFrame, tables: Tables) -> pl.DataFrame:
 
 def _handed_over(waited: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     """Add whether each began right after another request on its loop had ended a call, or ended."""
-    released = (
-        pl.concat(
-            calls.select("scope", released_ns=time, by="entry_row")
-            for time in ("end_ns", "entry_end_ns")
-        )
-        .drop_nulls()
-        .sort("released_ns")
+    waited = waited.sort("start_ns")
+    released = pl.concat(
+        _soon(calls.select("scope", released_ns=time, by="entry_row"), waited["start_ns"])
+        for time in ("end_ns", "entry_end_ns")
     )
-    return (
-        waited.sort("start_ns")
-        .join_asof(
-            released,
-            left_on="start_ns",
-            right_on="released_ns",
-            by="scope",
-            check_sortedness=False,
-        )
-        .with_columns(
-            handed=(
-                (pl.col("by") != pl.col("entry_row"))
-                & (pl.col("released_ns") > pl.col("from_ns"))
-                & (pl.col("start_ns") - pl.col("released_ns") <= HANDOVER_NS)
-            ).fill_null(False)
-        )
+    # Several may have ended at one moment.
+    moments = released.group_by("scope", "released_ns").agg(
+        first_by=pl.col("by").min(), last_by=pl.col("by").max()
+    )
+    another = pl.any_horizontal(pl.col("first_by", "last_by") != pl.col("entry_row"))
+    return waited.join_asof(
+        moments.sort("released_ns"),
+        left_on="start_ns",
+        right_on="released_ns",
+        by="scope",
+        check_sortedness=False,
+    ).with_columns(
+        handed=(
+            another
+            & (pl.col("released_ns") > pl.col("from_ns"))
+            & (pl.col("start_ns") - pl.col("released_ns") <= HANDOVER_NS)
+        ).fill_null(False)
     )
 
 
-def _table(calls: pl.DataFrame, waited: pl.DataFrame) -> pl.DataFrame:
+def _soon(released: pl.DataFrame, starts: pl.Series) -> pl.DataFrame:
+    """Return the releases after which anything that had waited begins soon: the others hand nothing
+    over, and there are many.
+    """
+    if starts.is_empty():
+        return released.head(0)
+    start, time = starts.to_numpy(), released["released_ns"].to_numpy()
+    next_one = np.searchsorted(start, time)
+    follows = next_one < len(start)
+    gap = start[np.minimum(next_one, len(start) - 1)] - time
+    return released.filter(pl.Series(follows & (gap <= HANDOVER_NS)))
+
+
+def _table(calls: pl.DataFrame, waited: pl.DataFrame, kinds: pl.DataFrame) -> pl.DataFrame:
+    of_waited = waited["kind"].unique()
+    calls = calls.select("kind", "start_ns", "end_ns", "entry_row").filter(
+        pl.col("kind").is_in(of_waited.implode())
+    )
     ordered = calls.sort("kind", "start_ns")
     kind = ordered["kind"].to_numpy()
     start, end = ordered["start_ns"].to_numpy(), ordered["end_ns"].to_numpy()
-    groups = int(kind[-1]) + 1
+    at_once = most_at_once(kind, start, end, kinds.height)
     wait = pl.col("start_ns") - pl.col("from_ns")
     of_waiting = waited.group_by("kind").agg(
         waits=pl.len().cast(pl.Int64),
@@ -133,17 +220,19 @@ def _table(calls: pl.DataFrame, waited: pl.DataFrame) -> pl.DataFrame:
         wait_ns=(wait * pl.col("adjusted_count")).filter("handed").sum().round().cast(pl.Int64),
         max_wait_ns=wait.filter("handed").max(),
     )
-    return (
+    found = (
         ordered.group_by("kind", maintain_order=True)
         .agg(
-            pl.col(_KEY).first(),
             calls=pl.len().cast(pl.Int64),
             requests=pl.col("entry_row").n_unique().cast(pl.Int64),
             mean_call_ns=(pl.col("end_ns") - pl.col("start_ns")).mean().round().cast(pl.Int64),
         )
-        .with_columns(most_at_once=pl.Series(most_at_once(kind, start, end, groups)))
-        .join(of_waiting, on="kind", how="inner")
-        .sort("wait_ns", "kind", descending=[True, False])
+        .join(of_waiting, on="kind")
+    )
+    of = found["kind"].to_numpy()
+    return (
+        found.hstack(kinds[of].select(_KEY))
+        .with_columns(most_at_once=pl.Series(at_once[of]))
         .select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items())
     )
 
