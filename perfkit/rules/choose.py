@@ -108,4 +108,16 @@ def _tuned(rule: Rule, changes: Iterable[tuple[str, str]]) -> Rule:
             params[name] = fields.retuned(params[name], value)
         except ValueError as error:
             raise UsageError(f"{rule.id}.{name}: {error}") from error
+        _check_pattern(rule, name, value)
     return replace(rule, params=params, endpoints=tuple(patterns))
+
+
+def _check_pattern(rule: Rule, name: str, value: str) -> None:
+    """Refuse a text that is to be a regular expression and is none."""
+    if rule.params[name].unit != "text":
+        return
+    from perfkit.rules import patterns
+
+    found = patterns.fault(value) if name in patterns.parameters(rule) else None
+    if found is not None:
+        raise UsageError(f"{rule.id}.{name}: no regular expression of Polars: {found[0]}")

@@ -104,7 +104,7 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
     columns |= set(IMPACT_COLUMNS)
     severity = tuple(_severity(top, columns, params))
     texts = columns | set(params)
-    return Rule(
+    rule = Rule(
         id=rule_id,
         title=top.text("title"),
         category=top.text("category"),
@@ -129,6 +129,11 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
         references=tuple(_reference(node) for node in top.items("references")),
         tests=embedded.read_tests(top.items("tests"), tables) if tests else (),
     )
+    if tests:
+        from perfkit.rules import patterns
+
+        patterns.check(rule, top.pairs("params"), read)
+    return rule
 
 
 @lru_cache(maxsize=256)

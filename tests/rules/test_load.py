@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.errors import RuleError
+from perfkit.errors import RuleError, UsageError
 from perfkit.rules import document
+from perfkit.rules.choose import Choice, choose
 from perfkit.rules.load import load_rule
 from tests.rules.rule_text import RULE, changed, write
 
@@ -233,3 +234,35 @@ def test_the_tests_are_skipped_wherever_they_stand_and_lines_stay_right(tmp_path
     line = path.read_text().split("\n").index('headlin: "Look at {name:text}"') + 1
     with pytest.raises(RuleError, match=f":{line}:1: unknown key"):
         load_rule(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        (
+            "  limit: {default: 5, unit: ms, source: house}",
+            '  limit: {default: 5, unit: ms, source: house}\n  kind: {default: "a(?=b)", '
+            "unit: text, source: house}",
+            "9:20",
+        ),
+        ("WHERE mean >= :limit", "WHERE mean >= :limit AND REGEXP_LIKE(name, '(a')", "12:47"),
+        ("when: mean > 0", "when: \"REGEXP_LIKE(name, 'a\\\\1')\"", "32:76"),
+    ],
+)
+def test_a_pattern_that_cannot_run_is_found_by_lint(
+    tmp_path: Path, old: str, new: str, place: str
+) -> None:
+    text = changed(old, new)
+    if "kind:" in new:
+        text = text.replace("mean >= :limit", "mean >= :limit AND REGEXP_LIKE(name, :kind)")
+    path = write(tmp_path, text)
+    assert load_rule(path).id == "test.slow"
+    with pytest.raises(RuleError, match="no regular expression of Polars") as raised:
+        load_rule(path, tests=True)
+    assert raised.value.message.startswith(f"{path}:{place}: ")
+
+
+def test_a_pattern_is_tuned_to_one_that_runs() -> None:
+    with pytest.raises(UsageError, match=r"db.slow-query.cut: .*look-around"):
+        choose(Choice(tune=("db.slow-query.cut=(?!a)b",)))
+    assert choose(Choice(tune=("db.slow-query.cut=a+$",)))
