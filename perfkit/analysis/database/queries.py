@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.database.indexes import with_proposals
 from perfkit.analysis.database.loops import loop_rows
 from perfkit.analysis.database.statements import normalise_all
 from perfkit.analysis.session import Derived, Frames, Tables
@@ -82,14 +83,14 @@ def compute(tables: Tables) -> pl.DataFrame:
     weight = calls["adjusted_count"].to_numpy()
     critical = sums(code, weight * calls["critical_ns"].to_numpy(), distinct.height)
     counts = summarise_groups(calls, code, distinct.height)
-    return (
+    queries = (
         distinct.hstack(counts.rename({"count": "calls", "duration_sum_ns": "total_ns"}))
         .with_columns(critical_ns=whole(critical), variance_to_mean=_dispersion(code, calls))
         .join(_merged(parts), on="query_id", maintain_order="left")
         .with_columns(share_ratio=ratio_of(pl.col("total_ns"), request_time(tables["tree"])))
-        .select(*_COLUMNS)
         .sort("total_ns", descending=True, maintain_order=True)
     )
+    return with_proposals(queries).select(*_COLUMNS)
 
 
 class _Piece(NamedTuple):
@@ -221,6 +222,10 @@ _COLUMNS = {
     "rows": "rows returned in all; null where instrumentation does not say",
     "error_ratio": "share of calls that failed",
     "requests": "entries that run it",
+    "index_on": "index that could serve it by its text, as `table (column, …)`, of the 30 queries "
+    "that take most time; null where none can be said",
+    "index_also": "likewise of a table that it joins",
+    "index_doubt": "why an index could not serve it, or none can be said",
     "callers": "names of the spans that run it (`loop_row` of `query_calls`), most frequent first, "
     f"{_NAMES} at most",
     "endpoints": f"endpoints of the entries that run it, likewise {_NAMES} at most",

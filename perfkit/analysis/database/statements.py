@@ -14,7 +14,7 @@ from sqlglot.errors import SqlglotError
 
 from perfkit.semconv import template_path
 
-_DIALECTS = {
+DIALECTS = {
     "postgresql": "postgres",
     "postgres": "postgres",
     "cockroachdb": "postgres",
@@ -65,7 +65,7 @@ _MAX_RESULT = 4_000
 _QUOTED = r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|\$\$[\s\S]*?\$\$"
 _UUID = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
 """Cassandra has them without quotes."""
-_PARAMETER = re.compile(
+PARAMETER = re.compile(
     rf"({_QUOTED})|{_UUID}|%\(\w+\)s|%s|\$\w+(?![\w$])|\?\d+|(?<![:\w]):[A-Za-z_]\w*"
     r"|(?<=[\s(,=<>]):\d+|(?<![@\w])@[A-Za-z_]\w*"
 )
@@ -166,7 +166,7 @@ def _name(system: str, text: str, parse: bool, cut: bool) -> str:
     if cut:
         return _cut(text, strings=strings)
     simple = len(text) <= _MAX_PARSED_TEXT and text.count("[") <= _MAX_BRACKETS
-    parsed = _parsed(_DIALECTS.get(system), text) if parse and simple else None
+    parsed = _parsed(DIALECTS.get(system), text) if parse and simple else None
     return parsed or _stripped(text, strings=strings)
 
 
@@ -179,7 +179,7 @@ def _cut(text: str, *, strings: bool) -> str:
 
 def _parsed(dialect: str | None, text: str) -> str | None:
     # A number stands for any parameter: every dialect can parse it wherever a value may be.
-    text = _PARAMETER.sub(lambda match: match[1] or "0", text)
+    text = PARAMETER.sub(lambda match: match[1] or "0", text)
     logger = logging.getLogger("sqlglot")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # what it cannot parse is expected here
@@ -214,7 +214,7 @@ def _without_values(statement: exp.Expr) -> exp.Expr:
 def _stripped(text: str, *, strings: bool = False) -> str:
     """Take values out by pattern; `strings` says that double quotes hold strings, not names."""
     text = _COMMENT.sub(lambda match: match[1] or " ", text)
-    text = _PARAMETER.sub(lambda match: match[1] or "?", text)
+    text = PARAMETER.sub(lambda match: match[1] or "?", text)
     text = re.sub(_STRING_CUT, "? …", re.sub(_STRING, "?", text))
     if strings:
         text = re.sub(r'"[^"]*"', "?", text)

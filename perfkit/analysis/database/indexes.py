@@ -1,0 +1,245 @@
+"""Which columns of a query an index could cover, from its text alone: a proposal, to be checked.
+
+Columns that are compared for equality come first, then one that is compared for a range, then those
+of ORDER BY, which an index serves only where nothing else stands between: after a range, only if
+that is the first to be sorted by. See https://www.postgresql.org/docs/current/indexes-multicolumn
+and https://use-the-index-luke.com/sql/where-clause/searching-for-ranges/greater-less-between-tuning.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import polars as pl
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from perfkit.analysis.database.statements import DIALECTS, PARAMETER
+
+_MOST = 30
+"""So many queries are looked at, those that take most time; parsing is slow."""
+_MAX_TEXT = 4_000
+_RANGES = (exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between)
+_FLIPPED = (exp.EQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ)
+_WILD = re.compile(r"[%_]")
+_KEY = "id"
+"""A column that by its name has an index: a primary key."""
+
+
+class Proposal(NamedTuple):
+    """Indexes as `table (column, …)`, or why none can be proposed."""
+
+    on: str | None = None
+    also: str | None = None
+    """Of a table that is joined."""
+    doubt: str | None = None
+
+
+class _Compared(NamedTuple):
+    """Columns of one table, as written, by how they are compared."""
+
+    equal: dict[str, None]
+    ranged: dict[str, None]
+    joined: dict[str, None]
+
+
+def with_proposals(queries: pl.DataFrame) -> pl.DataFrame:
+    """Add `index_on`, `index_also` and `index_doubt` to queries, the slowest first."""
+    asked = queries.select("db_system", "example", "statement").head(_MOST)
+    found = [propose(system or "", example or text) for system, example, text in asked.iter_rows()]
+    found += [Proposal()] * (queries.height - len(found))
+    return queries.with_columns(
+        pl.Series(f"index_{name}", [getattr(one, name) for one in found], dtype=pl.String)
+        for name in Proposal._fields
+    )
+
+
+def propose(system: str, text: str) -> Proposal:
+    """Return the index that could serve a query; nothing for what is no query of one SELECT."""
+    dialect = DIALECTS.get(system.lower())
+    if dialect is None or not re.match(r"(?i)\s*(SELECT|WITH)\b", text) or len(text) > _MAX_TEXT:
+        return Proposal()
+    # A parameter stays unlike a value, whose pattern would be known.
+    text = PARAMETER.sub(lambda match: match[1] or ":p", text)
+    text = re.sub(r"(?<=[\s(,=<>])\?", ":p", text)
+    logger = logging.getLogger("sqlglot")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        tree = sqlglot.parse_one(text, read=dialect)
+        return _proposed(tree, dialect)
+    except (SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
+        return Proposal()
+    finally:
+        logger.setLevel(level)
+
+
+def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
+    derived = {one.alias_or_name for one in tree.find_all(exp.CTE, exp.Subquery)}
+    doubts: dict[str, None] = {}
+    selects = list(_selects(tree))
+    if not selects:
+        return Proposal()
+    for select in selects:
+        tables = _tables(select, derived)
+        compared = {name: _Compared({}, {}, {}) for name in tables}
+        for condition in _conditions(select):
+            doubt = _note(condition, compared, dialect)
+            if doubt:
+                doubts[doubt] = None
+        found = list(_served(select, compared, tables, dialect))
+        if found:
+            return Proposal(*found[:2])
+        if any(_worth(one) for one in compared.values()):
+            doubts["it is found by id, which is a primary key as a rule"] = None
+    return Proposal(doubt="; ".join(doubts) or "no condition compares a column with a value")
+
+
+def _served(
+    select: exp.Select,
+    compared: Mapping[str, _Compared],
+    tables: Mapping[str, exp.Table],
+    dialect: str,
+) -> Iterator[str]:
+    """Yield the indexes that a SELECT could use, that of the table with most conditions first.
+
+    A table that is only joined is looked up by the columns that join it, for each row of the first.
+    """
+    if not any(_worth(one) for one in compared.values()):
+        return
+    for name, one in sorted(compared.items(), key=lambda pair: _worth(pair[1]), reverse=True):
+        order = _sorted_by(select, name, tables, dialect)
+        columns = _columns(one, order) if _worth(one) else list(one.joined)
+        if columns and [each.strip('"`[]').lower() for each in columns] != [_KEY]:
+            yield f"{tables[name].sql(dialect)} ({', '.join(columns)})"
+
+
+def _selects(tree: exp.Expr) -> Iterator[exp.Select]:
+    """Yield the SELECTs, outer ones first."""
+    return (one for one in tree.find_all(exp.Select, bfs=True) if one.args.get("from_"))
+
+
+def _tables(select: exp.Select, derived: set[str]) -> Mapping[str, exp.Table]:
+    """Return the tables by the name under which the query knows them."""
+    parts = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or ())]
+    tables = {}
+    for part in parts:
+        if isinstance(part, exp.Table) and part.name not in derived:
+            tables[part.alias_or_name] = exp.Table(
+                this=part.this, db=part.args.get("db"), catalog=part.args.get("catalog")
+            )
+    return tables
+
+
+def _conditions(select: exp.Select) -> Iterator[exp.Expr]:
+    where = select.args.get("where")
+    wholes = [where.this] if where else []
+    wholes += [join.args["on"] for join in select.args.get("joins") or () if join.args.get("on")]
+    for whole in wholes:
+        yield from (
+            (part.unnest() for part in whole.flatten())
+            if isinstance(whole, exp.And)
+            else [whole.unnest()]
+        )
+
+
+def _note(condition: exp.Expr, compared: Mapping[str, _Compared], dialect: str) -> str | None:
+    """Note what a condition compares; return why an index could not serve it, if so."""
+    if isinstance(condition, exp.Or):
+        return "conditions joined by OR need an index each, or UNION"
+    if isinstance(condition, exp.Like | exp.ILike):
+        return _note_pattern(condition, compared, dialect)
+    if isinstance(condition, exp.In):
+        return _note_one(condition.this, compared, dialect, ranged=False)
+    if isinstance(condition, exp.Is):
+        return _note_one(condition.this, compared, dialect, ranged=False)
+    if isinstance(condition, exp.Between):
+        return _note_one(condition.this, compared, dialect, ranged=True)
+    if not isinstance(condition, _FLIPPED):
+        return None
+    ranged = isinstance(condition, _RANGES)
+    sides = (condition.this, condition.expression)
+    owners = [{_owner(one, compared) for one in side.find_all(exp.Column)} for side in sides]
+    if owners[0] and owners[1]:
+        if not ranged and owners[0] != owners[1]:
+            for side in sides:
+                if isinstance(side, exp.Column) and (owner := _owner(side, compared)):
+                    compared[owner].joined[_written(side, dialect)] = None
+        return None
+    side = sides[0] if owners[0] else sides[1]
+    return _note_one(side, compared, dialect, ranged=ranged) if any(owners) else None
+
+
+def _note_one(
+    side: exp.Expr, compared: Mapping[str, _Compared], dialect: str, *, ranged: bool
+) -> str | None:
+    side = side.unnest()
+    if not isinstance(side, exp.Column):
+        column = side.find(exp.Column)
+        return (
+            f"{_written(column, dialect)} is compared as the result of an expression"
+            if column
+            else None
+        )
+    owner = _owner(side, compared)
+    if owner:
+        place = compared[owner].ranged if ranged else compared[owner].equal
+        place[_written(side, dialect)] = None
+    return None
+
+
+def _note_pattern(like: exp.Expr, compared: Mapping[str, _Compared], dialect: str) -> str | None:
+    column, pattern = like.this, like.expression
+    name = column.find(exp.Column)
+    written = _written(name, dialect) if name else "a text"
+    if isinstance(like, exp.ILike):
+        return f"{written} is compared by ILIKE"
+    if not (isinstance(pattern, exp.Literal) and pattern.is_string):
+        return f"the pattern that {written} must be LIKE is not known"
+    if _WILD.match(pattern.this):
+        return f"the pattern that {written} must be LIKE begins with a wildcard"
+    return _note_one(column, compared, dialect, ranged=bool(_WILD.search(pattern.this)))
+
+
+def _owner(column: exp.Column, compared: Iterable[str]) -> str | None:
+    """Return the table of a column: as it says, or the only one there is."""
+    names = list(compared)
+    if column.table:
+        return column.table if column.table in names else None
+    return names[0] if len(names) == 1 else None
+
+
+def _written(column: exp.Column, dialect: str) -> str:
+    name: str = column.this.sql(dialect)
+    return name
+
+
+def _worth(of: _Compared) -> int:
+    """Return what speaks for a table: values that its columns are compared with."""
+    return 2 * len(of.equal) + len(of.ranged)
+
+
+def _columns(of: _Compared, order: list[str]) -> list[str]:
+    ranged = [one for one in of.ranged if one not in of.equal][:1]
+    rest = [one for one in order if one not in of.equal]
+    if ranged and rest[:1] != ranged:
+        return [*of.equal, *ranged]
+    return [*of.equal, *(rest or ranged)]
+
+
+def _sorted_by(
+    select: exp.Select, table: str, tables: Mapping[str, exp.Table], dialect: str
+) -> list[str]:
+    """Return the columns that rows are sorted by, if all are of a table and in one direction."""
+    order = select.args.get("order")
+    columns, directions = [], set()
+    for one in order.expressions if order else ():
+        if not isinstance(one.this, exp.Column) or _owner(one.this, tables) != table:
+            return []
+        columns.append(_written(one.this, dialect))
+        directions.add(bool(one.args.get("desc")))
+    return columns if len(directions) < 2 else []
