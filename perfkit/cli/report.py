@@ -120,10 +120,10 @@ def _beside(capture: Path) -> Path:
 
 
 def _first_words(outcomes: list[Outcome]) -> str:
-    from perfkit.rules.evaluate import findings
+    from perfkit.rules.evaluate import findings, nothing_found
 
     found = findings(outcomes)
     if not found:
-        return "No problem found."
+        return nothing_found(outcomes)
     first = found[0]
     return f"{first.severity}: {text.plain(first.title)}. {text.plain(first.message)}"

@@ -115,8 +115,9 @@ def _show_head(tables: Tables) -> None:
 
     facts = _facts(tables)
     info = tables.capture.info
-    parts = [units.duration(facts["duration_ns"]), f"from {units.timestamp(facts['start_ns'])}"]
-    click.secho(f"{text.plain(tables.capture.path.name)}: {' '.join(parts)}", bold=True)
+    when = f"{units.duration(facts['duration_ns'])} from {units.timestamp(facts['start_ns'])}"
+    name = text.plain(tables.capture.path.name)
+    click.secho(f"{name}: {when}" if facts["start_ns"] is not None else name, bold=True)
     services = ", ".join(shorten(name, 60) for name in facts["services"] or [])
     seen = [
         f"{units.number(facts['entries'])} requests" if facts["entries"] else "",
@@ -133,14 +134,13 @@ def _show_head(tables: Tables) -> None:
 
 
 def _show_findings(outcomes: list[Outcome], chosen: Plan) -> None:
-    from perfkit.rules.evaluate import dismissed, findings
+    from perfkit.rules.evaluate import dismissed, findings, nothing_found
 
     found = findings(outcomes)
     number_of = {finding.fingerprint: number for number, finding in enumerate(found, 1)}
     text.heading("What to do first")
     if not found:
-        looked = sum(outcome.state == "quiet" for outcome in outcomes)
-        click.echo(f"Nothing found: {looked} rules looked and stayed quiet.")
+        text.paragraph(nothing_found(outcomes))
     for one in dismissed(outcomes):
         note = one.decision.note if one.decision else ""
         text.paragraph(f"dismissed: {one.title}: {note}", indent=4)
@@ -246,6 +246,14 @@ _TABLES: list[tuple[str, str, list[Column]]] = [
         ],
     ),
 ]
+_COUNTED: list[Column] = [
+    ("function", "function", "text"),
+    ("self", "self_ratio", "percent"),
+    ("total", "total_ratio", "percent"),
+    ("samples", "samples", "number"),
+    ("where", "module", "text"),
+]
+"""Of functions whose samples are only counts."""
 _ORDER = {
     "endpoints": "total_ns",
     "tools": "total_ns",
@@ -261,6 +269,8 @@ def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) ->
         return
     if "service" in top.columns and len(_facts(tables)["services"] or []) > 1:
         columns = [*columns, ("service", "service", "text")]
+    if name == "functions" and top["self_ns"].null_count() == top.height:
+        title, columns = "Code, by samples of its own", _COUNTED
     text.heading(title)
     text.table(
         [heading for heading, _, _ in columns],

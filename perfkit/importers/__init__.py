@@ -125,6 +125,11 @@ _KNOWN_AND_NOT_READ = (
         "k6's summary, which has sums and no requests",
         "k6 run --out json=FILE.json …, and import FILE.json",
     ),
+    (
+        re.compile(rb"Type,Name,Request Count,|Method,Name,Error,|Count,Message,Traceback"),
+        "Locust's sums at the end, which have no times",
+        "import the NAME_stats_history.csv beside it, made by locust --csv NAME --csv-full-history",
+    ),
 )
 _TRUNCATED = "Input data was truncated"
 MAX_NOTES = 50
@@ -407,5 +412,5 @@ def _nothing(
     return InputError(
         f"nothing in it that perfkit can use{f' ({reasons})' if reasons else ''}",
         where=where,
-        hint=f"known formats: {known_formats()}",
+        hint=None if reasons else f"known formats: {known_formats()}",
     )

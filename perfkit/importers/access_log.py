@@ -26,9 +26,11 @@ from perfkit.semconv import Value
 
 NAME = "access-log"
 FORMAT = Format(
-    title="nginx and Apache access logs with request times",
-    made_by="nginx `log_format` with `$request_time`; Apache `LogFormat` with `%D`; JSON lines",
-    recognised_by="the combined format with a number behind it, or `request_time` in JSON",
+    title="nginx, Apache and Caddy access logs with request times",
+    made_by="nginx `log_format` with `$request_time`; Apache `LogFormat` with `%D`; JSON lines; "
+    "Caddy's `log`",
+    recognised_by="the combined format with a number behind it, or JSON with `request_time` or of "
+    "`http.log.access`",
     gives="spans of requests",
     lacks="what happened inside; starts finer than a second, mostly; service, route",
     tried="nginx 1.22.1, Apache 2.4.71",
@@ -52,7 +54,7 @@ _JSON_KEYS = ("request_time", "request_time_s", "request_time_ms", "duration_ms"
 _FRACTION = re.compile(r"\.(\d{1,9})(?= )")
 _MAX_LINE = 64 << 10
 _JSON_HEAD = re.compile(
-    rb'\s*\{[^\n]*"(?:request_time|response_time|duration_ms)[^\n]*\}', re.DOTALL
+    rb'\s*\{[^\n]*"(?:request_time|response_time|duration_ms|http\.log\.access)[^\n]*\}', re.DOTALL
 )
 
 
@@ -179,15 +181,17 @@ def _json(line: bytes, place: str) -> _Request:
         row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
     except json_stream.BAD_JSON as error:
         raise json_stream.refuse("a JSON object", place, error) from error
+    if isinstance(row.get("request"), dict):
+        row = _of_caddy(row)
     key = next((key for key in _JSON_KEYS if row.get(key) is not None), None)
     milliseconds = key is not None and key.endswith("_ms")
     duration_ns = scaled(row[key], 10**6 if milliseconds else 10**9) if key is not None else None
     end_ns = None
-    text = str(row.get("msec") or row.get("timestamp") or "")
+    text = str(row.get("msec") or row.get("timestamp") or row.get("ts") or "")
     seconds = tables.number(text)
     if seconds is not None:
         end_ns = scaled(text, 10**9) if seconds < 10**11 else times.from_number(seconds)
-    for name in ("time_iso8601", "time", "@timestamp", "timestamp", "time_local"):
+    for name in ("time_iso8601", "time", "@timestamp", "timestamp", "ts", "time_local"):
         if end_ns is None and isinstance(row.get(name), str):
             end_ns = _logged(row[name])
     parts = str(row.get("request") or "").split(" ")
@@ -201,6 +205,19 @@ def _json(line: bytes, place: str) -> _Request:
     }
     return _Request(end_ns, None, duration_ns, str(method) if method else None,
                     str(target) if target else None, status, attributes)  # fmt: skip
+
+
+def _of_caddy(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of Caddy's log as one of nginx: it has the request in an object of its own."""
+    request = row["request"]
+    names = {"request_method": "method", "request_uri": "uri", "host": "host"}
+    return {
+        **{name: request.get(key) for name, key in names.items()},
+        "remote_addr": request.get("remote_ip"),
+        "request_time": row.get("duration"),
+        "ts": row.get("ts"),
+        "status": row.get("status"),
+    }
 
 
 def _add(rows: SpanRows, request: _Request, start_ns: int | None, unique: str) -> None:

@@ -45,6 +45,21 @@ def findings(outcomes: Iterable[Outcome]) -> list[Finding]:
     return [one for one in _ranked(outcomes) if not one.dismissed]
 
 
+def nothing_found(outcomes: Iterable[Outcome]) -> str:
+    """Say what no finding means: how many rules looked, and how many could not."""
+    states = [outcome.state for outcome in outcomes]
+    looked = states.count("quiet")
+    blind = states.count("not_applicable") + states.count("error")
+    if not looked:
+        return "No rule could look for problems: the capture lacks what they need."
+    text = f"No problem found by the {_rules(looked)} that could look."
+    return f"{text} {_rules(blind)} could not." if blind else text
+
+
+def _rules(number: int) -> str:
+    return "1 rule" if number == 1 else f"{number} rules"
+
+
 def dismissed(outcomes: Iterable[Outcome]) -> list[Finding]:
     """Return the findings that people dismissed, the most important first."""
     return [one for one in _ranked(outcomes) if one.dismissed]

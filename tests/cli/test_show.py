@@ -78,3 +78,21 @@ def test_a_name_of_a_service_without_end_does_not_fill_the_screen(tmp_path: Path
     assert "services shop" in head
     assert "\x1b[31m" not in head
     assert len(head) < 300
+
+
+def test_stacks_that_are_only_counted_are_shown_by_their_counts(tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks.txt"
+    stacks.write_text("main;handler;query 3\nmain;handler;render 1\n")
+    path = str(tmp_path / "counted.perfkit")
+    run = CliRunner().invoke
+    run(main, ["import", str(stacks), "-o", path], catch_exceptions=False)
+    said = run(main, ["show", path], catch_exceptions=False).stdout
+    first, *_ = said.splitlines()
+    assert first == "counted.perfkit", "nobody knows when that was"
+    assert "No rule could look for problems" in said
+    table = said[said.index("CODE, BY SAMPLES OF ITS OWN") :]
+    assert "query     75 %   75 %        3" in table
+    page = str(tmp_path / "counted.html")
+    written = run(main, ["report", path, "-o", page], catch_exceptions=False)
+    assert "No rule could look" in written.stderr, "that is not the same as no problem"
+    assert "Most samples are in query: 75" in Path(page).read_text()

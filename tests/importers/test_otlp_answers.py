@@ -135,3 +135,28 @@ def test_the_summary_of_k6_is_refused_with_what_to_do(tmp_path: Path) -> None:
         path.write_text(json.dumps(document, indent=2))
         with pytest.raises(InputError, match="k6's summary"):
             imported(path)
+
+
+def test_the_sums_of_locust_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "load_stats.csv"
+    path.write_text("Type,Name,Request Count,Failure Count\nGET,/items,1000,3\n")
+    with pytest.raises(InputError, match="Locust's sums"):
+        imported(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"ts": NOW_NS / 1e9, "logger": "http.log.access", "duration": 0.125, "status": 500}
+        | {"request": {"method": "GET", "host": "a", "uri": "/x?q=1", "remote_ip": "::1"}},
+        {"ts": "2026-09-01T10:00:00Z", "method": "GET", "uri": "/x?q=1", "status": 500}
+        | {"request_time": 0.125},
+    ],
+    ids=["caddy", "ts in ISO 8601"],
+)
+def test_access_logs_that_call_their_time_ts(tmp_path: Path, line: dict[str, object]) -> None:
+    path = tmp_path / "access.log"
+    path.write_text(json.dumps(line) + "\n")
+    (span,) = imported(path).table("spans").to_dicts()
+    assert (span["name"], span["duration_ns"]) == ("GET /x", 125_000_000)
+    assert (span["status"], span["http_status"]) == ("error", 500)

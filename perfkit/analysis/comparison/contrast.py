@@ -294,8 +294,8 @@ def _checked(contrast: Contrast) -> Contrast:
     for side, name in enumerate(contrast.names):
         if side not in present and not code:
             raise UsageError(
-                f"nothing to compare: {name} has no requests",
-                hint="look at what there is with `perfkit show`, or change the filters",
+                f"nothing to compare: there is no request on the side “{name}”",
+                hint="look at what there is with `perfkit show`, change filters, or record longer",
             )
     return contrast
 

@@ -13,6 +13,7 @@ from perfkit.analysis.comparison.headline import RESOURCES
 from perfkit.analysis.vector.percentiles import quantiles
 from perfkit.report import episodes
 from perfkit.report.context import Context
+from perfkit.rules.evaluate import nothing_found
 from perfkit.rules.plan import Step
 
 TITLE = "Summary"
@@ -49,10 +50,7 @@ def _verdict(context: Context) -> str:
     if not findings:
         if not (facts["spans"] or facts["samples"] or facts["metric_points"]):
             return "This capture is empty: nothing was recorded, so nothing can be said."
-        states = [outcome.state for outcome in context.outcomes]
-        text = f"No problem found by the {_plural(states.count('quiet'), 'rule')} that could look."
-        blind = states.count("not_applicable") + states.count("error")
-        return f"{text} {_plural(blind, 'rule')} could not." if blind else text
+        return nothing_found(context.outcomes)
     # What is only worth knowing, of the recording say, is no problem of the program.
     problems = [finding for finding in findings if finding.severity != "info"]
     first = (problems or findings)[0]
@@ -116,7 +114,7 @@ def _busiest(functions: pl.DataFrame) -> str:
     order = "running_self_ns" if by_state else "samples"
     most = functions.sort(order, "function", descending=[True, False], nulls_last=True)
     busiest = most.row(0, named=True)
-    name = f"{busiest['function']} in {busiest['module']}"
+    name = " in ".join(part for part in (busiest["function"], busiest["module"]) if part)
     if not by_state:
         return f"Most samples are in {name}: {units.percent(busiest['self_ratio'])} of them."
     if not busiest["running_self_ns"]:
