@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
+from pathlib import Path
 
 import pytest
 
+from bench import crisp, jaeger
 from bench.__main__ import BENCHMARKS, HEAD, PAGE, line, written
 from bench.measure import Row
 from bench.truth import ratio_and_margin
@@ -52,3 +55,24 @@ def test_turns_draw_only_the_calls_that_are_asked_for() -> None:
     calls = [call for _, call in plan(20, plan_rate(turns), 1, chosen)]
     assert {call.label for call in calls} == {"plan-trip"}
     assert 60 < len(calls) < 140
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 7, 9, 11, 13, 15])
+def test_the_peer_answers_the_cases_of_crisp(shared_data: Path, number: int) -> None:
+    case = json.loads((shared_data / "jaeger_json" / f"crisp-case-{number}.json").read_text())
+    expected = case["testing"]
+    expected = expected[0] if isinstance(expected, list) else expected["opTimeExclusive"]
+    graph, sums = crisp.Graph(case["data"][0]), crisp.Sums()
+    for root in graph.roots:
+        sums.add(graph, root)
+    assert {name: sums.exclusive[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("size", [8, 100, 1000])
+def test_the_peers_from_jaegers_files_agree(tmp_path: Path, size: int) -> None:
+    files = tmp_path / "jaeger"
+    files.mkdir()
+    document = {"data": [jaeger.large_trace(number, size) for number in range(2)]}
+    (files / "all.json").write_text(json.dumps(document))
+    ours = jaeger.from_file_to_path(str(files), str(tmp_path / "a.perfkit"))
+    assert ours == jaeger.by_objects(str(files)) == jaeger.by_crisp(str(files))
