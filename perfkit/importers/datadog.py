@@ -9,6 +9,8 @@ tracers send, and seconds in what the page gives.
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import msgspec
 
 from perfkit import ids
 from perfkit.capture import CaptureWriter
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream, msgpack_prefix
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process, scaled
 from perfkit.semconv import Value
@@ -108,6 +110,9 @@ class _Page(msgspec.Struct):
 _span = msgspec.json.Decoder(_Span)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _page = msgspec.json.Decoder(_Page)
+_packed = msgspec.msgpack.Decoder(_Span)
+_numbered = msgspec.msgpack.Decoder(_Numbered)
+_texts = msgspec.msgpack.Decoder(list[str])
 _v04 = msgspec.msgpack.Decoder(list[list[_Span]])
 _v05 = msgspec.msgpack.Decoder(tuple[list[str], list[list[_Numbered]]])
 _ARRAY = rb"(?:[\x90-\x9f]|\xdc..|\xdd....)"
@@ -152,14 +157,15 @@ def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
         return
     head = head.lstrip()
     if head[:1] == b"{" and re.match(rb'\{\s*"(?:trace|orphaned)"\s*:', head):
-        try:
-            page = _page.decode(source.contents())
-        except json_stream.BAD_JSON as error:
-            raise json_stream.refuse("Datadog JSON", str(source), error) from error
+        page = json_stream.decode(
+            source, _page, source.contents(), "Datadog JSON", str(source),
+            lambda path: path in ((), ("trace",), ("trace", "spans")),
+        ) or _Page()  # fmt: skip
         yield list(((page.trace or _Shown()).spans or {}).values()), False
         return
     logged = head[:1] == b"{"  # by a Lambda function
-    for place, raw in json_stream.elements(source, source.contents(), "traces"):
+    partly = json_prefix.lists(head)
+    for place, raw in json_stream.elements(source, source.contents(), "traces", partly=partly):
         chunk = None
         with source.record():
             chunk = list(_nested(bytes(raw), place, 0))
@@ -169,15 +175,43 @@ def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
 
 def _unpacked(source: Source, *, old: bool) -> Iterator[list[_Span]]:
     """Yield the chunks of a body in MessagePack."""
+    content = source.contents()
     try:
         if old:
-            yield from _v04.decode(source.contents())
+            yield from _v04.decode(content)
             return
-        texts, chunks = _v05.decode(source.contents())
+        texts, chunks = _v05.decode(content)
         for chunk in chunks:
             yield [_spelled(texts, span) for span in chunk]
     except (*json_stream.BAD_JSON, IndexError) as error:
-        raise json_stream.refuse("a body for Datadog's agent", str(source), error) from error
+        found = list(_whole_spans(content, old=old)) if source.on_damage is not None else []
+        problem = json_stream.refuse("a body for Datadog's agent", str(source), error)
+        if not any(found):
+            raise problem from error
+        source.pass_over(problem)
+        yield from found
+
+
+def _whole_spans(content: bytes | mmap.mmap, *, old: bool) -> Iterator[list[_Span]]:
+    """Yield the chunks of a damaged body, the last one without what is not whole."""
+    texts: list[str] = []
+    try:
+        at = 0
+        if not old:
+            (begin, end), (at, _) = itertools.islice(msgpack_prefix.elements(content, 0), 2)
+            texts = _texts.decode(content[begin:end])
+        for chunk, _ in msgpack_prefix.elements(content, at):
+            spans: list[_Span] = []
+            for begin, end in msgpack_prefix.elements(content, chunk):
+                if end is None:
+                    continue
+                text = content[begin:end]
+                spans.append(
+                    _packed.decode(text) if old else _spelled(texts, _numbered.decode(text))
+                )
+            yield spans
+    except (*json_stream.BAD_JSON, IndexError, ValueError):
+        return
 
 
 def _spelled(texts: list[str], span: _Numbered) -> _Span:

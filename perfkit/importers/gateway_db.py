@@ -51,7 +51,10 @@ def read(source: Source, writer: CaptureWriter) -> None:
     except _DAMAGED as error:
         # SQLite quotes the schema in its messages, line ends and all.
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"not a readable SQLite database ({reason})") from error
+        raise InputError(
+            f"not a readable SQLite database ({reason})",
+            hint="what is left of it: sqlite3 FILE .recover | sqlite3 NEW, and import NEW",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from perfkit.formats.attributes import (
     resolve_span,
 )
 from perfkit.formats.spans import MAX_TIME_NS, Origin, SpanBatch, origin, problem
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import HEAD_BYTES, Format, Source
 from perfkit.semconv import SAMPLE_PROBABILITY, SAMPLE_RATE, SEMANTIC, Value
 
@@ -88,6 +88,7 @@ class _Trace(msgspec.Struct):
     traceID: str | None = None
     spans: list[_Span] | None = None
     processes: dict[str, _Process] | None = None
+    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
 
 
 _tag = msgspec.json.Decoder(_Tag)
@@ -97,6 +98,7 @@ class _LargeTrace(msgspec.Struct):
     traceID: str | None = None
     spans: list[msgspec.Raw] | None = None
     processes: dict[str, _Process] | None = None
+    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
 
 
 _trace = msgspec.json.Decoder(_Trace)
@@ -123,12 +125,14 @@ def read(source: Source, writer: CaptureWriter) -> None:
     """Read all traces."""
     rows = SpanBatch()
     reader = _Reader()
+    nameless = False
     try:
         for place, raw in _split(source):
             try:
                 sampled = reader.sampled(raw) if _is_large(raw) else None
                 for part in _parts(raw):
                     reader.add(rows, part, sampled)
+                    nameless = nameless or (part.cut and not part.processes)
                     if len(rows.spans) >= _BATCH_SPANS:
                         writer.add(rows.finish())
                         rows = SpanBatch()
@@ -136,6 +140,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
                 source.pass_over(json_stream.refuse("Jaeger JSON", place, error))
     finally:
         writer.add(rows.finish())
+        if nameless:
+            writer.note(
+                f"{source.name} is cut off before the names of services, which come last: spans "
+                "bear the numbers of their processes, such as p1"
+            )
 
 
 _Text = msgspec.Raw | bytes | mmap.mmap
@@ -154,16 +163,39 @@ def _parts(raw: _Text) -> Iterator[_Trace]:
     texts = trace.spans or []
     for first in range(0, len(texts), _BATCH_SPANS):
         text = b"[%b]" % b",".join(texts[first : first + _BATCH_SPANS])
-        yield _Trace(trace.traceID, _spans.decode(text), trace.processes)
+        yield _Trace(trace.traceID, _spans.decode(text), trace.processes, trace.cut)
 
 
 def _split(source: Source) -> Iterator[tuple[str, _Text]]:
     """Yield the text of each trace, so that only one at a time becomes objects."""
     content = source.contents()
     if _ONE_TRACE.search(content[:HEAD_BYTES]):
-        yield f"{source}, trace 1", content
+        yield f"{source}, trace 1", _whole_part(source, content)
     else:
-        yield from json_stream.elements(source, content, "data")
+        yield from json_stream.elements(source, content, "data", partly=_may_be_partial)
+
+
+def _may_be_partial(path: json_prefix.Path) -> bool:
+    return path in ((), ("spans",))
+
+
+def _whole_part(source: Source, content: bytes | mmap.mmap) -> bytes | mmap.mmap:
+    """Return what is whole of a trace that is cut off, with `--keep-going`."""
+    if source.on_damage is None or _is_json(content):
+        return content
+    part = json_prefix.beginning(json_prefix.until_bad_text(content), _may_be_partial)
+    if part.whole or not part.text:
+        return content
+    json_prefix.pass_over(source, part.end, len(content))
+    return part.text
+
+
+def _is_json(content: bytes | mmap.mmap) -> bool:
+    try:
+        msgspec.json.decode(content, type=msgspec.Raw)
+    except json_stream.BAD_JSON:
+        return False
+    return True
 
 
 def _decode_tag(raw: bytes) -> tuple[str, Value]:
@@ -257,6 +289,8 @@ class _Reader:
         source = origins.get(key)
         if source is None:
             process = (trace.processes or {}).get(span.processID or "") or span.process
+            if process is None and trace.cut:
+                process = _Process(span.processID)
             source = origins[key] = self._origin(process)
         columns, attributes = self._describe(span, source.pid)
         *promoted, message, scope = columns

@@ -33,7 +33,10 @@ _MAX_DEPTH = 10_000
 Content = bytes | mmap.mmap
 Path = tuple[str, ...]
 """The names of the members on the way to a value; an element of a list has the name `*`."""
+Partly = Callable[[Path], bool]
+"""Says of which lists and objects a part may be kept."""
 Document = TypeVar("Document")
+_LISTS = re.compile(rb"(?:\[\s*)+")
 
 
 class Beginning(NamedTuple):
@@ -56,7 +59,7 @@ class _Open:
     key: str = ""
 
 
-def beginning(content: Content, partial: Callable[[Path], bool], at: int = 0) -> Beginning:
+def beginning(content: Content, partial: Partly, at: int = 0) -> Beginning:
     """Return what is whole of the value that begins at `at`.
 
     `partial` says of which lists and objects a part may be kept.
@@ -89,7 +92,7 @@ def _next(
     state: str,
     token: re.Match[bytes],
     content: Content,
-    partial: Callable[[Path], bool],
+    partial: Partly,
 ) -> str | None:
     """Take a token; return what may follow it, null when it may not be here."""
     mark = token["mark"]
@@ -153,7 +156,7 @@ def until_bad_text(content: Content) -> Content:
 
 
 def members(
-    content: Content, at: int, partial: Callable[[Path], bool], *names: str
+    content: Content, at: int, partial: Partly, *names: str
 ) -> Iterator[tuple[str, Beginning]]:
     """Yield (name, value) of the members with these names after a damage, wherever they are."""
     found = re.compile(rb'"(%b)"\s*+:\s*+(?=[\[{"\d-])' % "|".join(names).encode())
@@ -165,7 +168,7 @@ def members(
         at = max(match.end(), value.end)
 
 
-def _within(partial: Callable[[Path], bool], name: str, path: Path) -> bool:
+def _within(partial: Partly, name: str, path: Path) -> bool:
     return partial((name, *path))
 
 
@@ -175,6 +178,21 @@ def decoded(text: bytes, decoder: msgspec.json.Decoder[Document]) -> Document | 
         return decoder.decode(text) if text else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def damaged(
+    content: Content, decoder: msgspec.json.Decoder[Document], partly: Partly
+) -> Document | None:
+    """Read what is whole of a damaged text; null when there is nothing, or it is not damaged."""
+    part = beginning(until_bad_text(content), partly)
+    return None if part.whole else decoded(part.text, decoder)
+
+
+def lists(head: bytes) -> Partly:
+    """Say of a list of lists of records: lists are kept in part, and their records as a whole."""
+    opens = _LISTS.search(head)
+    depth = opens[0].count(b"[") - 1 if opens is not None else 0
+    return lambda path: len(path) < depth and all(name == "*" for name in path)
 
 
 def pass_over(source: Source, at: int, size: int) -> None:

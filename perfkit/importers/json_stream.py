@@ -6,10 +6,12 @@ import functools
 import mmap
 import re
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
 from perfkit.errors import InputError
+from perfkit.importers import json_prefix
 from perfkit.importers.base import Source
 
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -25,19 +27,25 @@ _array = msgspec.json.Decoder(list[msgspec.Raw])
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}"]', re.DOTALL)
 _AFTER = re.compile(rb'\s*(?:\}|,\s*"|\Z)')
 _OPENS = re.compile(rb"\s*:\s*\[")
+_BETWEEN = re.compile(rb"[\s,]*")
+_Document = TypeVar("_Document")
 
 
 def elements(
-    source: Source, content: bytes | mmap.mmap, *keys: str
+    source: Source,
+    content: bytes | mmap.mmap,
+    *keys: str,
+    partly: json_prefix.Partly | None = None,
 ) -> Iterator[tuple[str, msgspec.Raw | bytes]]:
     """Yield (place, text) of each element of an array.
 
     The array is the document, or the member of the outermost object with one of these names.
-    Raises InputError where the document is damaged, after all elements before.
+    Raises InputError where the document is damaged, after all elements before; with `--keep-going`
+    also after what is whole of the damaged one, of which `partly` says what may be kept.
     """
     found = whole(content, *keys)
     if found is None:
-        yield from _salvaged(source, content, keys)
+        yield from _salvaged(source, content, keys, partly)
         return
     total = len(found)
     every = total // _SHARES + 1
@@ -66,7 +74,10 @@ def _document(keys: tuple[str, ...]) -> msgspec.json.Decoder[msgspec.Struct]:
 
 
 def _salvaged(
-    source: Source, content: bytes | mmap.mmap, keys: tuple[str, ...]
+    source: Source,
+    content: bytes | mmap.mmap,
+    keys: tuple[str, ...],
+    partly: json_prefix.Partly | None,
 ) -> Iterator[tuple[str, bytes]]:
     at = _beginning(content, keys)
     if at is None:
@@ -93,7 +104,37 @@ def _salvaged(
             if not depth:
                 yield f"{source}, byte {begin}", content[begin : token.end()]
                 begin = token.end()
+    if partly is not None and source.on_damage is not None:
+        at = _end_of(_BETWEEN, content, begin)
+        part = json_prefix.beginning(content, partly, at)
+        if part.text and not part.whole:
+            yield f"{source}, byte {at}", part.text
     raise source.error("cut off, or damaged", offset=begin)
+
+
+def _end_of(pattern: re.Pattern[bytes], content: bytes | mmap.mmap, at: int) -> int:
+    found = pattern.match(content, at)
+    return found.end() if found is not None else at
+
+
+def decode(
+    source: Source,
+    decoder: msgspec.json.Decoder[_Document],
+    text: msgspec.Raw | bytes | mmap.mmap,
+    what: str,
+    place: str,
+    partly: json_prefix.Partly,
+) -> _Document | None:
+    """Decode a text; with `--keep-going` what is whole of a damaged one, null when nothing is.
+
+    `partly` says of which lists and objects a part may be kept.
+    """
+    try:
+        return decoder.decode(text)
+    except BAD_JSON as error:
+        source.pass_over(refuse(what, place, error))
+    content = text if isinstance(text, mmap.mmap) else bytes(text)
+    return json_prefix.damaged(content, decoder, partly)
 
 
 def balanced(content: bytes | mmap.mmap, start: int) -> bytes | None:

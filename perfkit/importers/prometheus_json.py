@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from perfkit.capture import CaptureWriter
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import MetricRows, scaled
 from perfkit.importers.tables import number
@@ -37,6 +37,7 @@ class _Series(msgspec.Struct):
     metric: dict[str, str] | None = None
     values: list[tuple[float, str]] | None = None
     value: tuple[float, str] | None = None
+    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
 
 
 class _Data(msgspec.Struct, rename="camel"):
@@ -62,10 +63,8 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all series."""
-    try:
-        answer = _answer.decode(source.contents())
-    except json_stream.BAD_JSON as error:
-        raise json_stream.refuse("an answer of Prometheus", str(source), error) from error
+    answer = json_stream.decode(source, _answer, source.contents(), "an answer of Prometheus",
+                                str(source), _may_be_partial) or _Answer()  # fmt: skip
     data = answer.data or _Data()
     if data.result_type not in ("matrix", "vector"):
         what = answer.error or f"a result of type {data.result_type or 'none'}"
@@ -81,7 +80,15 @@ def read(source: Source, writer: CaptureWriter) -> None:
             _add(rows, series)
 
 
+def _may_be_partial(path: json_prefix.Path) -> bool:
+    """Whether it is the answer, its list of series, or a series with the list of its values."""
+    series = ("data", "result", "*")
+    return path in (*(series[:depth] for depth in range(4)), (*series, "values"))
+
+
 def _add(rows: MetricRows, series: _Series) -> None:
+    if series.cut and series.metric is None:  # cut off before it says what it is
+        return
     labels: dict[str, Any] = dict(series.metric or {})
     name = str(labels.pop("__name__", "") or "query")
     if name.endswith("_created"):  # when the metric was made, no measurement

@@ -17,7 +17,7 @@ from perfkit import ids
 from perfkit.capture import CaptureWriter
 from perfkit.formats import times
 from perfkit.formats.spans import Origin
-from perfkit.importers import json_stream, sentry_profile
+from perfkit.importers import json_prefix, json_stream, sentry_profile
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process
 from perfkit.semconv import Value
@@ -120,12 +120,11 @@ def read(source: Source, writer: CaptureWriter) -> None:
             if isinstance(raw, bytes) and sentry_profile.is_profile(raw):
                 sentry_profile.read(source, writer, place, raw)
                 continue
-            try:
-                event = _event.decode(raw)
-            except json_stream.BAD_JSON as error:
-                source.pass_over(json_stream.refuse("a Sentry event", place, error))
-                continue
-            _add(rows, event)
+            event = json_stream.decode(
+                source, _event, raw, "a Sentry event", place, _may_be_partial
+            )
+            if event is not None:
+                _add(rows, event)
     for kind, count in left_out.items():
         writer.lose("item of an envelope", count, f"it is a {kind}, which perfkit does not read")
 
@@ -133,7 +132,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
 def _documents(source: Source, left_out: dict[str, int]) -> Iterator[tuple[str, Any]]:
     head = source.head().lstrip()
     if head[:1] == b"[":
-        yield from json_stream.elements(source, source.contents())
+        yield from json_stream.elements(source, source.contents(), partly=_may_be_partial)
         return
     first = next(source.lines(), (0, b""))[1].rstrip()
     if not first.endswith(b"}") or first.count(b"{") < first.count(b"}"):
@@ -150,6 +149,10 @@ def _documents(source: Source, left_out: dict[str, int]) -> Iterator[tuple[str, 
                 left_out[kind] = left_out.get(kind, 0) + 1
 
 
+def _may_be_partial(path: json_prefix.Path) -> bool:
+    return path in ((), ("spans",))
+
+
 def _ns(value: Time) -> int | None:
     if isinstance(value, str):
         return times.from_text(value)
@@ -160,7 +163,9 @@ def _ns(value: Time) -> int | None:
 
 def _add(rows: SpanRows, event: _Event) -> None:
     context = (event.contexts or _Contexts()).trace or _Context()
-    text = context.trace_id or event.event_id
+    spans = event.spans or ()
+    theirs = (span.trace_id for span in spans if span.trace_id)
+    text = context.trace_id or next(theirs, event.event_id)
     trace: Id = ids.trace_id_from_text(text) if text else (0, 0)
     source = from_process(
         str(event.project) if event.project else "sentry",
@@ -185,8 +190,8 @@ def _add(rows: SpanRows, event: _Event) -> None:
             attributes["http.request.method"] = method
     _one(rows, trace, root_id, context.parent_span_id, name, source, event, attributes, kind,
          context.status, context.data)  # fmt: skip
-    known = {context.span_id, *(span.span_id for span in event.spans or ())}
-    for number, span in enumerate(event.spans or ()):
+    known = {context.span_id, *(span.span_id for span in spans)}
+    for number, span in enumerate(spans):
         own_id = ids.span_id_from_text(span.span_id or f"{text} {number}")
         op = span.op or ""
         # All spans of an event are below its transaction, also where one between was dropped.

@@ -14,7 +14,7 @@ import msgspec
 from perfkit.capture import CaptureWriter
 from perfkit.formats import times
 from perfkit.formats.chrometrace import NO_FRAMES, parse_id
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Source
 from perfkit.importers.rows import SampleRows, scaled
 from perfkit.stacks import Frame
@@ -52,6 +52,7 @@ class _Stacks(msgspec.Struct):
 class _Profile(msgspec.Struct):
     profile: _Stacks
     timestamp: Number = None
+    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
 
 
 _profile = msgspec.json.Decoder(_Profile)
@@ -66,26 +67,31 @@ def is_profile(line: bytes) -> bool:
 
 def read(source: Source, writer: CaptureWriter, place: str, line: bytes) -> None:
     """Read the samples of one item."""
-    try:
-        found = _profile.decode(line)
-    except json_stream.BAD_JSON as error:
-        source.pass_over(json_stream.refuse("a Sentry profile", place, error))
+    found = json_stream.decode(source, _profile, line, "a Sentry profile", place, _may_be_partial)
+    if found is None:
         return
     profile = found.profile
     paths = [_path(stack, profile.frames) for stack in profile.stacks]
     ids = [None if path is None else writer.stacks.intern(path or [NO_FRAMES]) for path in paths]
     start_ns = times.from_text(found.timestamp) if isinstance(found.timestamp, str) else None
+    # It comes last: what is cut off before it has lengths only.
+    timeless = found.cut and start_ns is None
     names = {key: thread.name for key, thread in (profile.thread_metadata or {}).items()}
     with SampleRows(source, writer) as rows:
-        for sample, ts_ns, duration_ns in _timed(profile.samples, start_ns):
+        for sample, ts_ns, duration_ns in _timed(profile.samples, 0 if timeless else start_ns):
             known = ids[sample.stack_id] if 0 <= sample.stack_id < len(ids) else None
             if known is None or ts_ns is None:
                 rows.reject("sample without a known stack or a plausible time")
                 continue
             thread = str(sample.thread_id)
             tid = parse_id(thread) if _THREAD_ID.fullmatch(thread) else None
-            rows.add(known, ts_ns=ts_ns, duration_ns=duration_ns, tid=tid,
+            timed = sample.timestamp is not None or not timeless
+            rows.add(known, ts_ns=ts_ns if timed else None, duration_ns=duration_ns, tid=tid,
                      thread_name=names.get(thread))  # fmt: skip
+
+
+def _may_be_partial(path: json_prefix.Path) -> bool:
+    return path in ((), ("profile",), ("profile", "samples"))
 
 
 def _path(stack: list[int], frames: list[_Frame]) -> list[Frame] | None:

@@ -14,7 +14,7 @@ import msgspec
 from perfkit import ids
 from perfkit.capture import CaptureWriter
 from perfkit.formats.spans import Origin
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process, scaled
 from perfkit.semconv import Value
@@ -129,10 +129,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
 def _segments(source: Source) -> Iterator[_Segment]:
     head = source.head().lstrip()
     if head[:1] == b"{" and b'"traceSegmentId"' not in head:
-        try:
-            answer = _answer.decode(source.contents())
-        except json_stream.BAD_JSON as error:
-            raise json_stream.refuse("a SkyWalking trace", str(source), error) from error
+        answer = json_stream.decode(source, _answer, source.contents(), "a SkyWalking trace",
+                                    str(source), _answer_may_be_partial) or _Answer()  # fmt: skip
         data = answer.data or _Data()
         spans = answer.spans or (data.trace or data.query_trace or _Spans()).spans
         for span in spans or ():
@@ -142,17 +140,26 @@ def _segments(source: Source) -> Iterator[_Segment]:
     many = head[:1] == b"["
     several_lines = many and b"]\n[" in head
     texts = (
-        json_stream.elements(source, source.contents())
+        json_stream.elements(source, source.contents(), partly=_may_be_partial)
         if many and not several_lines
         else json_stream.lines(source)
     )
     for place, raw in texts:
-        try:
-            found = _segment.decode(raw)
-        except json_stream.BAD_JSON as error:
-            source.pass_over(json_stream.refuse("a SkyWalking segment", place, error))
-            continue
-        yield from found if isinstance(found, list) else [found]
+        found = json_stream.decode(
+            source, _segment, raw, "a SkyWalking segment", place, _may_be_partial
+        )
+        if found is not None:
+            yield from found if isinstance(found, list) else [found]
+
+
+def _may_be_partial(path: json_prefix.Path) -> bool:
+    """Whether it is a segment, the list of its spans, or a list of segments."""
+    return (path[1:] if path[:1] == ("*",) else path) in ((), ("spans",))
+
+
+def _answer_may_be_partial(path: json_prefix.Path) -> bool:
+    names = ("data", "trace", "queryTrace", "spans")
+    return all(name in names for name in path)
 
 
 def _trace(text: str | None) -> Id:

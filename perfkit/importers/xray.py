@@ -18,7 +18,7 @@ from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats.attributes import json_text
 from perfkit.formats.spans import Origin
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process, scaled
 from perfkit.semconv import Value
@@ -121,7 +121,10 @@ def _add_ahead(
 def _segments(source: Source) -> Iterator[tuple[str, _Segment]]:
     start = source.head().lstrip()
     if b'"Segments"' in start:
-        for place, raw in json_stream.elements(source, source.contents(), "Traces"):
+        traces = json_stream.elements(
+            source, source.contents(), "Traces", partly=lambda path: path in ((), ("Segments",))
+        )
+        for place, raw in traces:
             found: Any = None
             with source.record():
                 found = _decode(_trace, raw, place)
@@ -132,7 +135,7 @@ def _segments(source: Source) -> Iterator[tuple[str, _Segment]]:
                 elif wrapped.Document is not None:
                     yield place, wrapped.Document
     elif start[:1] == b"[":
-        for place, raw in json_stream.elements(source, source.contents()):
+        for place, raw in json_stream.elements(source, source.contents(), partly=_may_be_partial):
             if (segment := _passable(source, raw, place)) is not None:
                 yield place, segment
     else:
@@ -142,16 +145,22 @@ def _segments(source: Source) -> Iterator[tuple[str, _Segment]]:
                 if (segment := _passable(source, line, place)) is not None:
                     yield place, segment
         else:
-            yield str(source), _decode(_segment, source.read(), str(source))
+            if (segment := _passable(source, source.contents(), str(source))) is not None:
+                yield str(source), segment
+
+
+def _may_be_partial(path: json_prefix.Path) -> bool:
+    """Whether it is a segment, or the list of its parts; what it lacks is not known then."""
+    return all(name in ("subsegments", "*") for name in path)
 
 
 def _passable(source: Source, raw: Any, place: str) -> _Segment | None:
-    """Decode a segment; null for one that is passed over."""
-    try:
-        found: _Segment = _decode(_segment, raw, place)
-    except InputError as error:
-        source.pass_over(error)
-        return None
+    """Decode a segment, or what is whole of it; null for one that is passed over."""
+    raw = raw.encode() if isinstance(raw, str) else raw
+    found = json_stream.decode(source, _segment, raw, "an X-Ray segment", place, _may_be_partial)
+    if found is not None and found.trace_id is None:  # it comes last, and its parts have it too
+        parts = found.subsegments or ()
+        found.trace_id = next((one.trace_id for one in parts if one.trace_id), None)
     return found
 
 

@@ -18,7 +18,7 @@ from perfkit import ids
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
 from perfkit.formats.spans import Origin
-from perfkit.importers import json_stream
+from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process, scaled
 from perfkit.semconv import Value
@@ -95,7 +95,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
 
 
 def _all(source: Source) -> Iterator[_Span]:
-    for place, raw in json_stream.elements(source, source.contents()):
+    partly = json_prefix.lists(source.head())
+    for place, raw in json_stream.elements(source, source.contents(), partly=partly):
         try:
             found = _spans.decode(raw)
         except json_stream.BAD_JSON as error:

@@ -32,6 +32,14 @@ def kept(path: Path, format: str, table: str) -> int:
         ("otlp.json", "otlp-json", "spans"),
         ("otlp.pb", "otlp-protobuf", "spans"),
         ("perf-script.txt", "perf-script", "samples"),
+        ("datadog.json", "datadog-json", "spans"),
+        ("datadog-v04.msgpack", "datadog-json", "spans"),
+        ("datadog-v05.msgpack", "datadog-json", "spans"),
+        ("jaeger.json", "jaeger-json", "spans"),
+        ("prometheus.json", "prometheus-json", "metrics"),
+        ("sentry.envelope", "sentry-json", "spans"),
+        ("skywalking-agent.jsonl", "skywalking-json", "spans"),
+        ("xray.jsonl", "xray-json", "spans"),
     ],
 )
 def test_what_is_before_the_end_of_a_cut_file_is_kept(
@@ -41,11 +49,26 @@ def test_what_is_before_the_end_of_a_cut_file_is_kept(
     whole = imported(SAMPLES / name, started_at_ns=NOW_NS).info.rows[table]
     path = tmp_path / name
     counts = []
-    for end in (*range(1, len(data), 3), len(data)):
+    for end in (*range(1, len(data), len(data) // max(40, 8 * whole)), len(data)):
         path.write_bytes(data[:end])
         counts.append(kept(path, format, table))
     assert counts == sorted(counts)
-    assert set(counts) >= set(range(1, whole + 1))  # one after the other, none at once
+    assert counts[-1] == whole
+    assert len(set(counts)) >= whole  # one after the other, none at once
+
+
+def test_a_trace_without_its_services_keeps_its_processes_apart(tmp_path: Path) -> None:
+    trace = json.loads((SAMPLES / "jaeger.json").read_bytes())["data"][0]
+    trace["processes"] = trace.pop("processes")  # last, as Jaeger writes it
+    whole = json.dumps(trace).encode()
+    path = written(tmp_path, whole[: whole.index(b'"processes"')])
+    writer = imported(path, keep_going=True)
+    known = imported(written(tmp_path, whole)).table("spans")
+    services = {span["spanID"]: span["processID"] for span in trace["spans"]}
+    assert writer.table("spans")["service"].to_list() == list(services.values())
+    same = ["span_id", "parent_id", "name", "start_ns", "duration_ns", "attributes"]
+    assert known.select(same).equals(writer.table("spans").select(same))
+    assert any("numbers of their processes" in note for note in writer.info.notes)
 
 
 def test_a_log_that_is_cut_off_keeps_its_entries(tmp_path: Path) -> None:
