@@ -105,16 +105,21 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 
 _OF_REQUEST = (
-    *("request_row", "entry", "trace_hi", "trace_lo", "span_id", "service", "endpoint", "tool"),
-    *("instance", "status", "http_status", "duration_ns", "adjusted_count"),
+    *("request_row", "entry", "service", "endpoint", "tool", "instance", "status", "http_status"),
+    *("duration_ns", "adjusted_count"),
 )
+_ID = ("trace_hi", "trace_lo", "span_id")
 
 
 def _chosen(tables: Tables) -> tuple[pl.DataFrame, list[float]]:
-    """Return the requests to look at, numbered, and the true share of slow ones by endpoint."""
-    requests = tables.columns("requests", *_OF_REQUEST)
+    """Return the requests to look at, numbered, and the true share of slow ones by endpoint.
+
+    Of all requests few columns are read, and of those to look at the others.
+    """
+    requests = tables.columns("requests", "service", "endpoint", "duration_ns", "adjusted_count")
     side, _ = tail_side(requests)
-    requests = requests.with_columns(slow=pl.Series(side == 1)).filter(pl.Series(side >= 0))
+    told = np.flatnonzero(side >= 0)
+    requests = requests[told].with_columns(slow=pl.Series(side[told] == 1))
     busiest = (
         requests.group_by("service", "endpoint")
         .agg(
@@ -125,16 +130,32 @@ def _chosen(tables: Tables) -> tuple[pl.DataFrame, list[float]]:
         .sort("total", "service", "endpoint", descending=[True, False, False])
         .head(MOST_ENDPOINTS)
         .with_row_index("endpoint_id")
+        .drop("total")
     )
-    most = pl.when("slow").then(MOST_SLOW).otherwise(MOST_TYPICAL)
     # The hash of the id chooses the same requests every time, whatever their order.
-    place = pl.struct("trace_hi", "trace_lo", "span_id").hash(seed=0).rank("ordinal")
+    number = tables["requests"].select(pl.struct(_ID).hash(seed=0)).collect().to_series()[told]
+    most = pl.when("slow").then(MOST_SLOW).otherwise(MOST_TYPICAL)
+    place = pl.col("hash").rank("ordinal").over("endpoint_id", "slow")
     chosen = (
-        requests.join(busiest, on=["service", "endpoint"], nulls_equal=True, maintain_order="left")
-        .filter(place.over("endpoint_id", "slow") <= most)
+        requests.select("service", "endpoint", "slow", hash=number, place=pl.Series(told))
+        .join(busiest, on=["service", "endpoint"], nulls_equal=True, maintain_order="left")
+        .drop("service", "endpoint")
+        .filter(place <= most)
         .with_columns(request=pl.int_range(pl.len(), dtype=pl.Int64))
     )
-    return chosen, busiest["share"].to_list()
+    about = _requests(tables, chosen["place"].to_numpy())
+    return chosen.drop("hash", "place").hstack(about), busiest["share"].to_list()
+
+
+def _requests(tables: Tables, places: Ints) -> pl.DataFrame:
+    """Return what is to be known of some requests, by their places in order."""
+    found, first = [], 0
+    for shard in tables.shards_of("requests"):
+        some = shard["requests"].select(*_OF_REQUEST, *_ID).collect()
+        here = slice(*np.searchsorted(places, (first, first + some.height)))
+        found.append(some[places[here] - first])
+        first += some.height
+    return pl.concat(found)
 
 
 def _tested(traits: pl.DataFrame, chosen: pl.DataFrame, slow_share: list[float]) -> pl.DataFrame:
