@@ -39,6 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"advice", "alert", "report", "gate"}),
     frozenset({"api"}),
     frozenset({"cli", "pytest_plugin"}),
+    frozenset({"__main__"}),
 )
 FREE_WITHIN = (0, 1, 3)
 STANDALONE = frozenset({"demo", "otel"})

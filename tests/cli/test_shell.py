@@ -188,3 +188,7 @@ def test_every_command_has_a_man_page_that_roff_reads(tmp_path: Path) -> None:
             text=True,
         )
         assert (done.returncode, done.stderr) == (0, ""), file.name
+
+
+def test_the_package_is_the_command_line() -> None:
+    assert run(sys.executable, "-m", "perfkit", "--version").startswith(f"perfkit {__version__}")

@@ -41,8 +41,9 @@ _COLUMNS = (
 def build(context: Context) -> dict[str, Any]:
     """Return all requests as columns, and the details of the slowest."""
     population = context.population
-    entries = population.entries.join(population.page_rows, on="request_row", maintain_order="left")
-    chosen = choose(entries, population.endpoints)
+    chosen = choose(population.entries, population.endpoints).join(
+        population.page_rows, on="request_row", how="left", maintain_order="left"
+    )
     listed = chosen.head(_LISTED).with_columns(at_ns="rel_ns")
     return {
         "columns": _COLUMNS,
@@ -70,16 +71,23 @@ def build(context: Context) -> dict[str, Any]:
 
 def choose(entries: pl.DataFrame, endpoints: list[str]) -> pl.DataFrame:
     """Return the slowest entries, and the slowest few of each endpoint, the slowest first."""
-    ranked = entries.sort(["duration_ns", "index"], descending=[True, False]).with_columns(
-        overall=pl.int_range(pl.len()), of_endpoint=pl.int_range(pl.len()).over("endpoint")
+    ranked = (
+        entries.select("duration_ns", "index", "endpoint", place=pl.int_range(pl.len()))
+        .sort(["duration_ns", "index"], descending=[True, False])
+        .with_columns(
+            overall=pl.int_range(pl.len()), of_endpoint=pl.int_range(pl.len()).over("endpoint")
+        )
     )
-    return ranked.filter(
+    shown = ranked.filter(
         (pl.col("overall") < SLOWEST)
         | (
             (pl.col("of_endpoint") < SLOWEST_PER_ENDPOINT)
             & pl.col("endpoint").is_in(endpoints[:_ENDPOINTS])
         )
-    ).drop("overall", "of_endpoint")
+    )
+    # All columns of a few rows: of a large capture they take several GiB.
+    chosen: pl.DataFrame = entries[shown["place"]]
+    return chosen
 
 
 def _traits(context: Context) -> list[dict[str, Any]]:
