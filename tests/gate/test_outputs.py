@@ -152,6 +152,27 @@ def test_markdown_is_a_table_in_which_names_are_only_text() -> None:
     assert markdown.write(PASSED).decode().startswith("## ✅ Performance gate passed")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a|b `c` *d* _e_ ~f~", r"a\|b \`c\` \*d\* \_e\_ \~f\~"),
+        ("[x](javascript:alert(1))", r"\[x\](javascript:alert(1))"),
+        ("![x](http://e.example)", r"\!\[x\](http:<!-- -->//e.example)"),
+        ("<img src=x> &lt;b&gt;", r"\<img src=x\> \&lt;b\&gt;"),
+        ("@team of me@e.example", r"\@<!-- -->team of me\@<!-- -->e.example"),
+        ("#1, GH-2, org/repo#3", r"\#<!-- -->1, GH<!-- -->-2, org/repo\#<!-- -->3"),
+        ("www.e.example HTTPS://e.example", "www<!-- -->.e.example HTTPS:<!-- -->//e.example"),
+        ("a\n# b\r\n| c\u2028d", r"a \#<!-- --> b \| c d"),
+        ("GET \u202egnp.exe\u2066\u200b", "GET gnp.exe"),
+        ("- no list", r"\- no list"),
+        ("12. no list", r"12\. no list"),
+        ("GET /users/{id}?a=1", r"GET /users/\{id\}?a=1"),
+    ],
+)
+def test_hostile_names_are_only_text(name: str, shown: str) -> None:
+    assert markdown.text(name) == shown
+
+
 def test_the_verdict_is_the_worst_of_all() -> None:
     states = {check.state: check for check in result().checks}
     for worst, among in (

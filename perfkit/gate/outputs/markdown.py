@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from perfkit.gate.result import Check, Result, State
@@ -13,7 +14,12 @@ _TITLES = {
     "error": "⛔ Performance gate could not judge",
 }
 _MARKS: dict[State, str] = {"failed": "❌", "error": "⛔", "unstable": "⚠️", "passed": "✅"}
-_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~!@$"})
+_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~!@$&"})
+_LIVE = re.compile(r"(?i)(?<=@)|(?<=#)|(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=\bGH)(?=-\d)")
+_BREAK = "<!-- -->"
+"""Parts a mention, an issue's number or an address, which GitHub and GitLab look for in what was
+rendered, where a backslash is gone."""
+_LIST = re.compile(r"^(?=[-+=])|(?<=^\d)(?=[.)])|(?<=^\d\d)(?=[.)])")
 _MOST_PASSED = 50
 _LONGEST = 600
 
@@ -67,4 +73,5 @@ def text(words: str) -> str:
     """Return text that Markdown shows as it is: nothing in it is markup, a link or a mention."""
     line = " ".join("".join(char if char.isprintable() else " " for char in words).split())
     cut = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    return cut.translate(_SPECIAL)
+    marked = _LIST.sub("\\\\", cut.translate(_SPECIAL))
+    return _LIVE.sub(_BREAK, marked)
