@@ -158,6 +158,8 @@ def test_spans_time_waits_better_than_stacks() -> None:
     assert (inventory[0]["waits_threads"], inventory[0]["waiters"]) == (2, ["stock"])
     alone = pool_rows([], CHECKOUTS, spans)
     assert [(each["pool"], each["source"]) for each in alone] == [("sqlite", "spans")]
+    # No stack shows who waits there: the requests that did, as spans have them.
+    assert alone[0]["waiters"] == ["GET /"]
     other = [reading("inventory", "used", 1, 1) | {"service": "bank"}, limit("inventory", 1)]
     other[1]["service"] = "bank"
     rows = pool_rows(other, [], spans)

@@ -79,7 +79,7 @@ def waiting_checkouts(tables: Tables) -> pl.DataFrame:
     return (
         taking.filter(waited)
         .join(opening, on=_KIND, how="anti", nulls_equal=True, maintain_order="left")
-        .select(*_SPAN, "db_system")
+        .select(*_SPAN, "db_system", waiter=pl.coalesce("entry_tool", "entry_endpoint"))
     )
 
 

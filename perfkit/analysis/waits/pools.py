@@ -50,8 +50,13 @@ def _put_down(full: pl.DataFrame, seen: pl.DataFrame, waiters: list[str]) -> pl.
         pl.lit(int(seen["wait_ns"].sum()), pl.Int64).alias("wait_ns"),
         pl.lit(int(seen["waits"].sum()), pl.Int64).alias("waits"),
         pl.Series("waits_threads", seen["waits_threads"].sort()[-1:]),
-        pl.Series("waiters", [sorted(set(waiters))], dtype=pl.List(pl.String)),
+        pl.Series("waiters", [_who(seen, waiters)], dtype=pl.List(pl.String)),
     )
+
+
+def _who(seen: pl.DataFrame, waiters: list[str]) -> list[str]:
+    """Return the functions that wait, where stacks show any, or else the endpoints."""
+    return sorted(set(waiters or seen["waiters"].explode().drop_nulls().to_list()))
 
 
 def _from_spans(tables: Tables) -> pl.DataFrame:
@@ -61,6 +66,7 @@ def _from_spans(tables: Tables) -> pl.DataFrame:
         pl.col("db_system").mode().sort().first().alias("pool"),
         wait_ns=(pl.col("duration_ns") * pl.col("adjusted_count")).sum().round(),
         waits=pl.col("adjusted_count").sum().round(),
+        waiters=pl.col("waiter").drop_nulls().unique().sort(),
     )
     numbered = services.select("service").with_row_index("group")
     group = spans.join(numbered, on="service", how="left", nulls_equal=True, maintain_order="left")[
@@ -118,7 +124,8 @@ COLUMNS = {
     "take a connection (without those that are seen to have opened one), else from stacks",
     "waits": "how often that was; of what stacks show, only waits that they saw",
     "waits_threads": "most that were seen waiting at once",
-    "waiters": "functions of the program that were seen waiting in stacks",
+    "waiters": "functions of the program that were seen waiting in stacks, else the endpoints of "
+    "spans that waited",
     "source": "`metrics`, `spans` or `samples`: what knows the pool; waiting that spans or samples "
     "saw is put down to a pool of `metrics` where no other was full",
 }
