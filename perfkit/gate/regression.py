@@ -47,6 +47,8 @@ _POWER = 1 + NormalDist().inv_cdf(0.95) / NORMAL_MARGIN
 """From the half-width of the interval (at `LEVEL`, normal) to the change that is found in 95 of 100
 cases."""
 
+_TAILS = ("p95_ns", "p99_ns", "mean_ns")
+"""Measures that a few requests that were held up move."""
 _KEYS = ("kind", "service", "name", "measure")
 
 
@@ -217,7 +219,7 @@ def _check(figure: Figure, decision: Decision, fail_on_improvement: bool) -> Che
         detectable=_finite(decision.detectable),
         runs=seen[1],
         runs_before=seen[0],
-        help=_advice(decision, fail_on_improvement),
+        help=_advice(figure.measure, decision, fail_on_improvement),
     )
 
 
@@ -275,11 +277,13 @@ def _signed(value: float, change: Change) -> str:
     return f"{sign}{units.number(float(f'{abs(value) * 100:.3g}'))} points"
 
 
-def _advice(decision: Decision, fail_on_improvement: bool) -> str:
+def _advice(measure: str, decision: Decision, fail_on_improvement: bool) -> str:
     if decision.says == "worse":
         return "Look for the cause with `perfkit compare BASELINE… vs CAPTURE…`."
     if decision.says == "better" and fail_on_improvement:
         return "Record the baseline anew from this commit."
     if decision.says == "unstable":
-        return "Give more runs: five a side find a change of 16 %, ten one of 10 %, at 5 % noise."
+        more = "Give more runs: five a side find a change of 16 %, ten one of 10 %, at 5 % noise."
+        steadier = " Or compare what is steadier: --measure p50." if measure in _TAILS else ""
+        return more + steadier
     return ""

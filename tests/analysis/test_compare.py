@@ -231,7 +231,7 @@ def test_before_and_after_a_moment() -> None:
     entries = compared.entries()
     assert entries.filter(side=0)["duration_ns"].unique().to_list() == [100]
     assert entries.filter(side=1)["duration_ns"].unique().to_list() == [200]
-    with pytest.raises(UsageError, match="has no requests"):
+    with pytest.raises(UsageError, match="there is no request"):
         contrast.of_moment(Tables(capture), 10**15)
 
 

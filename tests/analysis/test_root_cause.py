@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from perfkit.analysis.comparison import contrast
+from perfkit.analysis.comparison.evidence import own_times
 from perfkit.analysis.comparison.root_cause import Causes, rank
 from tests.analysis import shop
 from tests.analysis.build import Memory
@@ -208,3 +210,12 @@ def test_who_is_slow_towards_all_is_named_and_not_those_whom_it_calls(
         return spans
 
     assert first(causes(change)) == component
+
+
+def test_one_call_held_up_does_not_turn_the_evidence_around() -> None:
+    quick, slow = np.full(20, 1.0), np.full(20, 2.0)
+    held_up = np.append(quick, 1000.0)
+    assert own_times(held_up, slow) == (1.0, 2.0), "slower by the median"
+    assert own_times(quick, held_up) == (1.0, 1020 / 21), "what is rare counts"
+    assert own_times(slow, quick) == (2.0, 1.0)
+    assert own_times(quick[:0], slow) == (None, 2.0)

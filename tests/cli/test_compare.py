@@ -130,8 +130,8 @@ def test_a_time_of_day_is_the_first_one_in_the_capture() -> None:
         (("A", "B", "--at", "5"), "--at compares requests of one capture"),
         (("A", "--at", "5", "--endpoints", "/a", "/b"), "ask for different comparisons"),
         (("A", "--between", "1; DROP TABLE x", "entry"), "not"),
-        (("A", "--at", "1e12"), "has no requests"),
-        (("A", "--at", "23:59"), "has no requests"),
+        (("A", "--at", "1e12"), "there is no request"),
+        (("A", "--at", "23:59"), "there is no request"),
     ],
 )
 def test_the_impossible_is_refused(

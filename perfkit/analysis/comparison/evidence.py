@@ -26,7 +26,8 @@ COLUMNS = {
     "operation": "its operation with the most votes for that reason",
     "callee": "whom the operation calls, where it is a call",
     "child": "for `calls`: the operation that is called more, or less, often",
-    "before": "mean own time in ns; share that failed; share that called the child",
+    "before": "mean own time in ns (the median, where outliers turn the means around); share that "
+    "failed; share that called the child",
     "after": "the same on the other side",
     "votes": "strength: requests' worth of spans that are unusual, or excess time in ns",
 }
@@ -36,7 +37,7 @@ def evidence(
     calls: Calls, votes: Votes, normal: Bools, judged: Bools, ranking: pl.DataFrame
 ) -> pl.DataFrame:
     """Return a line (`SCHEMA`) for each kind of score of the first components in `ranking`."""
-    lines = []
+    lines: list[tuple[object, ...]] = []
     numbers = {name: number for number, name in enumerate(calls.owners)}
     excess, unusual = votes.excess * calls.weight, votes.unusual * calls.weight
     for row in ranking.head(_COMPONENTS).iter_rows(named=True):
@@ -45,8 +46,8 @@ def evidence(
         least = _LEAST_PART * row["score"]
         if row["latency_score"] > least:
             of = calls.operation == _strongest(calls.operation, np.where(mine, excess, 0.0))
-            means = [_mean(calls.own, of & side) for side in (normal, judged)]
-            lines.append((component, "slower", *_names(calls, of), None, *means, excess[of].sum()))
+            times = own_times(calls.own[of & normal], calls.own[of & judged])
+            lines.append((component, "slower", *_names(calls, of), None, *times, excess[of].sum()))
         if row["behaviour_score"] > least:
             of = calls.place == _strongest(calls.place, np.where(mine, unusual, 0.0))
             lines.append((component, *_odd(calls, of, normal, judged), unusual[of].sum()))
@@ -57,8 +58,21 @@ def _strongest(group: Ints, strength: Floats) -> int:
     return int(np.bincount(group, strength).argmax())
 
 
-def _mean(values: Floats, of: Bools) -> float | None:
-    return float(values[of].mean()) if of.any() else None
+def own_times(before: Floats, after: Floats) -> tuple[float | None, float | None]:
+    """Return the own time on both sides: the mean, for what is rare counts too; or the median.
+
+    One call that was held up for a second turns the means of many around. What is slower by its
+    median and faster by its mean is told by its median.
+    """
+    if not (len(before) and len(after)):
+        return _mean(before), _mean(after)
+    means = float(before.mean()), float(after.mean())
+    medians = float(np.median(before)), float(np.median(after))
+    return medians if means[1] <= means[0] and medians[1] > medians[0] else means
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _names(calls: Calls, of: Bools) -> tuple[str, str | None]:
@@ -71,7 +85,7 @@ def _odd(
     calls: Calls, of: Bools, normal: Bools, judged: Bools
 ) -> tuple[str, str, str | None, str | None, float | None, float | None]:
     """Return what is unusual about an operation: that it fails, or whom it calls."""
-    failing = [_mean(calls.failed.astype(np.float64), of & side) for side in (normal, judged)]
+    failing = [_mean(calls.failed[of & side].astype(np.float64)) for side in (normal, judged)]
     child, shares = _changed_child(calls, of, normal, judged)
     change = (failing[1] or 0.0) - (failing[0] or 0.0)
     if child is None or change >= abs(shares[1] - shares[0]):
