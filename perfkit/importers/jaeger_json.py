@@ -20,6 +20,7 @@ import msgspec
 from perfkit import ids, model
 from perfkit.capture import CaptureWriter
 from perfkit.formats.attributes import (
+    CACHE_ENTRY_BYTES,
     RESOLVED_COLUMNS,
     AttributeCache,
     DamagedAttribute,
@@ -44,6 +45,8 @@ FORMAT = Format(
 _BATCH_SPANS = 20_000
 _LARGE_BYTES = 32 << 20
 _ADJUSTED = RESOLVED_COLUMNS.index("adjusted_count")
+_KEPT_ORIGINS = 1 << 12
+_KEPT_IDS = 1 << 10
 
 Number = int | float | str
 
@@ -239,9 +242,16 @@ def _tags() -> AttributeCache:
     return AttributeCache(_decode_tag, semantic=semantic, resolve=_resolve)
 
 
+@functools.cache
+def _origins() -> dict[tuple[str | None, bytes], Origin]:
+    """Return the processes that were seen: nearly every trace has those of the one before."""
+    return {}
+
+
 class _Reader:
     def __init__(self) -> None:
         self._tags = _tags()
+        self._origins = _origins()
 
     def sampled(self, raw: _Text) -> float:
         """Return for how many a trace stands, where that is not known before its last span."""
@@ -293,20 +303,20 @@ class _Reader:
                 process = _Process(span.processID)
             source = origins[key] = self._origin(process)
         columns, attributes = self._describe(span, source.pid)
-        *promoted, message, scope = columns
+        message, scope = columns[-2:]
         if scope is not None:
             key = (span.processID, scope)
             source = origins.setdefault(key, replace(source, scope=scope))
         links: list[tuple[Any, ...]] = []
         parent_id = _parent(span, trace_id, (*trace_id, own_id), links)
-        events = list(self._events(rows, span, (*trace_id, own_id)))
+        events = list(self._events(rows, span, (*trace_id, own_id))) if span.logs else ()
         rows.spans.append(
             (
                 *(*trace_id, own_id, parent_id, span.operationName or ""),
                 *(start_ns, duration_ns, message, attributes),
             )
         )
-        rows.resolved.append(tuple(promoted))
+        rows.resolved.append(columns[:-2])
         rows.origins.append(source)
         rows.links += links
         rows.events += events
@@ -314,9 +324,18 @@ class _Reader:
     def _origin(self, process: _Process | None) -> Origin:
         if process is None:
             return origin({})
-        attributes = self._tags.values_of(bytes(raw) for raw in process.tags or ())
-        attributes["service.name"] = process.serviceName
-        return origin(attributes)
+        encoded = [bytes(raw) for raw in process.tags or ()]
+        key = (process.serviceName, b"\n".join(encoded))
+        found = self._origins.get(key)
+        if found is None:
+            attributes = self._tags.values_of(encoded)
+            attributes["service.name"] = process.serviceName
+            found = origin(attributes)
+            if len(key[1]) <= CACHE_ENTRY_BYTES:
+                if len(self._origins) >= _KEPT_ORIGINS:
+                    self._origins.clear()
+                self._origins[key] = found
+        return found
 
     def _describe(self, span: _Span, pid: int | None) -> tuple[tuple[Any, ...], str | None]:
         encoded = [bytes(raw) for raw in span.tags or ()]
@@ -344,6 +363,7 @@ class _Reader:
             yield (*own, ts_ns, str(name or "log"), self._tags.object_of(encoded))
 
 
+@functools.lru_cache(_KEPT_IDS)  # each span says it twice, itself and of its parent
 def _trace_id(text: str | None) -> tuple[int, int]:
     return ids.trace_id_from_text(text) if text else (0, 0)
 
