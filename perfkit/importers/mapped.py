@@ -334,7 +334,9 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
         value.alias(name) if name not in chosen.columns else pl.col(name).fill_null(value)
         for name, value in defaults.items()
     )
-    chosen = chosen.with_columns(_among("kind", model.KINDS), _status())
+    chosen = chosen.with_columns(
+        _among("kind", model.KINDS), _status(), pl.col("status").alias("@word")
+    )
     if "http_status" in chosen.columns:
         chosen = chosen.with_columns(_judged())
     start, span = pl.col("start_ns"), pl.col("span_id")
@@ -344,7 +346,9 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
         "span with an implausible duration": pl.col("duration_ns").is_null()
         | pl.col("duration_ns").is_between(0, MAX_DURATION_NS),
     }
-    writer.append("spans", _sifted(writer, chosen, good))
+    kept = _sifted(writer, chosen, good)
+    _say_unknown(source, writer, kept["@word"])
+    writer.append("spans", kept.drop("@word"))
 
 
 def _identified(frame: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
@@ -378,10 +382,37 @@ def _among(name: str, values: tuple[str, ...]) -> pl.Expr:
     return pl.when(text.is_in(values)).then(text).otherwise(pl.lit(values[0])).alias(name)
 
 
+_BAD = ("error", "err", "failed", "failure")
+_GOOD = ("ok", "success")
+_UNSET = ("", "unset")
+_SHOWN_WORDS = 5
+_SHOWN_LENGTH = 30
+
+
+def _word() -> pl.Expr:
+    return pl.col("status").str.to_lowercase().str.strip_prefix("status_code_")
+
+
+def _say_unknown(source: Source, writer: CaptureWriter, words: pl.Series) -> None:
+    """Count the statuses that are no known word, and name some: a failure may be among them."""
+    unknown = ~_word().is_in([*_BAD, *_GOOD, *_UNSET])
+    found = words.alias("status").to_frame().filter(unknown)["status"]
+    if not found.len():
+        return
+    if "status of a span" not in {loss.what for loss in writer.info.lost}:
+        some = found.unique(maintain_order=True).head(_SHOWN_WORDS)
+        shown = ", ".join(repr(word[:_SHOWN_LENGTH]) for word in some)
+        writer.note(
+            f"{source.name}: status {shown} is not known and left unset, so failures may not be "
+            f"counted; known are {', '.join((*_GOOD, *_BAD, 'unset'))}"
+        )
+    writer.lose("status of a span", found.len(), "not a known word, left unset")
+
+
 def _status() -> pl.Expr:
-    text = pl.col("status").str.to_lowercase().str.strip_prefix("status_code_")
-    bad = text.is_in(["error", "err", "failed", "failure"])
-    good = text.is_in(["ok", "success"])
+    text = _word()
+    bad = text.is_in(_BAD)
+    good = text.is_in(_GOOD)
     failed = pl.when(bad).then(pl.lit("error"))
     return failed.when(good).then(pl.lit("ok")).otherwise(pl.lit("unset")).alias("status")
 

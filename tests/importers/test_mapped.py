@@ -63,6 +63,24 @@ def test_spans_of_every_form(form: str, tmp_path: Path) -> None:
     }
 
 
+def test_a_status_that_is_no_known_word_is_said(tmp_path: Path) -> None:
+    words = ["ok", "FAILED", "kaputt", "kaputt", "2", "", None, "STATUS_CODE_UNSET"]
+    path = tmp_path / "spans.csv"
+    pl.DataFrame(
+        {
+            "t": ["a1"] * len(words),
+            "s": [f"{n + 1:x}" for n in range(len(words))],
+            "begin": [MS] * len(words),
+            "state": words,
+        }
+    ).write_csv(path)
+    writer = of(path, "trace_id=t,span_id=s,status=state,start_ns=begin:ms")
+    statuses = writer.table("spans")["status"].to_list()
+    assert statuses == ["ok", "error", *["unset"] * 6]
+    assert writer.lost() == {"not a known word, left unset": 3}
+    assert any("'kaputt', '2' is not known" in note for note in writer.info.notes)
+
+
 def test_a_failed_http_status_is_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "spans.csv"
     path.write_text(
