@@ -77,7 +77,7 @@ def show(rule_id: str, **options: Any) -> None:
 @command.command(epilog="Example: perfkit rules lint perf/rules")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
 def lint(files: tuple[Path, ...]) -> None:
-    """Check rule FILES, or folders of them, or the shipped ones: fields, SQL, columns, tests."""
+    """Check rule FILES, or folders of them, or the shipped ones: fields, SQL, patterns, tests."""
     from perfkit.errors import RuleError
     from perfkit.resources import data_dir
     from perfkit.rules.load import load_rule, rule_files
