@@ -163,6 +163,9 @@ class Tables(Mapping[str, pl.LazyFrame]):
             self._made_once[make] = make(self)
         return cast("R", self._made_once[make])
 
+    def asks_much(self) -> None:
+        """Say it, where tables are read in parts, if all rules may ask for more than fits."""
+
     def whole(self) -> Tables:
         """Return the tables without filters."""
         if self.filters == Filters():

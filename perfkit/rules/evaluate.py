@@ -35,6 +35,7 @@ def run(
 
     A rule that fails becomes an outcome with the state `error`; the others stand.
     """
+    tables.asks_much()
     capture = _Capture(tables, limits or Limits())
     outcomes = [_outcome(rule, capture) for rule in rules]
     return sorted(outcomes, key=_order)
