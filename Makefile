@@ -8,6 +8,9 @@ PYTEST := $(BIN)/python -m pytest
 # Two workers: more of them only compete for what the tests themselves start.
 WORKERS ?= 2
 
+# Tests start hundreds of Python processes, and each would compile perfkit anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help man demo test test-real test-browser lint format bench reference docs lock clean
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+
+from perfkit.resources import data_dir
+from perfkit.rules import load
+from perfkit.rules.model import Rule
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -16,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
-    max_examples=45,
+    max_examples=30,
     suppress_health_check=[
         hypothesis.HealthCheck.too_slow,
         hypothesis.HealthCheck.function_scoped_fixture,
@@ -26,6 +31,32 @@ hypothesis.settings.register_profile(
     "thorough", parent=hypothesis.settings.get_profile("default"), max_examples=2000
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _read_shipped_rules_once() -> None:
+    """Read each shipped rule once for all tests of this process: the files stay as they are."""
+    read, shipped = load.load_rule, data_dir("rules")
+    once = cache(read)
+
+    def load_rule(path: Path, *, tests: bool = False) -> Rule:
+        return (once if path.is_relative_to(shipped) else read)(path, tests=tests)
+
+    load.load_rule = load_rule
+
+
+_read_shipped_rules_once()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    """Do not sync files of this process: no machine crashes between a test's writing and reading.
+
+    Processes that tests start do it for real.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        patch.setattr(os, "fdatasync", lambda fd: None)
+        yield
 
 
 @pytest.fixture(scope="session")

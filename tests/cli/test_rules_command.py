@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from perfkit.cli.rules import command
 from perfkit.errors import GateFailed, PerfkitError, UsageError
+from perfkit.rules.load import load_rules
 from tests.rules.rule_text import changed, write
 
 
@@ -58,12 +59,23 @@ def test_lint_names_what_is_wrong(tmp_path: Path) -> None:
 
 def test_test_runs_the_tests_of_a_folder(tmp_path: Path) -> None:
     write(tmp_path)
-    assert run("test", "--rules", str(tmp_path)).exit_code == 0
+    assert run("test", "test.slow", "--rules", str(tmp_path)).exit_code == 0
     write(tmp_path, changed("severity: high, says", "severity: low, says"))
     result = run("test", "test.slow", "--rules", str(tmp_path))
     assert isinstance(result.exception, GateFailed)
     assert "test.slow: slow" in result.output
     assert "expected severity low, got high" in result.output
+
+
+def test_test_without_a_name_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That those of the shipped rules hold is told by `tests/rules/test_shipped.py`."""
+    ran: list[str] = []
+    monkeypatch.setattr("perfkit.rules.fixed.check", lambda rule, one: ran.append(rule.id))
+    write(tmp_path)
+    result = run("test", "--rules", str(tmp_path))
+    assert result.exit_code == 0
+    assert set(ran) == {"test.slow", *(rule.id for rule in load_rules())}
+    assert f"{len(ran)} tests passed" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("test", "nothing"), ("show", "nothing")])
