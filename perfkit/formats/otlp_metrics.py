@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import msgspec
+
 from perfkit.batch import Batch
-from perfkit.formats.attributes import DamagedAttribute
+from perfkit.formats.attributes import DamagedAttribute, json_text
 from perfkit.formats.otlp_spans import Edge
 from perfkit.formats.spans import MIN_TIME_NS, Origin
 
@@ -16,6 +19,16 @@ METRIC_COLUMNS = (
 _SHAPES = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 _DELTA = frozenset({1, "1", "AGGREGATION_TEMPORALITY_DELTA"})
 _NO_RECORDED_VALUE = 1
+# Namespaces of https://opentelemetry.io/docs/specs/semconv/resource/ that say who measured: the
+# same for all series of a service instance. What else a resource has is what was measured, such as
+# the collector's postgresql.table.name.
+_WHO = frozenset(
+    {
+        *("service", "telemetry", "host", "os", "process", "container", "k8s", "cloud", "device"),
+        *("deployment", "faas", "aws", "gcp", "azure", "heroku", "webengine", "browser"),
+        *("user_agent", "otel", "schema"),
+    }
+)
 
 
 class MetricRows:
@@ -41,6 +54,7 @@ class MetricRows:
             *(source.service, source.instance, metric.name or "", metric.unit or None),
             _kind(shape, data),
         )
+        measured = _measured(source.resource)
         for point in data.data_points or ():
             if (point.flags or 0) & _NO_RECORDED_VALUE:
                 continue
@@ -50,6 +64,8 @@ class MetricRows:
                 attributes = self._edge.attributes.object_of(
                     self._edge.encoded(point.attributes), sort=True
                 )
+                if measured:
+                    attributes = _merged(measured, attributes)
             except (ValueError, OverflowError, TypeError, DamagedAttribute):
                 self.batch.reject("metric point that cannot be read")
                 continue
@@ -66,6 +82,19 @@ class MetricRows:
         """Return everything as columns."""
         self.batch.add_rows("metrics", METRIC_COLUMNS, self._rows)
         return self.batch
+
+
+@functools.lru_cache(maxsize=1024)
+def _measured(resource: str | None) -> dict[str, Any]:
+    """Return what a resource says of what was measured."""
+    found = msgspec.json.decode(resource) if resource else {}
+    return {key: value for key, value in found.items() if key.partition(".")[0] not in _WHO}
+
+
+def _merged(measured: dict[str, Any], attributes: str | None) -> str:
+    """Add what was measured to the attributes of a point, whose own values win."""
+    both = measured | (msgspec.json.decode(attributes) if attributes else {})
+    return json_text({key: both[key] for key in sorted(both)})
 
 
 def _kind(shape: str, data: Any) -> str:

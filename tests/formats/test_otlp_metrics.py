@@ -84,3 +84,30 @@ def test_the_sample_has_every_kind() -> None:
     assert rows[0]["attributes"] == '{"pool":"main","state":"used"}'
     assert {(row["service"], row["instance"]) for row in rows} == {("shop", "shop-1")}
     assert {row["ts_ns"] for row in rows} == {1_700_000_000_000_000_000}
+
+
+def test_what_the_resource_says_was_measured_keeps_series_apart() -> None:
+    # As the collector's postgresql receiver has it: a resource for each table.
+    def group(table: str) -> dict[str, Any]:
+        names = {
+            "service.instance.id": "db:5432",
+            "host.name": "collector-1",
+            "postgresql.database.name": "shop",
+            "postgresql.table.name": table,
+        }
+        attributes = [{"key": key, "value": {"stringValue": text}} for key, text in names.items()]
+        state = {"key": "state", "value": {"stringValue": "dead"}}
+        point = {"timeUnixNano": "1700000000000000000", "asInt": "4", "attributes": [state]}
+        rows = {"name": "postgresql.rows", "unit": "1", "sum": {"dataPoints": [point]}}
+        return {
+            "resource": {"attributes": attributes},
+            "scopeMetrics": [{"metrics": [rows]}],
+        }
+
+    request = {"resourceMetrics": [group("public.cart"), group("public.item")]}
+    batch = otlp.metrics_from_json(json.dumps(request).encode())
+    assert batch.tables["metrics"]["attributes"] == [
+        '{"postgresql.database.name":"shop","postgresql.table.name":"public.cart","state":"dead"}',
+        '{"postgresql.database.name":"shop","postgresql.table.name":"public.item","state":"dead"}',
+    ]
+    assert batch.tables["metrics"]["instance"] == ["db:5432"] * 2
