@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,7 +128,13 @@ class CaptureInfo:
 
     def save(self, path: Path) -> None:
         """Write `capture.json`, whole or not at all."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        # A line for each member: with `indent` the encoder is slow, and sources may be thousands.
+        lines = (
+            f' "{member.name}": '
+            + json.dumps(getattr(self, member.name), ensure_ascii=False, default=asdict)
+            for member in fields(self)
+        )
+        text = "{\n" + ",\n".join(lines) + "\n}"
         with atomic_write(path) as file:
             file.write(text.encode("utf-8", "replace"))
 

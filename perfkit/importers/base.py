@@ -6,6 +6,7 @@ Each importer is one module of this package, listed in `IMPORTERS`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import tempfile
@@ -92,7 +93,7 @@ class Source:
         """When the file was last written."""
         return self.path.stat().st_mtime_ns
 
-    @property
+    @functools.cached_property
     def compressed(self) -> bool:
         """Whether the file is gzip, zstd, bzip2 or xz."""
         with self.path.open("rb") as file:
