@@ -157,10 +157,7 @@ def _show_plan(chosen: Plan) -> None:
         return
     text.heading("If you do only these")
     for number, step in enumerate(chosen.steps, 1):
-        gain = step.finding.risk or ""
-        if step.saved_high_ratio:
-            more = units.percent_range(step.saved_low_ratio or 0.0, step.saved_high_ratio)
-            gain = f"saves {more} of all time" + (" more" if number > 1 else "")
+        gain = step.words() or step.finding.risk or ""
         text.paragraph(f"{number}. {step.finding.title} ({gain})", indent=1)
     text.paragraph(chosen.words(), indent=4)
 
@@ -356,6 +353,7 @@ def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) 
                     "fingerprint": step.finding.fingerprint,
                     "saved_low_ratio": step.saved_low_ratio,
                     "saved_high_ratio": step.saved_high_ratio,
+                    "replayed": step.replayed,
                 }
                 for step in chosen.steps
             ],

@@ -33,6 +33,16 @@ class Step:
     saved_low_ratio: float | None
     """None where no saving is claimed: a risk."""
     saved_high_ratio: float | None
+    replayed: bool
+    """Whether the saving is that of a replay beside the steps before; if not, it is an estimate of
+    the rule by itself, which may overlap with theirs."""
+
+    def words(self) -> str:
+        """Say what it saves; empty where no saving is claimed."""
+        if not self.saved_high_ratio:
+            return ""
+        saved = units.percent_range(self.saved_low_ratio or 0.0, self.saved_high_ratio)
+        return f"saves {saved} of request time" + ("" if self.replayed else ", taken by itself")
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,23 @@ class Plan:
             _moved(name, *(marks[f"{name}_{which}_ns"] for which in ("now", "low", "high")))
             for name in ("p50", "p95")
         ]
-        return f"Done together they save {saved} of all request time: {' and '.join(said)}."
+        return f"{self._who()} {saved} of all request time: {' and '.join(said)}.{self._rest()}"
+
+    def _who(self) -> str:
+        if not self._estimated():
+            return "Done together they save"
+        numbers = [str(number) for number, step in enumerate(self.steps, 1) if step.replayed]
+        if len(numbers) == 1:
+            return f"Number {numbers[0]} alone saves"
+        return f"Numbers {' and '.join(numbers)} together save"
+
+    def _rest(self) -> str:
+        if not self._estimated():
+            return ""
+        return " Savings taken by themselves may overlap with that and with each other."
+
+    def _estimated(self) -> bool:
+        return any(step.saved_high_ratio and not step.replayed for step in self.steps)
 
 
 def _moved(name: str, now_ns: float, low_ns: float, high_ns: float) -> str:
@@ -96,7 +122,7 @@ class _Choice:
             if change is None:
                 if _counts(finding):
                     known = finding.impact_low_ratio, finding.impact_high_ratio
-                    steps.append(Step(finding, *known))
+                    steps.append(Step(finding, *known, replayed=False))
                 continue
             saved = self._beside(change)
             own = _middle((finding.impact_low_ratio or 0.0, finding.impact_high_ratio or 0.0))
@@ -106,7 +132,7 @@ class _Choice:
             if _middle(more) < _OVERLAPS * own:
                 covered[finding.fingerprint] = self._covers(change, steps, own)
                 continue
-            steps.append(Step(finding, max(0.0, min(more)), max(0.0, *more)))
+            steps.append(Step(finding, max(0.0, min(more)), max(0.0, *more), replayed=True))
             self._chosen.append(change)
             self._saved = saved
         return Plan(tuple(steps), covered, self._together())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,17 @@ def test_savings_of_steps_add_up_to_what_they_save_together() -> None:
     assert found.together["p95_high_ns"] == 190 * MS
     assert found.together["p95_low_ns"] == 19 * MS
     assert "p95 from 910 ms to 19 ms (at worst 190 ms)" in found.words()
+
+
+def test_a_saving_that_was_not_replayed_is_not_told_as_part_of_the_sum() -> None:
+    found = planned(SLOW, OTHER)
+    assert found.words().startswith("Done together they save ")
+    assert found.steps[0].words().endswith(" % of request time")
+    estimated = replace(found.steps[0], replayed=False)
+    assert estimated.words().endswith(" % of request time, taken by itself")
+    mixed = replace(found, steps=(estimated, found.steps[1]))
+    assert mixed.words().startswith("Number 2 alone saves ")
+    assert mixed.words().endswith(" may overlap with that and with each other.")
 
 
 def test_nothing_found_is_no_plan() -> None:

@@ -171,14 +171,10 @@ def _spent_in(row: dict[str, Any]) -> str:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    gain = ""
-    if step.saved_high_ratio:
-        saved = units.percent_range(step.saved_low_ratio or 0.0, step.saved_high_ratio)
-        gain = f"saves {saved} of request time"
     scope = step.finding.scope
     return {
         "finding": step.finding,
-        "gain": gain,
+        "gain": step.words(),
         "risk": step.finding.risk,
         # A tool says more than the endpoint that serves all of them.
         "whom": _listed(scope.get("tools") or scope.get("endpoints") or []),
