@@ -20,6 +20,7 @@ import msgspec
 
 from perfkit import ids
 from perfkit.capture import CaptureWriter
+from perfkit.errors import InputError
 from perfkit.importers import json_prefix, json_stream, msgpack_prefix
 from perfkit.importers.base import Format, Source
 from perfkit.importers.rows import Id, SpanRows, from_process, scaled
@@ -115,6 +116,7 @@ _numbered = msgspec.msgpack.Decoder(_Numbered)
 _texts = msgspec.msgpack.Decoder(list[str])
 _v04 = msgspec.msgpack.Decoder(list[list[_Span]])
 _v05 = msgspec.msgpack.Decoder(tuple[list[str], list[list[_Numbered]]])
+_DAMAGED = (*json_stream.BAD_JSON, IndexError)
 _ARRAY = rb"(?:[\x90-\x9f]|\xdc..|\xdd....)"
 _V04_START = re.compile(_ARRAY + _ARRAY + rb"(?:[\x80-\x8f]|\xde..)[\xa4-\xa9]", re.S)
 _V05_START = re.compile(rb"\x92" + _ARRAY + rb"(?:\xa0|[\xa1-\xbf]|\xd9)", re.S)
@@ -178,40 +180,58 @@ def _unpacked(source: Source, *, old: bool) -> Iterator[list[_Span]]:
     content = source.contents()
     try:
         if old:
-            yield from _v04.decode(content)
-            return
-        texts, chunks = _v05.decode(content)
-        for chunk in chunks:
-            yield [_spelled(texts, span) for span in chunk]
-    except (*json_stream.BAD_JSON, IndexError) as error:
-        found = list(_whole_spans(content, old=old)) if source.on_damage is not None else []
+            found = _v04.decode(content)
+        else:
+            texts, chunks = _v05.decode(content)
+            found = [[_spelled(texts, span) for span in chunk] for chunk in chunks]
+    except _DAMAGED as error:
         problem = json_stream.refuse("a body for Datadog's agent", str(source), error)
+        damaged: list[InputError] = []
+        if source.on_damage is None:
+            raise problem from error
+        found = list(_whole_spans(source, content, damaged, old=old))
         if not any(found):
             raise problem from error
-        source.pass_over(problem)
-        yield from found
+        for one in damaged or (problem,):
+            source.pass_over(one)
+    yield from found
 
 
-def _whole_spans(content: bytes | mmap.mmap, *, old: bool) -> Iterator[list[_Span]]:
-    """Yield the chunks of a damaged body, the last one without what is not whole."""
+def _whole_spans(
+    source: Source, content: bytes | mmap.mmap, damaged: list[InputError], *, old: bool
+) -> Iterator[list[_Span]]:
+    """Yield the chunks of a damaged body without what is not whole, which is noted in `damaged`."""
     texts: list[str] = []
+    begin = start = 0
     try:
-        at = 0
         if not old:
-            (begin, end), (at, _) = itertools.islice(msgpack_prefix.elements(content, 0), 2)
+            (begin, end), (start, _) = itertools.islice(msgpack_prefix.elements(content, 0), 2)
             texts = _texts.decode(content[begin:end])
-        for chunk, _ in msgpack_prefix.elements(content, at):
-            spans: list[_Span] = []
-            for begin, end in msgpack_prefix.elements(content, chunk):
-                if end is None:
-                    continue
-                text = content[begin:end]
-                spans.append(
-                    _packed.decode(text) if old else _spelled(texts, _numbered.decode(text))
-                )
-            yield spans
-    except (*json_stream.BAD_JSON, IndexError, ValueError):
-        return
+        for begin, _ in msgpack_prefix.elements(content, start):
+            yield list(_whole_of_chunk(source, content, begin, texts, damaged, old=old))
+    except (*_DAMAGED, ValueError):
+        damaged.append(source.error("cut off, or damaged", offset=begin))
+
+
+def _whole_of_chunk(
+    source: Source,
+    content: bytes | mmap.mmap,
+    start: int,
+    texts: list[str],
+    damaged: list[InputError],
+    *,
+    old: bool,
+) -> Iterator[_Span]:
+    for begin, end in msgpack_prefix.elements(content, start):
+        if end is None:
+            damaged.append(source.error("cut off", offset=begin))
+            continue
+        text = content[begin:end]
+        try:
+            yield _packed.decode(text) if old else _spelled(texts, _numbered.decode(text))
+        except _DAMAGED as error:
+            place = f"{source}, byte {begin}"
+            damaged.append(json_stream.refuse("a span for Datadog's agent", place, error))
 
 
 def _spelled(texts: list[str], span: _Numbered) -> _Span:

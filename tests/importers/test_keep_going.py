@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
@@ -69,6 +70,19 @@ def test_a_trace_without_its_services_keeps_its_processes_apart(tmp_path: Path) 
     same = ["span_id", "parent_id", "name", "start_ns", "duration_ns", "attributes"]
     assert known.select(same).equals(writer.table("spans").select(same))
     assert any("numbers of their processes" in note for note in writer.info.notes)
+
+
+def test_a_span_of_packed_chunks_that_names_no_text_is_passed_over(tmp_path: Path) -> None:
+    def span(number: int, service: int = 0) -> list[object]:
+        return [service, 0, 0, 1, number, 0, NOW_NS + number, 5, 0, {}, {}, 0]
+
+    chunks = [[span(1), span(2)], [span(3), span(4, service=9), span(5)], [span(6)]]
+    path = written(tmp_path, msgspec.msgpack.encode([["web", "runtime-id"], chunks]))
+    with pytest.raises(InputError, match="out of range"):
+        imported(path)
+    writer = imported(path, keep_going=True)
+    assert writer.table("spans")["span_id"].to_list() == [1, 2, 3, 5, 6]
+    assert sum(loss.count for loss in writer.info.lost) == 1
 
 
 def test_a_log_that_is_cut_off_keeps_its_entries(tmp_path: Path) -> None:
