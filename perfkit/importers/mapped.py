@@ -347,7 +347,8 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
         | pl.col("duration_ns").is_between(0, MAX_DURATION_NS),
     }
     kept = _sifted(writer, chosen, good)
-    _say_unknown(source, writer, kept["@word"])
+    # A failed HTTP status says more than a word that is not known.
+    _say_unknown(source, writer, kept.filter(pl.col("status") == "unset")["@word"])
     writer.append("spans", kept.drop("@word"))
 
 

@@ -86,10 +86,13 @@ def test_a_failed_http_status_is_a_failure(tmp_path: Path) -> None:
     path.write_text(
         f"t,s,k,code,state,begin\n1,1,server,503,ok,{MS}\n1,2,server,404,,{MS}\n"
         f"1,3,client,404,,{MS}\n1,4,server,,error,{MS}\n1,5,server,200,ok,{MS}\n"
+        f"1,6,server,500,kaputt,{MS}\n"
     )
     mapping = "trace_id=t,span_id=s,kind=k,http_status=code,status=state,start_ns=begin:ms"
-    spans = of(path, mapping).table("spans")
-    assert spans["status"].to_list() == ["error", "unset", "error", "error", "ok"]
+    writer = of(path, mapping)
+    statuses = writer.table("spans")["status"].to_list()
+    assert statuses == ["error", "unset", "error", "error", "ok", "error"]
+    assert not writer.lost()
 
 
 def test_times_as_text_and_an_end_instead_of_a_length(tmp_path: Path) -> None:
