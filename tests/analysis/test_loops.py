@@ -126,6 +126,16 @@ def test_a_span_between_the_wrappers_interleaves() -> None:
     assert row["interleaved"]
 
 
+@pytest.mark.parametrize(("names", "rounds"), [("aaa", 3), ("abc", 0)])
+def test_calls_of_nobody_knows_whom_are_told_apart_by_their_names(names: str, rounds: int) -> None:
+    spans = [S(1, 0, 1000, kind="server", name="top")]
+    for n, name in enumerate(names):
+        spans.append(S(10 + n, 100 * n, 100 * n + 20, 1, db_statement="SELECT x FROM t", **QUERY))
+        spans.append(S(20 + n, 100 * n + 30, 100 * n + 40, 1, kind="client", name=name))
+    (row,) = analyse(spans).frame("query_repeats").to_dicts()
+    assert row["rounds"] == rounds
+
+
 def rounds_slowly(names: list[str], query: str) -> tuple[int, list[int]]:
     """Return the rounds of a query among siblings, and which siblings are in them."""
     at = [place for place, name in enumerate(names) if name == query]

@@ -31,7 +31,7 @@ class Siblings(NamedTuple):
     """By row of `tree`: where a child is in the other arrays; 0 for other rows."""
     parent: Ints
     label: Ints
-    """What it does, as a number: the query, whom it calls, or else its name."""
+    """What it does, as a number: the query, whom it calls if that is known, or else its name."""
     before_ns: Ints
     """Sum of the durations of those before it, with one more for all."""
 
@@ -49,7 +49,7 @@ class Siblings(NamedTuple):
         query[indices(calls["row"])] = np.arange(calls.height)
         asked = query[child]
         does = tree.select("category", "name", "peer", "start_ns", "end_ns")[child].select(
-            does=pl.when(category="client").then("peer").otherwise("name"),
+            does=pl.when(category="client").then(pl.coalesce("peer", "name")).otherwise("name"),
             query=calls["query_id"].gather(pl.Series(np.where(asked < 0, 0, asked)))
             if calls.height
             else None,
