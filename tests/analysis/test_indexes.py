@@ -23,6 +23,8 @@ SERVED = (
     ("WITH t AS (SELECT * FROM b WHERE k = $1) SELECT * FROM t WHERE u = 2", "b (k)", None),
     ("SELECT * FROM a WHERE name LIKE 'x%'", "a (name)", None),
     ("SELECT * FROM a WHERE $1 < t", "a (t)", None),
+    ("SELECT * FROM Users U WHERE u.name = $1 AND NAME = $2", "users (name)", None),
+    ("SELECT * FROM a WHERE x = $1 AND id > $2 ORDER BY id", "a (x, id)", None),
 )
 DOUBTED = (
     ("SELECT * FROM a WHERE lower(name) = $1", "result of an expression"),
@@ -31,6 +33,7 @@ DOUBTED = (
     ("SELECT * FROM a WHERE name LIKE $1", "is not known"),
     ("SELECT * FROM a WHERE name ILIKE 'x%'", "ILIKE"),
     ("SELECT * FROM a WHERE id = $1", "primary key"),
+    ("SELECT * FROM a WHERE id = $1 AND x = $2", "primary key"),
     ("SELECT * FROM a JOIN b ON a.b_id = b.id", "no condition compares"),
     ("SELECT * FROM a JOIN b ON a.b_id = b.id WHERE x = 1", "no condition compares"),
 )

@@ -17,6 +17,7 @@ import polars as pl
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 from perfkit.analysis.database.statements import DIALECTS, PARAMETER
 
@@ -71,7 +72,8 @@ def propose(system: str, text: str) -> Proposal:
     logger.setLevel(logging.CRITICAL)
     try:
         tree = sqlglot.parse_one(text, read=dialect)
-        return _proposed(tree, dialect)
+        # A name without quotes may be written in capitals here and in small letters there.
+        return _proposed(normalize_identifiers(tree, dialect=dialect), dialect)
     except (SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
         return Proposal()
     finally:
@@ -114,7 +116,8 @@ def _served(
     for name, one in sorted(compared.items(), key=lambda pair: _worth(pair[1]), reverse=True):
         order = _sorted_by(select, name, tables, dialect)
         columns = _columns(one, order) if _worth(one) else list(one.joined)
-        if columns and [each.strip('"`[]').lower() for each in columns] != [_KEY]:
+        found_by = [*(one.equal if _worth(one) else one.joined)] or columns
+        if columns and not any(each.strip('"`[]').lower() == _KEY for each in found_by):
             yield f"{tables[name].sql(dialect)} ({', '.join(columns)})"
 
 
