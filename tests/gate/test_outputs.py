@@ -166,6 +166,8 @@ def test_markdown_is_a_table_in_which_names_are_only_text() -> None:
         ("GET \u202egnp.exe\u2066\u200b", "GET gnp.exe"),
         ("- no list", r"\- no list"),
         ("12. no list", r"12\. no list"),
+        ("404) no list", r"404\) no list"),
+        ("1234567890. no list", "1234567890. no list"),
         ("GET /users/{id}?a=1", r"GET /users/\{id\}?a=1"),
     ],
 )

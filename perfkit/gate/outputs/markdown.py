@@ -19,7 +19,7 @@ _LIVE = re.compile(r"(?i)(?<=@)|(?<=#)|(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=\bGH)(?
 _BREAK = "<!-- -->"
 """Parts a mention, an issue's number or an address, which GitHub and GitLab look for in what was
 rendered, where a backslash is gone."""
-_LIST = re.compile(r"^(?=[-+=])|(?<=^\d)(?=[.)])|(?<=^\d\d)(?=[.)])")
+_LIST = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=]))")
 _MOST_PASSED = 50
 _LONGEST = 600
 
@@ -73,5 +73,5 @@ def text(words: str) -> str:
     """Return text that Markdown shows as it is: nothing in it is markup, a link or a mention."""
     line = " ".join("".join(char if char.isprintable() else " " for char in words).split())
     cut = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    marked = _LIST.sub("\\\\", cut.translate(_SPECIAL))
+    marked = _LIST.sub(r"\1\\", cut.translate(_SPECIAL))
     return _LIVE.sub(_BREAK, marked)
