@@ -25,7 +25,7 @@ BENCHMARKS = (
         "recording",
         "page",
     ),
-    *("compare", "gate", "rca", "resources"),
+    *("rules", "compare", "gate", "rca", "resources"),
 )
 DETAILS = ("tables",)
 """Run only when named."""

@@ -97,9 +97,8 @@ class _Impact:
             if high[number] is None and request_ns:
                 low[number], high[number] = 0.0, min(1.0, totals[number] / request_ns)
         for number in chosen.tolist():
-            edits = [self._edits(number, at_best=one) for one in (False, True)]
-            if any(one != Edits() for one in edits):
-                change = Change(*edits)
+            change = self._change_of(number)
+            if change != Change(Edits(), Edits()):
                 changes[number] = change
                 low[number], high[number] = saved_range(self._tables, change)
         columns = [
@@ -140,12 +139,15 @@ class _Impact:
         found = self._subjects.get(number)
         return 0.0 if found is None else float(found["duration_ns"].sum())
 
+    def _change_of(self, number: int) -> Change:
+        if self._change.rows is None:
+            return self._freed(number)
+        return Change(*(self._edits(number, at_best=one) for one in (False, True)))
+
     def _edits(self, number: int, *, at_best: bool) -> Edits:
-        """Return what changes."""
+        """Return what changes of rows."""
         change, tables = self._change, self._tables
         stays = (self._low if at_best else self._high)[number]
-        if change.rows is None:
-            return self._freed(number, stays)
         rows = self._rows(number)
         if not rows.size:
             return Edits()
@@ -166,16 +168,17 @@ class _Impact:
             edits += mends.between(tables, rows, stays if at_best else (1.0 + stays) / 2)
         return edits
 
-    def _freed(self, number: int, stays: float) -> Edits:
+    def _freed(self, number: int) -> Change:
+        """Return what changes of times on threads."""
         times = self._subjects.get(number)
         if self._change.code:
             row = self._findings.row(number, named=True)
             own = self._change.code == "self"
             times = mends.code_times(self._tables, row["function"], row["file"], own=own)
         if times is None or times.is_empty():
-            return Edits()
+            return Change(Edits(), Edits())
         free = mends.loop_freed if self._change.loop else mends.freed
-        return free(self._tables, times, stays)
+        return Change(*free(self._tables, times, (self._high[number], self._low[number])))
 
     def _seen(self) -> list[pl.Series]:
         """Return when what is changed was first and last seen, where that is spans."""

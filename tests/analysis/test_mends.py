@@ -111,15 +111,16 @@ def test_times_on_a_thread_are_taken_from_the_spans_there() -> None:
     found = threaded(samples, spans)
     # Of 40 to 70, 10 are in the call and 20 in the request around it.
     freed = times((1, 40, 70), (2, 90, 120))
-    assert after(found, mends.freed(found, freed, 0.0)) == [70, 90, 100]
-    assert after(found, mends.freed(found, freed, 0.5)) == [85, 95, 100]
-    assert after(found, mends.freed(found, times((7, 0, 100)), 0.0)) == [100, 100, 100]
+    gone, half = mends.freed(found, freed, [0.0, 0.5])
+    assert after(found, gone) == [70, 90, 100]
+    assert after(found, half) == [85, 95, 100]
+    assert after(found, *mends.freed(found, times((7, 0, 100)), [0.0])) == [100, 100, 100]
 
 
 def test_what_is_seen_in_a_sample_began_half_an_interval_before() -> None:
     samples = [Sample((MAIN,), at, 20) for at in range(0, 200, 20)]
     found = threaded(samples, [S(1, 0, 100, **on(1)), S(2, 100, 200, trace=2, **on(1))])
-    assert after(found, mends.freed(found, times((1, 80, 120)), 0.0)) == [70, 90]
+    assert after(found, *mends.freed(found, times((1, 80, 120)), [0.0])) == [70, 90]
 
 
 def test_who_keeps_the_loop_saves_nothing_by_it_but_all_others_do() -> None:
@@ -130,9 +131,8 @@ def test_who_keeps_the_loop_saves_nothing_by_it_but_all_others_do() -> None:
     spans += [S(3, 25, 90, trace=2, **on(1))]
     found = threaded(samples, spans)
     kept = times((1, 30, 80))
-    assert after(found, mends.loop_freed(found, kept, 0.0)) == [80, 65]
-    assert after(found, mends.loop_freed(found, kept, 0.5)) == [90, 65]
-    assert after(found, mends.loop_freed(found, kept, 1.0)) == [100, 65]
+    each = mends.loop_freed(found, kept, [0.0, 0.5, 1.0])
+    assert [after(found, one) for one in each] == [[80, 65], [90, 65], [100, 65]]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(False, [10, 20, 30]), (True, [10, 20])])

@@ -33,7 +33,7 @@ def served(number: int, start: int, end: int, trace: int | None = None) -> S:
 
 def after(found: Tables, stays: float) -> list[int]:
     seen = mends.code_times(found, "parse", "/srv/app/main.py", own=False)
-    return replay(found, mends.freed(found, seen, stays))["after_ns"].to_list()
+    return replay(found, *mends.freed(found, seen, [stays]))["after_ns"].to_list()
 
 
 def test_what_was_not_seen_was_spent_like_what_was() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -164,20 +166,25 @@ def places(
     return Edits(queues=(queue,))
 
 
-def freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
-    """Take times on threads out of the own time of the spans that ran there."""
+def freed(tables: Tables, times: pl.DataFrame, stays: Sequence[float]) -> list[Edits]:
+    """Take times on threads out of the own time of the spans that ran there.
+
+    One element for each of `stays`: how much of them is left.
+    """
     lines = _Lines.of(tables)
-    return lines.edits(times, stays) + lines.unseen(tables, times, stays)
+    both = (lines.edits(times, stays), lines.unseen(tables, times, stays))
+    return [spared + unseen for spared, unseen in zip(*both, strict=True)]
 
 
-def loop_freed(tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
+def loop_freed(tables: Tables, times: pl.DataFrame, stays: Sequence[float]) -> list[Edits]:
     """Take times in which one request kept an event loop out of the own time of all others on it.
 
     The request that kept the loop is that of the last span that began or ended there before the
     middle of the time: what runs on without a pause has no others' spans in it.
     """
     lines = _Lines.of(tables)
-    return lines.edits(times, stays) + lines.given_back(times, stays)
+    both = (lines.edits(times, stays), lines.given_back(times, stays))
+    return [spared + kept for spared, kept in zip(*both, strict=True)]
 
 
 def code_times(tables: Tables, function: str, file: str | None, *, own: bool) -> pl.DataFrame:
@@ -211,21 +218,23 @@ class _Lines:
         interval_ns = lengths.select(interval).collect().item() or 0
         return cls(span_threads(tables), int(interval_ns) // 2)
 
-    def edits(self, times: pl.DataFrame, stays: float) -> Edits:
+    def edits(self, times: pl.DataFrame, stays: Sequence[float]) -> list[Edits]:
         """Spare the times on their threads."""
         placed = self._placed(times)
         spans = self._spans.drop_nulls("tree_row").filter(
             pl.col("thread").is_in(placed.group.tolist())
         )
         rows, line = spans["tree_row"].to_numpy(), spans["thread"].to_numpy()
-        return Edits(spared=(Spared(rows, line, placed, stays),)) if len(rows) else Edits()
+        if not len(rows):
+            return [Edits()] * len(stays)
+        return [Edits(spared=(Spared(rows, line, placed, one),)) for one in stays]
 
-    def unseen(self, tables: Tables, times: pl.DataFrame, stays: float) -> Edits:
+    def unseen(self, tables: Tables, times: pl.DataFrame, stays: Sequence[float]) -> list[Edits]:
         """Spare what is like the times, and of which no stack was seen."""
         seen = self._placed(times, early_ns=0)
         return unseen(tables, self._all, seen, self._placed(times), stays)
 
-    def given_back(self, times: pl.DataFrame, stays: float) -> Edits:
+    def given_back(self, times: pl.DataFrame, stays: Sequence[float]) -> list[Edits]:
         """Give their times back to the entries that kept a thread."""
         placed = self._placed(times)
         events = pl.concat(
@@ -242,7 +251,7 @@ class _Lines:
             .drop_nulls("entry")
         )
         if keepers.is_empty():
-            return Edits()
+            return [Edits()] * len(stays)
         spans = self._spans.drop_nulls("tree_row").join(
             keepers.select("thread", "entry").unique(), on=["thread", "entry"], how="semi"
         )
@@ -252,7 +261,8 @@ class _Lines:
             line[spans.height :], keepers["start"].to_numpy(), keepers["end"].to_numpy()
         )
         rows = spans["tree_row"].to_numpy()
-        return Edits(spared=(Spared(rows, line[: spans.height], kept, 2.0 - stays),))
+        line = line[: spans.height]
+        return [Edits(spared=(Spared(rows, line, kept, 2.0 - one),)) for one in stays]
 
     def _placed(self, times: pl.DataFrame, early_ns: int | None = None) -> Intervals:
         """Return times on threads as intervals of the number of the thread."""

@@ -8,6 +8,8 @@ Cochran, Sampling Techniques, 1977, chapter 6).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -29,10 +31,11 @@ _MOST_UNSEEN = 4.0
 
 
 def unseen(
-    tables: Tables, spans: SpanThreads, seen: Intervals, spared: Intervals, stays: float
-) -> Edits:
+    tables: Tables, spans: SpanThreads, seen: Intervals, spared: Intervals, stays: Sequence[float]
+) -> list[Edits]:
     """Return how much more of own time goes than the `spared` times, so that unseen time does too.
 
+    One element for each of `stays`: how much of the spared times is left.
     Both are times on threads: `seen` as stacks show them, `spared` as they are taken out of spans
     already. Threads of event loops are left out: there a stack from before a request may well be
     one that waits during it.
@@ -40,7 +43,7 @@ def unseen(
     each = _own_times(tables, spans, spared)
     parts = _fresh(tables)
     if not len(seen.group) or each.is_empty() or parts.is_empty():
-        return Edits()
+        return [Edits()] * len(stays)
     own = each.group_by(row="into").agg(pl.col("own_ns", "gone_ns", "self_ns").sum())
     into = each.select("row", "into").unique("row")
     number = np.arange(parts.height)
@@ -64,19 +67,22 @@ def unseen(
     name = ("service", "name")
     self_ns = pl.min_horizontal("own_ns", "self_ns")
     more = (pl.min_horizontal(_whole(self_ns), self_ns) - pl.col("gone_ns")).clip(0.0)
-    left = self_ns - (1.0 - stays) * pl.min_horizontal("gone_ns", self_ns)
+    gone = pl.min_horizontal("gone_ns", self_ns)
     edited = (
         own.with_columns(tables.picked("tree", own["row"].to_numpy(), *name))
         .join(by_row, on="row", how="left")
         .group_by(name)
         .agg(pl.col("row"), pl.col(*own.columns[1:], *by_row.columns[1:]).sum())
         .filter(pl.col("observations") >= _MIN_OBSERVATIONS)
-        .with_columns(more_ns=more, left_ns=left)
+        .select("row", more_ns=more, own_ns=self_ns, gone_ns=gone)
         .filter(pl.col("more_ns") > 0)
-        .select("row", stays=1.0 - (1.0 - stays) * pl.col("more_ns") / pl.col("left_ns"))
         .explode("row")
     )
-    return scaled(edited["row"].to_numpy(), edited["stays"].to_numpy())
+    rows = edited["row"].to_numpy()
+    shares = [1.0 - one for one in stays]
+    left = [pl.col("own_ns") - share * pl.col("gone_ns") for share in shares]
+    kept = [1.0 - share * pl.col("more_ns") / one for share, one in zip(shares, left, strict=True)]
+    return [scaled(rows, edited.select(one).to_series().to_numpy()) for one in kept]
 
 
 def _whole(self_ns: pl.Expr) -> pl.Expr:
