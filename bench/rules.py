@@ -42,19 +42,23 @@ def write(capture: str, *, recorded: bool) -> None:
             writer.append("metrics", _metrics(length_ns))
 
 
-def look(capture: str) -> dict[str, float]:
-    """Run the shipped rules over a capture whose tables are there; return the CPU s of each."""
+def look(capture: str) -> tuple[float, dict[str, float]]:
+    """Run the shipped rules over a capture whose tables are there.
+
+    Returns how long that took, and the CPU seconds of each rule.
+    """
     tables = Tables(Capture.open(Path(capture)))
     for derived in perfkit.analysis.DERIVED:
         tables.frame(derived.name)
-    seconds = {}
-    for rule in load.load_rules():
+    rules = load.load_rules()
+    seconds, start = {}, time.perf_counter()
+    for rule in rules:
         begin = time.process_time()
         for outcome in evaluate.run([rule], tables):
             if outcome.state == "error":
                 raise RuntimeError(f"{outcome.rule.id} failed")
         seconds[outcome.rule.id] = time.process_time() - begin
-    return seconds
+    return time.perf_counter() - start, seconds
 
 
 def rows() -> list[Row]:
@@ -65,18 +69,17 @@ def rows() -> list[Row]:
             capture = str(Path(folder) / f"{recorded}.perfkit")
             write(capture, recorded=recorded)
             cost = isolated(look, capture)
-            seconds: dict[str, float] = cost.value
-            total = sum(seconds.values())
+            wall_s, seconds = cost.value
             most = sorted(seconds, key=lambda rule: -seconds[rule])[:3]
             heaviest = ", ".join(f"{rule} {seconds[rule]:.2f}" for rule in most)
             result.append(
                 Row(
                     f"{len(seconds)} rules over 1 M spans{what}, beyond the derived tables",
-                    f"{total:.1f} CPU s ({heaviest})",
+                    f"{wall_s:.1f} s, {sum(seconds.values()):.1f} CPU s ({heaviest})",
                     "the limit of the design",
-                    f"{total / _GOAL_S:.2f}×",
+                    f"{wall_s / _GOAL_S:.2f}×",
                     f"< {_GOAL_S:.0f} s",
-                    total < _GOAL_S,
+                    wall_s < _GOAL_S,
                 )
             )
     return result

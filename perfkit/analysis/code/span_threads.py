@@ -99,8 +99,11 @@ def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
     alone = pl.len().over("tid") == 1
     by_thread = named.filter(alone).select("tid", by_thread="thread")
     tree, rows = _whole_tree(tables)
-    # Spans whose entry was not captured still keep their thread busy, for a request of their own.
-    lost = -1 - pl.struct("trace_hi", "trace_lo").rank("dense").cast(pl.Int64)
+    entry = pl.col("entry_row")
+    if tree["entry_row"].null_count():
+        # Spans without their entry still keep their thread busy, for a request of their own.
+        lost = pl.struct("trace_hi", "trace_lo").rank("dense").cast(pl.Int64)
+        entry = pl.coalesce(entry, -1 - lost)
     spans = (
         tree.lazy()
         .select(
@@ -109,7 +112,7 @@ def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
             "duplicate",
             "pid",
             "service",
-            entry=pl.coalesce("entry_row", lost),
+            entry=entry,
             request=(pl.col("row") == pl.col("request_row")) & ~pl.col("duplicate"),
             tid="thread_id",
             named=pl.col("thread_id").is_not_null(),

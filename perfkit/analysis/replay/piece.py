@@ -142,9 +142,10 @@ class _Replay:
         start, end, ready, done = spans.start, spans.end, spans.ready, spans.done
         lag, tail = (start - ready).astype(np.float64), (end - done).astype(np.float64)
         if edits.spared:
+            times = [SparedTime(one, len(spans.skew_ns)) for one in edits.spared]
             waited, skew = rows[self.waited[rows]], spans.skew_ns
-            lag[waited] -= _spared(edits, self.parent[waited], ready[waited], start[waited], skew)
-            tail[rows] -= _spared(edits, rows, done[rows], end[rows], skew)
+            lag[waited] -= _spared(times, self.parent[waited], ready[waited], start[waited], skew)
+            tail[rows] -= _spared(times, rows, done[rows], end[rows], skew)
         factor = np.append(edits.factors(self.above), 1.0)
         self.lag, self.tail = lag * factor[self.parent], tail * factor
         self.members, first, final = _members(
@@ -207,12 +208,12 @@ def _since_parents(spans: _Spans, played: _Played) -> Floats:
     return (begin[played.period] + played.reached)[:-1]
 
 
-def _spared(edits: Edits, rows: Ints, start: Ints, end: Ints, skew: Ints) -> Floats:
+def _spared(times: Sequence[SparedTime], rows: Ints, start: Ints, end: Ints, skew: Ints) -> Floats:
     """Return how much of pieces of own time is spared, on the clock of their spans' hosts."""
     moved = skew[rows]
     total = np.zeros(len(rows))
-    for one in edits.spared:
-        total += SparedTime(one, len(skew)).within(rows, start - moved, end - moved)
+    for one in times:
+        total += one.within(rows, start - moved, end - moved)
     return np.clip(total, 0.0, (end - start).astype(np.float64))
 
 
