@@ -203,7 +203,7 @@ def _row(what: str, cost: Cost, peers: dict[str, Cost]) -> Row:
         what,
         f"{cost.cpu_s:.2f} CPU s",
         f"Python objects: {each} ({'equal times' if equal else 'TIMES DIFFER'} by operation)",
-        " and ".join(f"{ratio:.1f}×" for ratio in ratios) + " faster",
+        " and ".join(f"{ratio:.1f}×" for ratio in ratios) + " as fast",
         f"≥ {_GOAL}×",
         equal and ratios[0] >= _GOAL,
     )

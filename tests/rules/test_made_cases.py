@@ -250,3 +250,25 @@ def test_who_made_the_spans_and_for_whom_counts() -> None:
         [RULES["db.consecutive-independent"]], FixedTables({"spans": resolvers})
     )
     assert not outcome.findings
+
+
+def test_what_is_large_on_purpose_is_no_saving() -> None:
+    def answer(number: int, path: str, length: float) -> Row:
+        sizes = {"url.path": path, "http.response.body.size": 3_000_000}
+        return {
+            "trace_lo": number,
+            "span_id": 1,
+            "kind": "server",
+            "name": "GET",
+            "http_method": "GET",
+            "endpoint": "GET /files/{name}",
+            "start_ns": 0,
+            "duration_ns": round(length * 1e6),
+            "attributes": json.dumps(sizes),
+        }
+
+    spans = [answer(1, "/files/all.json", 1_000), answer(2, "/files/film.mp4", 9_000)]
+    (outcome,) = evaluate.run([RULES["net.large-payload"]], FixedTables({"spans": spans}))
+    (finding,) = outcome.findings
+    assert finding.impact_high_ratio is not None
+    assert 0 < finding.impact_high_ratio <= 0.1
