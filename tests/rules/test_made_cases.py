@@ -272,3 +272,16 @@ def test_what_is_large_on_purpose_is_no_saving() -> None:
     (finding,) = outcome.findings
     assert finding.impact_high_ratio is not None
     assert 0 < finding.impact_high_ratio <= 0.1
+
+
+def test_a_single_call_to_where_others_ask_in_a_loop_is_no_saving() -> None:
+    def request(number: int, calls: list[Row]) -> list[Row]:
+        return [row | {"trace_lo": number} for row in transaction(calls, 5_000)]
+
+    loop = [http(n * 40, 40, f"http://api/items/{n}") for n in range(12)]
+    single = [request(number, [http(0, 4_000, "http://api/items/1")]) for number in range(2, 6)]
+    spans = [*request(1, loop), *(row for rows in single for row in rows)]
+    (outcome,) = evaluate.run([RULES["calls.n-plus-one-api"]], FixedTables({"spans": spans}))
+    (finding,) = outcome.findings
+    assert finding.impact_high_ratio is not None
+    assert 0 < finding.impact_high_ratio <= 480 / 25_000
