@@ -285,3 +285,18 @@ def test_a_single_call_to_where_others_ask_in_a_loop_is_no_saving() -> None:
     (finding,) = outcome.findings
     assert finding.impact_high_ratio is not None
     assert 0 < finding.impact_high_ratio <= 480 / 25_000
+
+
+def test_what_asks_for_something_else_each_time_is_not_redundant() -> None:
+    def request(number: int, texts: list[str]) -> list[Row]:
+        calls = [sql(n * 200, 200, text) for n, text in enumerate(texts)]
+        return [row | {"trace_lo": number} for row in transaction(calls, 5_000)]
+
+    text = "SELECT a FROM b WHERE id = {}"
+    spans = request(1, [text.format(7)] * 10)
+    for number in range(2, 6):
+        spans += request(number, [text.format(n) for n in range(10)])
+    (outcome,) = evaluate.run([RULES["db.redundant-query"]], FixedTables({"spans": spans}))
+    (finding,) = outcome.findings
+    assert finding.impact_high_ratio is not None
+    assert 0 < finding.impact_high_ratio <= 1_800 / 25_000 + 1e-6
