@@ -21,6 +21,9 @@ from perfkit.sql.scopes import JoinKey, Stage
 
 _MULTIPLICITY = "rows_of_key"
 
+ONE_PER_SPAN = frozenset(("tree", "span_times", "span_waits", "http_calls", "query_calls"))
+"""Tables in which no two rows have the same `row`."""
+
 # Polars aborts the whole process when a background query ends and nobody holds its handle any more.
 _ABANDONED: list[InProcessQuery] = []
 
@@ -93,13 +96,18 @@ def collect(lazy: pl.LazyFrame, limits: Limits) -> pl.DataFrame:
 def _check_joins(stage: Stage, frames: Mapping[str, pl.LazyFrame], limits: Limits) -> None:
     """Refuse joins that multiply rows without bound, before they run.
 
-    Where all pairs would be few enough, nothing is counted. Else the first join is counted exactly:
-    the sum over keys of rows left times rows right. Each further one multiplies by the most rows
-    that share one key on its side.
+    Where all pairs would be few enough, nothing is counted, nor where each row meets one span at
+    most: to count the keys of all spans takes more memory than the join. Else the first join is
+    counted exactly: the sum over keys of rows left times rows right. Each further one multiplies by
+    the most rows that share one key on its side.
     """
     rows = _height(frames[next(iter(stage.sources.values()))], limits) if stage.joins else 0
     for number, keys in enumerate(stage.joins):
-        joined = frames[stage.sources[keys[0].joined]]
+        source = stage.sources[keys[0].joined]
+        joined = frames[source]
+        by_span = source in ONE_PER_SPAN and any(key.joined_column == "row" for key in keys)
+        if by_span and rows <= limits.joined_rows:
+            continue
         pairs = rows * max(1, _height(joined, limits))
         if pairs <= limits.joined_rows:
             rows = pairs

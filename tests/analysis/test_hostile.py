@@ -10,6 +10,7 @@ from polars import selectors
 
 from perfkit.analysis import DERIVED
 from perfkit.analysis.session import Derived, Tables
+from perfkit.sql.execute import ONE_PER_SPAN
 from tests.analysis import hostile
 
 SIZE = 1_400
@@ -41,6 +42,14 @@ def test_every_table_of_every_shape(shape: str, derived: Derived) -> None:
     ).select(selectors.numeric())
     for column in measures:
         assert (column.drop_nulls() >= 0).all(), column.name
+
+
+@pytest.mark.parametrize("name", sorted(ONE_PER_SPAN))
+@pytest.mark.parametrize("shape", [*hostile.SPANS, *hostile.OTHERS])
+def test_a_span_has_one_row_where_joins_rely_on_it(shape: str, name: str) -> None:
+    row = tables(shape).frame(name)["row"]
+    assert row.null_count() == 0
+    assert row.n_unique() == row.len()
 
 
 @pytest.mark.parametrize("shape", [*hostile.SPANS, *hostile.OTHERS])

@@ -510,6 +510,29 @@ def test_the_bound_on_a_join_counts_as_the_join_does() -> None:
         run_query(query, frames, {}, Limits(joined_rows=3))
 
 
+def test_a_join_with_one_span_a_row_counts_no_keys() -> None:
+    counted: list[int] = []
+
+    def watch(batch: pl.DataFrame) -> pl.DataFrame:
+        counted.append(batch.height)
+        return batch
+
+    tree = pl.LazyFrame({"row": range(20_000), "kind": ["a"] * 20_000}).map_batches(watch)
+    tables = {"tree": ("row", "kind"), "calls": ("row", "kind")}
+    frames = {"tree": tree, "calls": pl.LazyFrame({"row": [5] * 20_000, "kind": ["a"] * 20_000})}
+    sql = "SELECT COUNT(*) AS n FROM calls AS c LEFT JOIN tree AS t ON t.row = c.row"
+    limits = Limits(joined_rows=20_000)
+    assert run_query(check_query(sql, tables, ()), frames, {}, limits).item() == 20_000
+    assert len(counted) == 1  # read by the join alone
+    for wide in (
+        sql.replace("row = c.row", "kind = c.kind"),
+        "SELECT COUNT(*) AS n FROM tree AS t JOIN calls AS c ON c.row = t.row "
+        "JOIN calls AS d ON d.row = t.row",
+    ):
+        with pytest.raises(TooMuch):
+            run_query(check_query(wide, tables, ()), frames, {}, limits)
+
+
 def test_results_and_time_are_bounded() -> None:
     frame = pl.LazyFrame({"row": range(100)})
     query = check_query("SELECT row FROM t ORDER BY row", {"t": ("row",)}, ())
