@@ -300,3 +300,16 @@ def test_what_asks_for_something_else_each_time_is_not_redundant() -> None:
     (finding,) = outcome.findings
     assert finding.impact_high_ratio is not None
     assert 0 < finding.impact_high_ratio <= 1_800 / 25_000 + 1e-6
+
+
+def test_repeats_that_follow_no_query_are_no_saving_of_n_plus_one() -> None:
+    def request(number: int, calls: list[Row]) -> list[Row]:
+        return [row | {"trace_lo": number} for row in transaction(calls, 5_000)]
+
+    spans = request(1, loop(6, 20))
+    for number in range(2, 6):
+        spans += request(number, loop(6, 400)[1:])
+    (outcome,) = evaluate.run([RULES["db.n-plus-one"]], FixedTables({"spans": spans}))
+    (finding,) = outcome.findings
+    assert finding.impact_high_ratio is not None
+    assert 0 < finding.impact_high_ratio <= 120 / 25_000
