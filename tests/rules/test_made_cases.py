@@ -313,3 +313,30 @@ def test_repeats_that_follow_no_query_are_no_saving_of_n_plus_one() -> None:
     (finding,) = outcome.findings
     assert finding.impact_high_ratio is not None
     assert 0 < finding.impact_high_ratio <= 120 / 25_000
+
+
+def test_a_query_that_a_list_comes_before_is_no_saving_of_mn_plus_one() -> None:
+    # What N+1 speaks of, in other requests of the same endpoint.
+    spans = transaction(rounds(3, author, cover, resolver), 5_000)
+    for number in range(2, 6):
+        after_list = loop(6, 400, "SELECT name FROM author WHERE id = $1")
+        calls = [one | {"db_system": "postgresql"} for one in after_list]
+        spans += [row | {"trace_lo": number} for row in transaction(calls, 5_000)]
+    (outcome,) = evaluate.run([RULES["db.mn-plus-one"]], FixedTables({"spans": spans}))
+    (finding,) = outcome.findings
+    assert finding.impact_high_ratio is not None
+    assert 0 < finding.impact_high_ratio <= 21 / 25_000
+
+
+def test_keys_that_are_read_side_by_side_are_no_saving_of_reading_them_together() -> None:
+    def request(number: int, *, apart: bool) -> list[Row]:
+        keys = [sql(n * 40 if apart else 0, 30, f"GET key:{n}", "redis") for n in range(20)]
+        return [row | {"trace_lo": number} for row in transaction(keys, 1_000)]
+
+    spans = [row for number in range(1, 5) for row in request(number, apart=True)]
+    alone = evaluate.run([RULES["cache.key-by-key"]], FixedTables({"spans": spans}))
+    spans += [row for number in range(5, 9) for row in request(number, apart=False)]
+    mixed = evaluate.run([RULES["cache.key-by-key"]], FixedTables({"spans": spans}))
+    saved = [outcome.findings[0].impact_high_ratio for (outcome,) in (alone, mixed)]
+    assert saved[0] is not None
+    assert saved[1] == pytest.approx(saved[0] / 2)
