@@ -18,6 +18,7 @@ from polars.lazyframe.in_process import InProcessQuery
 from perfkit.sql import guard
 from perfkit.sql.guard import Expression, Query, Value
 from perfkit.sql.scopes import JoinKey, Stage
+from perfkit.sql.width import narrow
 
 _MULTIPLICITY = "rows_of_key"
 
@@ -53,10 +54,14 @@ def run_query(
     for stage in query.stages:
         _check_joins(stage, frames, limits)
         with pl.SQLContext(frames, eager=False) as context:
-            lazy = context.execute(guard.sql(stage.select, params), eager=False)
+            plain, wide = guard.both_sql(stage.select, params)
+            lazy = context.execute(wide, eager=False)
+            types = context.execute(plain, eager=False) if wide != plain else None
         result = _known(collect(lazy.head(limits.result_rows + 1), limits))
         if result.height > limits.result_rows:
             raise TooMuch(f"more than {limits.result_rows:,} rows")
+        if types is not None:
+            result = narrow(result, types.collect_schema())
         if stage.name:
             frames[stage.name] = result.lazy()
     return result
@@ -66,8 +71,12 @@ def add_column(
     frame: pl.DataFrame, name: str, expression: Expression, params: Mapping[str, Value]
 ) -> pl.DataFrame:
     """Return the frame with one more column, computed row by row."""
-    sql = guard.sql(expression.tree, params)
-    return _known(frame.with_columns(pl.sql_expr(sql).alias(name)))
+    plain, wide = guard.both_sql(expression.tree, params)
+    added = _known(frame.with_columns(pl.sql_expr(wide).alias(name)))
+    if wide == plain:
+        return added
+    types = frame.lazy().with_columns(pl.sql_expr(plain).alias(name)).collect_schema()
+    return narrow(added, types)
 
 
 def _known(frame: pl.DataFrame) -> pl.DataFrame:

@@ -30,6 +30,7 @@ from sqlglot.tokenizer_core import Token
 
 from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
 from perfkit.sql.stars import spell_out_stars
+from perfkit.sql.width import widen
 from perfkit.sql.words import plain_tokens
 
 Value = str | int | float | bool
@@ -153,9 +154,15 @@ class Expression:
 
 
 def sql(tree: exp.Expr, params: Mapping[str, Value]) -> str:
-    """Regenerate SQL for Polars, with parameters as literals. Decimals become floats.
+    """Regenerate SQL for Polars, with parameters as literals, whose integers do not wrap."""
+    return both_sql(tree, params)[1]
 
-    Polars reads `0.5` as a fixed-point decimal, which rounds what is computed with it.
+
+def both_sql(tree: exp.Expr, params: Mapping[str, Value]) -> tuple[str, str]:
+    """Return SQL for Polars as it is written, which has the types of the result, and as it runs.
+
+    Parameters become literals and decimals floats: Polars reads `0.5` as a fixed-point decimal,
+    which rounds what is computed with it. What runs is widened, since its integers would wrap.
     """
 
     def bind(node: exp.Expr) -> exp.Expr:
@@ -165,7 +172,9 @@ def sql(tree: exp.Expr, params: Mapping[str, Value]) -> str:
             return literal(float(node.this))
         return node
 
-    return tree.transform(bind).sql(dialect=Engine, comments=False)
+    bound = tree.transform(bind)
+    plain = bound.sql(dialect=Engine, comments=False)
+    return plain, widen(bound).sql(dialect=Engine, comments=False)
 
 
 def literal(value: Value) -> exp.Expr:
