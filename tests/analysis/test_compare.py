@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfkit.analysis.comparison import contrast, differences, path_differences, words
@@ -78,6 +78,7 @@ def check(
         assert got[name] == (value if value is None else pytest.approx(value)), (key, name)
 
 
+@settings(max_examples=15)
 @given(four_runs)
 def test_components_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) -> None:
     compared = runs_of(spans_of_runs)
@@ -105,6 +106,7 @@ def test_components_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) 
     assert found.height == 3 * len(time)
 
 
+@settings(max_examples=15)
 @given(four_runs)
 def test_paths_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) -> None:
     compared = runs_of(spans_of_runs)
@@ -160,6 +162,7 @@ def weights(samples: list[Sample]) -> dict[tuple[str, ...], float]:
     return {}
 
 
+@settings(max_examples=12)
 @given(st.lists(sample_lists().filter(bool), min_size=4, max_size=4))
 def test_code_paths_without_requests_are_shares(samples: list[list[Sample]]) -> None:
     captures = [sampled_tables(one).capture for one in samples]

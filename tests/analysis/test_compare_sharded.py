@@ -64,7 +64,7 @@ def test_shards_are_compared_as_whole_captures_are(
     assert words.answer(whole) == words.answer(parts)
 
 
-@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(
     st.lists(traces(damaged=True, max_size=6), min_size=1, max_size=6),
     st.one_of(st.integers(1, 20), st.sampled_from(["duration_ns < {}", "status = 'error'"])),

@@ -93,7 +93,7 @@ def test_an_import_is_done_once_and_left_out() -> None:
         max_size=8,
     )
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_the_table_is_what_a_loop_over_samples_adds_up(
     drawn: list[tuple[list[Frame], int, int, str | None]],
 ) -> None:

@@ -30,7 +30,7 @@ def matched(normal: list[tuple[int, int]], judged: list[tuple[int, int]]) -> lis
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(_SIDE, _SIDE), min_size=1, max_size=3))
 def test_values_are_matched_by_rank_in_each_group(
     groups: list[tuple[list[tuple[int, int]], list[tuple[int, int]]]],

@@ -156,7 +156,7 @@ def assert_equal(whole: Tables, parts: Tables) -> None:
 many = st.lists(traces(damaged=True, max_size=6), min_size=1, max_size=6)
 
 
-@settings(max_examples=12, deadline=None, phases=QUICK)
+@settings(max_examples=8, deadline=None, phases=QUICK)
 @given(many)
 def test_every_table_is_that_of_the_capture_in_one_piece(lists: list[list[S]]) -> None:
     capture = _capture(lists)
@@ -167,7 +167,7 @@ def test_every_table_is_that_of_the_capture_in_one_piece(lists: list[list[S]]) -
     parts.close()
 
 
-@settings(max_examples=8, deadline=None, phases=QUICK)
+@settings(max_examples=5, deadline=None, phases=QUICK)
 @given(
     many,
     st.sampled_from(
@@ -186,7 +186,7 @@ def test_filters_choose_the_same_requests(lists: list[list[S]], filters: Filters
     parts.close()
 
 
-@settings(max_examples=25, deadline=None, phases=QUICK)
+@settings(max_examples=12, deadline=None, phases=QUICK)
 @given(many, st.data())
 def test_replays_are_those_of_the_capture_in_one_piece(
     lists: list[list[S]], data: st.DataObject
@@ -296,7 +296,7 @@ def test_requests_that_are_reported_twice_are_not_divided() -> None:
         open_tables(capture, Filters(), "shards")
 
 
-@settings(max_examples=8, deadline=None, phases=QUICK)
+@settings(max_examples=5, deadline=None, phases=QUICK)
 @given(many, st.booleans())
 def test_scopes_that_serve_other_endpoints_are_divided(lists: list[list[S]], apart: bool) -> None:
     spans = spans_of_many_traces(lists)
