@@ -17,7 +17,6 @@ Subqueries appear only as one value, `(SELECT request_ns FROM facts)`, and after
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,6 +27,7 @@ from sqlglot import Dialect, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token
 
+from perfkit.sql.quiet import quiet_parser
 from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
 from perfkit.sql.stars import spell_out_stars
 from perfkit.sql.width import widen
@@ -281,14 +281,9 @@ def _parse(text: str, into: type[exp.Expr] | None = None) -> exp.Expr:
 
 
 def _trees(words: list[Token], text: str, into: type[exp.Expr] | None) -> list[exp.Expr | None]:
-    logger = logging.getLogger("sqlglot")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # that it cannot parse a statement is said by the refusal
-    try:
+    with quiet_parser():
         parser = _ENGINE.parser()
         return parser.parse_into(into, words, text) if into else parser.parse(words, text)
-    finally:
-        logger.setLevel(level)
 
 
 def _nesting(text: str) -> int:

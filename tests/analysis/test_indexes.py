@@ -25,6 +25,7 @@ SERVED = (
     ("SELECT * FROM a WHERE $1 < t", "a (t)", None),
     ("SELECT * FROM Users U WHERE u.name = $1 AND NAME = $2", "users (name)", None),
     ("SELECT * FROM a WHERE x = $1 AND id > $2 ORDER BY id", "a (x, id)", None),
+    ("SELECT * FROM a WHERE x IN ($1, $2) AND y = 3 ORDER BY z", "a (x, y)", None),
 )
 DOUBTED = (
     ("SELECT * FROM a WHERE lower(name) = $1", "result of an expression"),
@@ -59,6 +60,8 @@ def test_it_says_why_none_is(text: str, doubt: str) -> None:
         ("postgresql", "SELECT pg_sleep(1)"),
         ("postgresql", "INSERT INTO a VALUES (1)"),
         ("mysql", "SELECT FROM (("),
+        # sqlglot would take seconds.
+        ("postgresql", f"SELECT a{'[1]' * 1_200} FROM t WHERE x = 1"),
     ],
 )
 def test_nothing_is_said_of_what_is_no_query(system: str, text: str) -> None:

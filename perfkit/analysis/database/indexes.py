@@ -2,13 +2,12 @@
 
 Columns that are compared for equality come first, then one that is compared for a range, then those
 of ORDER BY, which an index serves only where nothing else stands between: after a range, only if
-that is the first to be sorted by. See https://www.postgresql.org/docs/current/indexes-multicolumn
+that is the first to be sorted by, and not after a list of values. See https://www.postgresql.org/docs/current/indexes-multicolumn
 and https://use-the-index-luke.com/sql/where-clause/searching-for-ranges/greater-less-between-tuning.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -16,14 +15,19 @@ from typing import NamedTuple
 import polars as pl
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
-from perfkit.analysis.database.statements import DIALECTS, PARAMETER
+from perfkit.analysis.database.statements import (
+    DIALECTS,
+    PARAMETER,
+    UNPARSABLE,
+    is_quickly_parsed,
+)
+from perfkit.sql.quiet import quiet_parser
 
 _MOST = 30
 """So many queries are looked at, those that take most time; parsing is slow."""
-_MAX_TEXT = 4_000
+_QUERY = re.compile(r"(?i)\s*(SELECT|WITH)\b")
 _RANGES = (exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between)
 _FLIPPED = (exp.EQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ)
 _WILD = re.compile(r"[%_]")
@@ -46,6 +50,8 @@ class _Compared(NamedTuple):
     equal: dict[str, None]
     ranged: dict[str, None]
     joined: dict[str, None]
+    listed: dict[str, None]
+    """Those of `equal` that are compared with several values."""
 
 
 def with_proposals(queries: pl.DataFrame) -> pl.DataFrame:
@@ -62,22 +68,18 @@ def with_proposals(queries: pl.DataFrame) -> pl.DataFrame:
 def propose(system: str, text: str) -> Proposal:
     """Return the index that could serve a query; nothing for what is no query of one SELECT."""
     dialect = DIALECTS.get(system.lower())
-    if dialect is None or not re.match(r"(?i)\s*(SELECT|WITH)\b", text) or len(text) > _MAX_TEXT:
+    if dialect is None or not _QUERY.match(text) or not is_quickly_parsed(text):
         return Proposal()
     # A parameter stays unlike a value, whose pattern would be known.
     text = PARAMETER.sub(lambda match: match[1] or ":p", text)
     text = re.sub(r"(?<=[\s(,=<>])\?", ":p", text)
-    logger = logging.getLogger("sqlglot")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
-        tree = sqlglot.parse_one(text, read=dialect)
+        with quiet_parser():
+            tree = sqlglot.parse_one(text, read=dialect)
         # A name without quotes may be written in capitals here and in small letters there.
         return _proposed(normalize_identifiers(tree, dialect=dialect), dialect)
-    except (SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
+    except UNPARSABLE:
         return Proposal()
-    finally:
-        logger.setLevel(level)
 
 
 def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
@@ -88,7 +90,7 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
         return Proposal()
     for select in selects:
         tables = _tables(select, derived)
-        compared = {name: _Compared({}, {}, {}) for name in tables}
+        compared = {name: _Compared({}, {}, {}, {}) for name in tables}
         for condition in _conditions(select):
             doubt = _note(condition, compared, dialect)
             if doubt:
@@ -157,6 +159,8 @@ def _note(condition: exp.Expr, compared: Mapping[str, _Compared], dialect: str) 
     if isinstance(condition, exp.Like | exp.ILike):
         return _note_pattern(condition, compared, dialect)
     if isinstance(condition, exp.In):
+        if isinstance(condition.this, exp.Column) and (owner := _owner(condition.this, compared)):
+            compared[owner].listed[_written(condition.this, dialect)] = None
         return _note_one(condition.this, compared, dialect, ranged=False)
     if isinstance(condition, exp.Is):
         return _note_one(condition.this, compared, dialect, ranged=False)
@@ -228,7 +232,8 @@ def _worth(of: _Compared) -> int:
 
 def _columns(of: _Compared, order: list[str]) -> list[str]:
     ranged = [one for one in of.ranged if one not in of.equal][:1]
-    rest = [one for one in order if one not in of.equal]
+    # What is found for several values comes one sorted run after the other.
+    rest = [] if of.listed else [one for one in order if one not in of.equal]
     if ranged and rest[:1] != ranged:
         return [*of.equal, *ranged]
     return [*of.equal, *(rest or ranged)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from perfkit.semconv import template_path
+from perfkit.sql.quiet import quiet_parser
 
 DIALECTS = {
     "postgresql": "postgres",
@@ -82,6 +82,8 @@ _WRITTEN = (
     *(exp.UnicodeString, exp.HexString, exp.BitString),
 )
 """How values are written: as `1`, `'a'`, `?`, `N'a'`, `$$a$$`, `E'a'`, `U&'a'`, `0xa`, `b'1'`."""
+UNPARSABLE = (SqlglotError, RecursionError, ValueError, AttributeError, TypeError)
+"""What sqlglot raises at texts that are no statement that it knows."""
 _PARSED = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop)
 
 # One pass from left to right, as a lexer does it: what is in quotes is no comment, and the other
@@ -165,9 +167,13 @@ def _name(system: str, text: str, parse: bool, cut: bool) -> str:
     strings = system in _STRINGS_IN_DOUBLE_QUOTES
     if cut:
         return _cut(text, strings=strings)
-    simple = len(text) <= _MAX_PARSED_TEXT and text.count("[") <= _MAX_BRACKETS
-    parsed = _parsed(DIALECTS.get(system), text) if parse and simple else None
+    parsed = _parsed(DIALECTS.get(system), text) if parse and is_quickly_parsed(text) else None
     return parsed or _stripped(text, strings=strings)
+
+
+def is_quickly_parsed(text: str) -> bool:
+    """Whether sqlglot takes no more than milliseconds for a statement, whatever it says."""
+    return len(text) <= _MAX_PARSED_TEXT and text.count("[") <= _MAX_BRACKETS
 
 
 def _cut(text: str, *, strings: bool) -> str:
@@ -180,20 +186,16 @@ def _cut(text: str, *, strings: bool) -> str:
 def _parsed(dialect: str | None, text: str) -> str | None:
     # A number stands for any parameter: every dialect can parse it wherever a value may be.
     text = PARAMETER.sub(lambda match: match[1] or "0", text)
-    logger = logging.getLogger("sqlglot")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what it cannot parse is expected here
     try:
-        statements = sqlglot.parse(text, read=dialect)
+        with quiet_parser():
+            statements = sqlglot.parse(text, read=dialect)
         if not statements or not all(isinstance(part, _PARSED) for part in statements):
             return None
         return "; ".join(
             _without_values(part).sql(dialect, comments=False) for part in statements if part
         )
-    except (SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
+    except UNPARSABLE:
         return None
-    finally:
-        logger.setLevel(level)
 
 
 def _without_values(statement: exp.Expr) -> exp.Expr:
