@@ -16,6 +16,9 @@ A message is one line. `hint` says what to do about it and is printed on a line 
 
 from __future__ import annotations
 
+import errno
+import re
+
 
 class PerfkitError(Exception):
     """Base of all errors that the user sees as one line instead of a traceback."""
@@ -62,3 +65,16 @@ class GateFailed(PerfkitError):
     """The CI gate failed."""
 
     exit_code = 3
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when a disk, or a user's share of it, is full or a file may not grow."""
+_SYSTEM_ERROR = re.compile(r"([^:\n]*) \(os error (\d+)\)")
+
+
+def system_error(error: Exception, path: object = None) -> OSError | None:
+    """Return what the system refused, as on a full disk, where Polars says it in a text only."""
+    found = _SYSTEM_ERROR.search(str(error))
+    if found is None:
+        return None
+    return OSError(int(found[2]), found[1].strip(), None if path is None else str(path))

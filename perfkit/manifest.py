@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import msgspec
 
-from perfkit.errors import CaptureError
+from perfkit.errors import NO_ROOM, CaptureError
 
 FORMAT_VERSION = 1
 """Version of the layout of a capture and of the tables in `model.py`; kept in every part too."""
@@ -166,8 +166,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         # Durable only together with its name: what it replaces may be removed next.
         sync_directory(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)  # what is written to a file says no name
         raise
 
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from perfkit import model
 from perfkit.batch import Columns
-from perfkit.errors import CaptureError
+from perfkit.errors import CaptureError, system_error
 from perfkit.layout import Wanted, read_index
 from perfkit.manifest import FORMAT_VERSION, atomic_write
 from perfkit.replacement import part_is_gone
@@ -63,17 +63,24 @@ def write_frame(
     metadata: Mapping[str, str] | None = None,
     row_group_rows: int = _ROW_GROUP_ROWS,
 ) -> None:
-    """Write one Parquet part, whole or not at all, with its rows as they are."""
+    """Write one Parquet part, whole or not at all, with its rows as they are.
+
+    Raises OSError, as on a full disk.
+    """
     directory = folder / table
     directory.mkdir(parents=True, exist_ok=True)
-    with atomic_write(directory / f"{name}.parquet") as file:
-        frame.write_parquet(
-            file,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
-            row_group_size=row_group_rows,
-            metadata={_VERSION_KEY: str(FORMAT_VERSION), **(metadata or {})},
-        )
+    path = directory / f"{name}.parquet"
+    with atomic_write(path) as file:
+        try:
+            frame.write_parquet(
+                file,
+                compression="zstd",
+                compression_level=_ZSTD_LEVEL,
+                row_group_size=row_group_rows,
+                metadata={_VERSION_KEY: str(FORMAT_VERSION), **(metadata or {})},
+            )
+        except pl.exceptions.PolarsError as error:
+            raise system_error(error, path) or error from None
 
 
 def scan_part(part: Path | str, table: model.Table, wanted: Wanted | None) -> pl.LazyFrame:

@@ -370,3 +370,27 @@ def test_the_command_says_what_it_did(path: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith("35 parts of ")
     assert " are now 7 of " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [["compact"], ["query", "--engine", "shards"]], ids=["compact", "shards"]
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(path: Path, command: list[str]) -> None:
+    # A limit on the size of files takes the way of a full disk through Polars.
+    script = (
+        "import resource, sys; from perfkit.cli.main import run; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); run()"
+    )
+    before, asked = rows(path), ["SELECT COUNT(*) AS n FROM requests"] * (command[0] == "query")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command, str(path), *asked],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("perfkit: error: ")]
+    assert len(said) == 1
+    assert "File too large" in said[0]
+    assert "Traceback" not in done.stderr
+    assert rows(path) == before

@@ -8,7 +8,7 @@ import polars as pl
 
 from perfkit import model
 from perfkit.analysis.session import Tables, derived_tables
-from perfkit.errors import PerfkitError, UsageError
+from perfkit.errors import PerfkitError, UsageError, system_error
 from perfkit.sql.execute import Limits, TooMuch, reason, run_query
 from perfkit.sql.guard import check_query
 from perfkit.sql.scopes import GuardError
@@ -28,7 +28,7 @@ def ask(tables: Tables, sql: str) -> pl.DataFrame:
     except TooMuch as error:
         raise PerfkitError(f"SQL: {error}", hint="narrow it down with WHERE or LIMIT") from error
     except pl.exceptions.PolarsError as error:
-        raise UsageError(f"SQL: {reason(error)}") from error
+        raise system_error(error) or UsageError(f"SQL: {reason(error)}") from error
 
 
 def columns() -> Mapping[str, Sequence[str]]:

@@ -12,7 +12,7 @@ import click
 
 from perfkit.cli.options import RULE_OPTIONS
 from perfkit.ending import end_on_signals
-from perfkit.errors import PerfkitError
+from perfkit.errors import NO_ROOM, PerfkitError, system_error
 
 # Name -> one line of help, in the order of a user's needs. The module has the same name.
 COMMANDS: dict[str, str] = {
@@ -191,6 +191,12 @@ def run() -> None:
     except OSError as error:
         _complain(*_os_error(error))
         code = 1
+    except Exception as error:
+        refused = system_error(error)
+        if refused is None:
+            raise
+        _complain(*_os_error(refused))
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -208,7 +214,8 @@ def _os_error(error: OSError) -> tuple[str, str | None]:
         if gone is not None:
             return gone.message, gone.hint
     reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason, None
+    hint = "free some space, or take another disk (-o, TMPDIR)" if error.errno in NO_ROOM else None
+    return f"{error.filename}: {reason}" if error.filename else reason, hint
 
 
 def _printable(text: str) -> str:

@@ -25,7 +25,7 @@ from perfkit import model, units
 from perfkit.analysis.session import Tables, derived_tables
 from perfkit.analysis.vector.percentiles import codes, quantiles
 from perfkit.analysis.vector.summary import summarise_groups, window_ns
-from perfkit.errors import UsageError
+from perfkit.errors import UsageError, system_error
 from perfkit.gate.figures import figures
 from perfkit.sql.execute import Limits, TooMuch, reason, run_query
 from perfkit.sql.guard import check_query
@@ -208,7 +208,8 @@ def _of_query(budget: Budget, tables: Tables) -> list[Reading]:
         query = check_query(budget.sql, _columns())
         answer = run_query(query, tables, {}, Limits(seconds=_SQL_SECONDS))
     except (TooMuch, pl.exceptions.PolarsError) as error:
-        raise UsageError(f"budget {budget.text!r}: SQL: {reason(error)}") from error
+        wrong = UsageError(f"budget {budget.text!r}: SQL: {reason(error)}")
+        raise system_error(error) or wrong from error
     if answer.height > 1 or not (answer.dtypes[0].is_numeric() or answer.dtypes[0] == pl.Null):
         raise UsageError(
             f"budget {budget.text!r}: the query gives {answer.height} rows of {answer.dtypes[0]}",
