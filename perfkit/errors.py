@@ -73,8 +73,14 @@ _SYSTEM_ERROR = re.compile(r"([^:\n]*) \(os error (\d+)\)")
 
 
 def system_error(error: Exception, path: object = None) -> OSError | None:
-    """Return what the system refused, as on a full disk, where Polars says it in a text only."""
+    """Return what the system refused, as on a full disk, where Polars says it in a text only.
+
+    In the midst of a Parquet file's head it does not say what it was.
+    """
+    where = () if path is None else (str(path),)
     found = _SYSTEM_ERROR.search(str(error))
-    if found is None:
-        return None
-    return OSError(int(found[2]), found[1].strip(), None if path is None else str(path))
+    if found is not None:
+        return OSError(int(found[2]), found[1].strip(), *where)
+    if "transport error" in str(error):
+        return OSError(errno.EIO, "cannot be written, or read, to its end (a full disk?)", *where)
+    return None
