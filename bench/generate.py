@@ -1,14 +1,14 @@
 """Generates OTLP and captures of any size: eight spans a trace, ten attributes a span.
 
-One body of 64 traces is made with the protobuf library; further bodies are copies of its bytes in
-which NumPy replaces every id and time, so a million spans take seconds to write, not minutes.
+One body of 64 traces is made with the protobuf library. Every body is a copy of its bytes in which
+NumPy draws each id, time and attribute that differs between requests anew: what compresses in
+real files compresses as well here, and a million spans take seconds to write, not minutes.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import random
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +35,24 @@ _SHAPE = (
 )
 
 
-def _attributes(span: int, rng: random.Random) -> list[KeyValue]:
+# Both take two bytes as a varint, so that one can stand for another in place.
+_USERS = range(128, 5_128)
+_THREADS = range(1_000, 1_008)
+_ROUTES = ("invoke", "browse", "search", "render")
+
+
+def _attributes(span: int) -> list[KeyValue]:
     values: dict[str, str | int | bool] = {
         "http.request.method": "POST",
-        "http.route": f"/tools/{rng.choice(('invoke', 'list', 'search', 'render'))}",
+        "http.route": f"/tools/{_ROUTES[0]}",
         "http.response.status_code": 200,
         "server.address": "gateway.internal",
         "server.port": 8080,
         "network.protocol.version": "1.1",
-        "user.id": rng.randrange(5_000),
-        "tenant": f"tenant-{rng.randrange(40)}",
-        "thread.id": 1000 + rng.randrange(8),
-        "cache.hit": rng.random() < 0.5,
+        "user.id": _USERS.start,
+        "tenant": "tenant-00",
+        "thread.id": _THREADS.start,
+        "cache.hit": True,
     }
     if span in (4, 5):
         table = "orders" if span == 4 else "items"
@@ -67,61 +73,85 @@ def _attributes(span: int, rng: random.Random) -> list[KeyValue]:
 class Bodies:
     """Makes OTLP bodies of 512 spans; body `n` is always the same."""
 
-    def __init__(self, seed: int = 1) -> None:
-        rng = random.Random(seed)
-        request = ExportTraceServiceRequest()
-        resource_spans = request.resource_spans.add()
-        resource_spans.resource.attributes.append(
-            KeyValue(key="service.name", value=AnyValue(string_value="gateway"))
-        )
-        scope_spans = resource_spans.scope_spans.add()
-        scope_spans.scope.name = "bench"
-        offsets: list[tuple[int, int]] = []
-        for trace in range(TRACES_PER_BODY):
-            factor = rng.lognormvariate(0, 0.5)
-            for index, (name, kind, parent, start, length) in enumerate(_SHAPE):
-                number = trace * SPANS_PER_TRACE + index
-                span = scope_spans.spans.add()
-                span.trace_id = b"T" + trace.to_bytes(7, "big") + b"t" * 8
-                span.span_id = b"S" + number.to_bytes(7, "big")
-                if parent is not None:
-                    span.parent_span_id = b"S" + (trace * SPANS_PER_TRACE + parent).to_bytes(
-                        7, "big"
-                    )
-                span.name, span.kind = name, kind
-                at = START_NS + trace * 1_000_000
-                span.start_time_unix_nano = at + int(start * 1000 * factor)
-                span.end_time_unix_nano = at + int((start + length) * 1000 * factor)
-                offsets.append((span.start_time_unix_nano, span.end_time_unix_nano))
-                span.attributes.extend(_attributes(index, rng))
-        self._bytes = np.frombuffer(request.SerializeToString(), dtype=np.uint8)
-        raw = self._bytes.tobytes()
+    def __init__(self) -> None:
+        self._template = np.frombuffer(_template().SerializeToString(), dtype=np.uint8)
+        raw = self._template.tobytes()
         self._trace_at = _find_all(raw, b"\x0a\x10T", 2)
         self._span_at = _find_all(raw, b"\x12\x08S", 2)
         self._parent_at = _find_all(raw, b"\x22\x08S", 2)
-        self._time_at = np.concatenate(
-            [_find_all(raw, b"\x39" + start.to_bytes(8, "little"), 1)[:1] for start, _ in offsets]
-        )
-        assert len(self._trace_at) == len(self._span_at) == SPANS_PER_BODY
-        assert len(np.unique(self._time_at)) == SPANS_PER_BODY
+        self._start_at = _find_all(raw, b"\x39" + START_NS.to_bytes(8, "little"), 1)
+        self._user_at = _find_all(raw, b"user.id\x12\x03\x18", 10)
+        self._thread_at = _find_all(raw, b"thread.id\x12\x03\x18", 12)
+        self._tenant_at = _find_all(raw, b"tenant-", 7)
+        self._hit_at = _find_all(raw, b"cache.hit\x12\x02\x10", 12)
+        self._route_at = _find_all(raw, b"http.route\x12\x0f\x0a\x0d/tools/", 21)
+        for places in (self._trace_at, self._span_at, self._start_at, self._user_at):
+            assert len(places) == SPANS_PER_BODY
 
     def body(self, number: int) -> bytes:
         """Return body `number` as ExportTraceServiceRequest bytes."""
-        out = self._bytes.copy()
-        high = np.frombuffer(number.to_bytes(4, "big"), dtype=np.uint8)
-        for positions, skip in ((self._trace_at, 9), (self._span_at, 1), (self._parent_at, 1)):
-            # The number goes into bytes of the id that the template leaves constant.
-            place = positions[:, None] + skip + np.arange(4)[None, :]
-            out[place] = high[None, :]
-        if number:
-            self._shift(out, number * _BODY_NS)
+        rng = np.random.default_rng(number)
+        out = self._template.copy()
+        self._draw_ids(out, rng)
+        self._draw_times(out, rng, START_NS + number * _BODY_NS)
+        _put(out, self._user_at, _varints(rng.choice(_USERS, len(self._user_at))))
+        _put(out, self._thread_at, _varints(rng.choice(_THREADS, len(self._thread_at))))
+        tenths, ones = np.divmod(rng.integers(0, 40, len(self._tenant_at)), 10)
+        _put(out, self._tenant_at, np.stack((tenths, ones), axis=1) + ord("0"))
+        _put(out, self._hit_at, rng.integers(0, 2, (len(self._hit_at), 1)))
+        routes = np.array([list(route.encode()) for route in _ROUTES])
+        _put(out, self._route_at, routes[rng.integers(0, len(routes), len(self._route_at))])
         return out.tobytes()
 
-    def _shift(self, out: np.ndarray, by_ns: int) -> None:
-        for position in (self._time_at, self._time_at + 9):
-            place = position[:, None] + np.arange(8)[None, :]
-            times = out[place].copy().view("<u8") + np.uint64(by_ns)
-            out[place] = times.view(np.uint8).reshape(-1, 8)
+    def _draw_ids(self, out: np.ndarray, rng: np.random.Generator) -> None:
+        traces = rng.integers(0, 256, (TRACES_PER_BODY, 16))
+        spans = rng.integers(0, 256, (TRACES_PER_BODY, SPANS_PER_TRACE, 8))
+        parents = [parent for _, _, parent, _, _ in _SHAPE if parent is not None]
+        _put(out, self._trace_at, traces.repeat(SPANS_PER_TRACE, axis=0))
+        _put(out, self._span_at, spans.reshape(-1, 8))
+        _put(out, self._parent_at, spans[:, parents].reshape(-1, 8))
+
+    def _draw_times(self, out: np.ndarray, rng: np.random.Generator, first_ns: int) -> None:
+        """Each trace begins within a millisecond of its own and is slower or faster as a whole."""
+        arrivals_ns = first_ns + np.arange(TRACES_PER_BODY) * 1_000_000
+        arrivals_ns += rng.integers(0, 1_000_000, TRACES_PER_BODY)
+        factors = rng.lognormal(0, 0.5, TRACES_PER_BODY)[:, None]
+        starts_us = np.array([start for *_, start, _ in _SHAPE])
+        ends_us = np.array([start + length for *_, start, length in _SHAPE])
+        for skip, offsets_us in ((0, starts_us), (9, ends_us)):
+            times_ns = arrivals_ns[:, None] + (offsets_us * 1000 * factors).astype(np.int64)
+            _put(out, self._start_at + skip, times_ns.astype("<u8").view(np.uint8).reshape(-1, 8))
+
+
+def _template() -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.append(
+        KeyValue(key="service.name", value=AnyValue(string_value="gateway"))
+    )
+    scope_spans = resource_spans.scope_spans.add()
+    scope_spans.scope.name = "bench"
+    for _ in range(TRACES_PER_BODY):
+        for index, (name, kind, parent, *_) in enumerate(_SHAPE):
+            span = scope_spans.spans.add()
+            span.trace_id, span.span_id = b"T" * 16, b"S" * 8
+            if parent is not None:
+                span.parent_span_id = b"S" * 8
+            span.name, span.kind = name, kind
+            span.start_time_unix_nano = START_NS
+            span.end_time_unix_nano = START_NS
+            span.attributes.extend(_attributes(index))
+    return request
+
+
+def _put(out: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
+    """Write a row of bytes at each place."""
+    out[places[:, None] + np.arange(values.shape[1])] = values
+
+
+def _varints(values: np.ndarray) -> np.ndarray:
+    """Return numbers of 14 bits as the two bytes that protobuf writes."""
+    return np.stack((values & 0x7F | 0x80, values >> 7), axis=1)
 
 
 def _find_all(raw: bytes, pattern: bytes, skip: int) -> np.ndarray:

@@ -226,7 +226,7 @@ def _receiving() -> list[Row]:
             growth <= 1.2,
         ),
         Row(
-            "bytes per received span on disk (repetitive generated spans)",
+            "bytes per received span on disk",
             f"{stored / total:.1f} B",
             "the limit of the design",
             f"{stored / total / 45:.2f}×",
