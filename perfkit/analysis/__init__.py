@@ -95,4 +95,5 @@ DERIVED: tuple[Derived, ...] = (
     contention.DERIVED,
     contention.ENDPOINTS,
     slow_traits.DERIVED,
+    slow_traits.FAILED,
 )

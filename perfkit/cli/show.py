@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": None}
 _TOP = 10
 _MOST_IN_JSON = 100
+_ENDPOINTS = 5
+"""Endpoints of which is told what their slow, or failed, requests have in common."""
 _WORTH_CHOOSING = 2
 """A single thing to do is no choice."""
 
@@ -101,6 +103,8 @@ def _show(tables: Tables, choice: Choice, ledger: Path | None, as_json: bool) ->
     _show_followed(followed)
     for title, table, columns in _TABLES:
         _show_table(tables, title, table, columns)
+        if table == "endpoints":
+            _show_traits(tables)
     _show_health(tables, outcomes)
     click.echo()
     click.echo(f"All of it, with flame graphs: perfkit report {tables.capture.path}")
@@ -277,6 +281,17 @@ def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) ->
         _say_woken(tables.frame(name))
 
 
+def _show_traits(tables: Tables) -> None:
+    """Say what sets slow requests apart from typical ones, and failed ones from the others."""
+    from perfkit.analysis.comparison.trait_words import sentences
+
+    said = sentences(tables.frame("slow_traits"), tables.frame("failure_traits"), _ENDPOINTS)
+    if said:
+        text.heading("What slow and failed requests have in common")
+    for one in said:
+        text.paragraph(f"- {one}")
+
+
 def _say_woken(functions: pl.DataFrame) -> None:
     """Say how much of the running time was threads waking up at a wait."""
     woken = int(functions["woken_self_ns"].sum())
@@ -374,4 +389,6 @@ def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) 
     }
     for _, name, _ in _TABLES:
         data[name] = _largest_first(tables, name).head(_MOST_IN_JSON).to_dicts()
+    for name in ("slow_traits", "failure_traits"):
+        data[name] = tables.frame(name).head(_MOST_IN_JSON).to_dicts()
     return {key: jsonable(value) for key, value in data.items()}

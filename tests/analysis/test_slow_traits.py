@@ -226,3 +226,87 @@ def test_attributes_that_are_no_plain_object(attributes: str) -> None:
 def test_few_requests_have_no_tail() -> None:
     assert analyse(request(1, 5)).frame("slow_traits").is_empty()
     assert analyse([]).frame("slow_traits").is_empty()
+
+
+def test_the_replica_that_fails_is_named_as_its_operator_knows_it() -> None:
+    chance = random.Random(11)
+    spans = []
+    for number in range(400):
+        pod = chance.choice("abcd")
+        failed = pod == "c" and chance.random() < 0.4
+        spans += request(
+            number,
+            chance.uniform(5, 25),
+            instance=f"b0a1{ord(pod)}",
+            resource={"service.instance.id": f"b0a1{ord(pod)}", "k8s.pod.name": f"shop-{pod}"},
+            attributes={"error.type": "RuntimeError"} if failed else None,
+            status="error" if failed else "unset",
+            http_status=500 if failed else 200,
+        )
+    rows = analyse(spans).frame("failure_traits")
+    why, how = (rows.filter(kind=kind).to_dicts() for kind in ("was", "did"))
+    assert [(row["key"], row["value"]) for row in why] == [("k8s.pod.name", "shop-c")]
+    assert why[0]["failed_ratio"] == 1.0
+    assert "instance=b0a199" in why[0]["also"]
+    assert {row["key"] for row in how} <= {"http_status", "status", "error.type"}
+    assert ("http_status", "500") in {(row["key"], row["value"]) for row in how}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_fails_by_chance_has_no_traits_but_how_it_failed(seed: int) -> None:
+    chance = random.Random(seed)
+    spans = []
+    for number in range(600):
+        spans += request(
+            number,
+            chance.uniform(5, 25),
+            resource={"host.name": chance.choice("abc")},
+            attributes={"cart": chance.choice("xyz")},
+            tool=chance.choice(["search", "render"]),
+            status=chance.choice(["ok", "ok", "ok", "error"]),
+        )
+    assert analyse(spans).frame("failure_traits").filter(kind="was").is_empty()
+
+
+@given(st.integers(0, 10_000))
+def test_failures_are_counted_as_by_hand(seed: int) -> None:
+    chance = random.Random(seed)
+    spans, facts = [], []
+    for number in range(chance.choice([19, 40, 90])):
+        host, weight = chance.choice(["h1", "h2", "h3"]), chance.choice([1.0, 1.0, 4.0])
+        failed = chance.random() < (0.8 if host == "h2" else 0.05)
+        status = "error" if failed else chance.choice(["ok", "unset"])
+        spans += request(
+            number, 5, resource={"host.name": host}, status=status, adjusted_count=weight
+        )
+        facts.append((failed, host, weight))
+    found = {
+        row["value"]: row
+        for row in analyse(spans).frame("failure_traits").to_dicts()
+        if row["key"] == "host.name"
+    }
+    for host in ("h1", "h2", "h3"):
+        a, b = (sum(f == side and h == host for f, h, _ in facts) for side in (True, False))
+        n = sum(failed for failed, _, _ in facts)
+        weight = {
+            side: (
+                sum(w for f, h, w in facts if f == side and h == host),
+                sum(w for f, _, w in facts if f == side),
+            )
+            for side in (True, False)
+        }
+        all_of_host = weight[True][0] + weight[False][0]
+        everything = weight[True][1] + weight[False][1]
+        surely = len(facts) >= 20 and 0 < n < len(facts) and a + b >= 5
+        # Corrected by all traits that can be tested: the hosts, and the two other statuses.
+        p = chance_of({"slow": a, "typical": b}, n, len(facts) - n) if surely else 1.0
+        lift = (weight[True][0] / weight[True][1]) / (all_of_host / everything) if a else 0.0
+        if host in found:
+            row = found[host]
+            assert (row["failed"], row["ok"]) == (a, b)
+            assert row["failed_ratio"] == pytest.approx(weight[True][0] / weight[True][1])
+            assert row["ok_ratio"] == pytest.approx(weight[False][0] / weight[False][1])
+            assert row["lift"] == pytest.approx(lift)
+            assert p * (1 - 1e-9) <= row["p_adjusted"] < LEVEL
+        else:
+            assert p * 20 >= LEVEL or lift < 1.5 + 1e-9

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from perfkit.capture import CaptureWriter
 from perfkit.cli.main import main
+from tests.analysis.build import S, write
 from tests.report.build import write_capture
 
 
@@ -96,3 +97,33 @@ def test_stacks_that_are_only_counted_are_shown_by_their_counts(tmp_path: Path) 
     written = run(main, ["report", path, "-o", page], catch_exceptions=False)
     assert "No rule could look" in written.stderr, "that is not the same as no problem"
     assert "Most samples are in query: 75" in Path(page).read_text()
+
+
+def test_the_replica_that_is_slow_and_fails_is_named(tmp_path: Path) -> None:
+    begun = 1_795_873_366 * 10**9
+    spans = [
+        S(
+            1,
+            begun + number * 10**8,
+            begun + number * 10**8 + (90 if number % 4 == 3 else 8 + number % 5) * 10**6,
+            trace=number + 1,
+            kind="server",
+            endpoint="GET /orders",
+            resource=json.dumps({"k8s.pod.name": f"shop-{number % 4}"}),
+            instance=f"id-{number % 4}",
+            pid=100 + number % 4,
+            status="error" if number % 8 == 3 else "unset",
+        )
+        for number in range(160)
+    ]
+    path = str(write(tmp_path / "sick.perfkit", spans))
+    said = CliRunner().invoke(main, ["show", path], catch_exceptions=False).stdout
+    part = said.split("WHAT SLOW AND FAILED REQUESTS HAVE IN COMMON\n")[1].split("\n\n")[0]
+    assert " ".join(part.split()) == (
+        "- GET /orders: all of the failed requests have k8s.pod.name=shop-3 "
+        "(instance=id-3, pid=103), 14 % of the others. "
+        "- GET /orders: all of the slow requests have k8s.pod.name=shop-3 "
+        "(instance=id-3, pid=103), none of typical ones."
+    )
+    data = json.loads(CliRunner().invoke(main, ["show", path, "--json"]).stdout)
+    assert data["slow_traits"][0]["value"] == data["failure_traits"][0]["value"] == "shop-3"

@@ -88,6 +88,16 @@ def did() -> pl.Expr:
     )
 
 
+def how_failed() -> pl.Expr:
+    """Return whether a trait of a failed request may say how it failed, and not why."""
+    key = pl.col("key")
+    return (
+        key.is_in(["status", "http_status", "success", "exception"])
+        | (key == "event")
+        | key.str.contains(r"(?i)error|exception|status_?(code|description)|grpc.*status")
+    )
+
+
 def large(numbers: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
     """Return as traits the numbers that are larger than in typical requests to the endpoint."""
     placed = numbers.join(chosen.select("request", "endpoint_id", "slow"), on="request")

@@ -1,10 +1,14 @@
-"""What the slowest requests of an endpoint share and its typical ones do not: `slow_traits`.
+"""What the slowest requests of an endpoint share and its typical ones do not: `slow_traits`; and
+what its failed requests share and the others do not: `failure_traits`.
 
-Slow and typical are as in `contrast`. For every trait (an attribute's value, a host, a tool, a
-component that is called, code that ran …) its share among both is compared by Fisher's exact test,
-corrected for all traits of all endpoints by Holm's method: one false lead sends an engineer the
-wrong way. Two traits together are listed where the second still tells slow from typical among the
-requests that have the first, and both together tell more than either.
+Slow and typical are as in `contrast`. Failed requests are compared in the same way: in what follows
+they stand for the slow ones, and the others for the typical ones.
+
+For every trait (an attribute's value, a host, a tool, a component that is called, code that ran …)
+its share among both is compared by Fisher's exact test, corrected for all traits of all endpoints
+by Holm's method: one false lead sends an engineer the wrong way. Two traits together are listed
+where the second still tells slow from typical among the requests that have the first, and both
+together tell more than either.
 
 The test takes requests as independent. Within one capture they are not quite: a trait that only
 happened to go with a bad minute looks like its cause. It says what goes together.
@@ -12,13 +16,20 @@ happened to go with a bad minute looks like its cause. It says what goes togethe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.comparison.contrast import tail_side
-from perfkit.analysis.comparison.request_traits import CODE, did, large, texts_and_numbers
+from perfkit.analysis.comparison.contrast import FEWEST_REQUESTS, tail_side
+from perfkit.analysis.comparison.request_traits import (
+    CODE,
+    did,
+    how_failed,
+    large,
+    texts_and_numbers,
+)
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.statistics.fisher import more_frequent
 from perfkit.analysis.statistics.significance import LEVEL, adjusted
@@ -49,8 +60,14 @@ _PAIRED = 12
 _ONLY_WHERE_KNOWN = (CODE,)
 """Keys that only some requests can have at all (those that were sampled): compared among these."""
 
-_KEYS = ("tool", "instance", "peer", "db_system", "http_status", "status")
-"""Of traits of the very same requests the one that says most is listed: these first."""
+_KEYS = (
+    *("tool", "k8s.pod.name", "container.name", "host.name", "instance", "peer", "db_system"),
+    *("pid", "http_status", "status"),
+)
+"""Of traits of the very same requests the one that says most is listed: these first, in this order.
+A pod can be looked up by its name, but an id that was drawn when a process began cannot."""
+
+_RANK = {key: rank for rank, key in enumerate(_KEYS)}
 
 Row = dict[str, Any]
 
@@ -83,14 +100,58 @@ _SCHEMA: dict[str, pl.DataType] = {
 }
 
 
+_FAILED = {
+    "slow": "failed",
+    "typical": "ok",
+    "slow_ratio": "failed_ratio",
+    "typical_ratio": "ok_ratio",
+}
+"""Columns of `slow_traits`, and as what they stand in `failure_traits`."""
+
+_FAILED_COLUMNS = {
+    **{_FAILED.get(name, name): text for name, text in COLUMNS.items()},
+    "kind": "`was`: what the request was or carried; `did`: how it failed, whom it called and "
+    "where its time was, which may be a consequence",
+    "failed": "failed requests looked at that have it",
+    "ok": "requests looked at that did not fail and have it",
+    "failed_ratio": "share of the failed requests that have it: its support",
+    "ok_ratio": "share of those that did not fail",
+    "lift": "how many times as frequent among the failed as among all requests of the endpoint",
+}
+
+
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `slow_traits`: per endpoint the largest difference of shares first."""
-    chosen, slow_share = _chosen(tables)
+    return _found(tables, did(), lambda requests: tail_side(requests)[0])
+
+
+def compute_failed(tables: Tables) -> pl.DataFrame:
+    """Return the table `failure_traits`: per endpoint the largest difference of shares first."""
+    return _found(tables, did() | how_failed(), _failed_side, "status").rename(_FAILED)
+
+
+def _failed_side(requests: pl.DataFrame) -> Ints:
+    """Return which requests failed (1) and which did not (0); -1 where an endpoint has too few."""
+    enough = pl.len().over("service", "endpoint") >= FEWEST_REQUESTS
+    failed = (pl.col("status") == "error").cast(pl.Int64)
+    side: Ints = requests.select(pl.when(enough).then(failed).otherwise(-1)).to_series().to_numpy()
+    return side
+
+
+def _found(
+    tables: Tables, outcome: pl.Expr, side_of: Callable[[pl.DataFrame], Ints], *columns: str
+) -> pl.DataFrame:
+    """Return traits of the requests of which `side_of` makes 1, that those of 0 have less often.
+
+    It is given times and weights of requests, and the other `columns` that it needs.
+    `outcome` says which of them may be how such a request went rather than why.
+    """
+    chosen, slow_share = _chosen(tables, side_of, *columns)
     if chosen.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     texts, numbers = texts_and_numbers(tables, chosen)
     traits = pl.concat([texts, large(numbers, chosen)])
-    tested = _tested(traits, chosen, slow_share)
+    tested = _tested(traits, chosen, slow_share, outcome)
     singles = tested.filter(pl.col("p_adjusted") < LEVEL, pl.col("lift") >= MINIMUM_LIFT)
     if singles.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
@@ -111,13 +172,16 @@ _OF_REQUEST = (
 _ID = ("trace_hi", "trace_lo", "span_id")
 
 
-def _chosen(tables: Tables) -> tuple[pl.DataFrame, list[float]]:
+def _chosen(
+    tables: Tables, side_of: Callable[[pl.DataFrame], Ints], *columns: str
+) -> tuple[pl.DataFrame, list[float]]:
     """Return the requests to look at, numbered, and the true share of slow ones by endpoint.
 
     Of all requests few columns are read, and of those to look at the others.
     """
-    requests = tables.columns("requests", "service", "endpoint", "duration_ns", "adjusted_count")
-    side, _ = tail_side(requests)
+    kept = ("service", "endpoint", "duration_ns", "adjusted_count")
+    requests = tables.columns("requests", *kept, *columns)
+    side = side_of(requests)
     told = np.flatnonzero(side >= 0)
     requests = requests[told].with_columns(slow=pl.Series(side[told] == 1))
     busiest = (
@@ -158,7 +222,9 @@ def _requests(tables: Tables, places: Ints) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def _tested(traits: pl.DataFrame, chosen: pl.DataFrame, slow_share: list[float]) -> pl.DataFrame:
+def _tested(
+    traits: pl.DataFrame, chosen: pl.DataFrame, slow_share: list[float], outcome: pl.Expr
+) -> pl.DataFrame:
     """Return the traits of every endpoint with their counts, shares, lift and p."""
     side = chosen.select("request", "endpoint_id", "service", "endpoint", "slow", "adjusted_count")
     placed = traits.join(side, on="request")
@@ -189,17 +255,17 @@ def _tested(traits: pl.DataFrame, chosen: pl.DataFrame, slow_share: list[float])
             slow_ratio=slow.fill_nan(0.0),
             typical_ratio=typical.fill_nan(0.0),
             p_adjusted=pl.Series(adjusted(p, "holm")),
-            kind=pl.when(did()).then(pl.lit("did")).otherwise(pl.lit("was")),
+            kind=pl.when(outcome).then(pl.lit("did")).otherwise(pl.lit("was")),
         )
         .with_columns(lift=_lift(pl.col("slow_ratio"), pl.col("typical_ratio"), share))
         .sort(
             "endpoint_id",
             "kind",
             pl.col("slow_ratio") - pl.col("typical_ratio"),
-            pl.col("key").is_in(_KEYS),
+            pl.col("key").replace_strict(_RANK, default=len(_KEYS)),
             "key",
             "value",
-            descending=[False, True, True, True, False, False],
+            descending=[False, True, True, False, False, False],
         )
     )
 
@@ -329,4 +395,12 @@ DERIVED = Derived(
     ("requests", "tree", "spans", "span_events", "sample_spans"),
     compute,
     COLUMNS,
+)
+
+FAILED = Derived(
+    "failure_traits",
+    "one trait, or two together, that an endpoint's failed requests have more often",
+    ("requests", "tree", "spans", "span_events", "sample_spans"),
+    compute_failed,
+    _FAILED_COLUMNS,
 )

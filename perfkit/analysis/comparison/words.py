@@ -68,7 +68,7 @@ def _on_one_side(contrast: Contrast) -> list[str]:
         if only.height:
             top = only.sort(name, descending=True, maintain_order=True).head(_NAMED)
             listed = [
-                f"{_short(row['endpoint'], 50)} ({units.number(row[name])} requests)"
+                f"{short(row['endpoint'], 50)} ({units.number(row[name])} requests)"
                 for row in top.to_dicts()
             ]
             more = only.height - top.height
@@ -86,7 +86,7 @@ def _what_slow_ones_share(comparison: Comparison) -> str:
     endpoint = [row for row in rows if row["endpoint"] == rows[0]["endpoint"]]
     best = [next((row for row in endpoint if row["kind"] == kind), None) for kind in ("was", "did")]
     parts = [f"{trait(row)} ({shares(row)})" for row in best if row]
-    name = _short(rows[0]["endpoint"], 50)
+    name = short(rows[0]["endpoint"], 50)
     return f"Slow requests to {name} are those with {'; they have '.join(parts)}."
 
 
@@ -97,7 +97,7 @@ def trait(row: Row) -> str:
 
 
 def _pair(key: str, value: str) -> str:
-    value = _short(value, 40)
+    value = short(value, 40)
     return f"{key} {value}" if value.startswith("> ") else f"{key}={value}"
 
 
@@ -185,7 +185,7 @@ def _nothing_sure(ranking: pl.DataFrame) -> str:
 
 def reason(row: Row) -> str:
     """Return why a component is suspected."""
-    operation = _short(row["operation"], 40)
+    operation = short(row["operation"], 40)
     if row["callee"]:
         operation += f" → {row['callee']}"
     if row["reason"] == "slower":
@@ -196,7 +196,7 @@ def reason(row: Row) -> str:
     shares = f"{units.percent(row['after'])} instead of {units.percent(row['before'])}"
     if row["reason"] == "fails":
         return f"{operation} fails in {shares}"
-    return f"{operation} calls {_short(row['child'], 40)} in {shares}"
+    return f"{operation} calls {short(row['child'], 40)} in {shares}"
 
 
 def _claim(contrast: Contrast) -> str:
@@ -216,7 +216,7 @@ def _claim(contrast: Contrast) -> str:
 
 def label(row: Row) -> str:
     """Return the name of what a row of `differences` is about."""
-    name = _short(row["name"], 60)
+    name = short(row["name"], 60)
     if row["kind"] == "component":
         part = name if row["service"] == row["name"] else f"{row['service']} → {name}"
         return f"{part} ({row['detail']})"
@@ -261,7 +261,7 @@ def interval(row: Row) -> str:
     return f"{relative(row['low'], row)} to {relative(row['high'], row)}"
 
 
-def _short(text: object, width: int) -> str:
+def short(text: object, width: int) -> str:
     """Cut text to `width` characters in its middle, where names differ least."""
     line = " ".join(str(text).split())
     if len(line) <= width:
