@@ -12,6 +12,8 @@ import click
 from perfkit.masking import mask
 
 _MIN_TEXT = 12
+_MEANINGS = 24
+"""Column in which definitions begin."""
 
 
 def terminal_width() -> int:
@@ -72,15 +74,15 @@ def folded(text: str, lead: int) -> list[str]:
     return [line.strip() for line in lines] or [""]
 
 
-def definition(name: str, meaning: str, *, column: int = 24) -> None:
+def definition(name: str, meaning: str) -> None:
     """Print a name and beside it what it means, folded."""
     first, *rest = textwrap.wrap(
-        plain(meaning), max(20, terminal_width() - column), break_on_hyphens=False
+        plain(meaning), max(20, terminal_width() - _MEANINGS), break_on_hyphens=False
     ) or [""]
-    beside = len(name) < column - 1
-    click.echo(f"{name:{column}}{first}".rstrip() if beside else name)
+    beside = len(name) < _MEANINGS - 1
+    click.echo(f"{name:{_MEANINGS}}{first}".rstrip() if beside else name)
     for line in rest if beside else [first, *rest]:
-        click.echo(" " * column + line)
+        click.echo(" " * _MEANINGS + line)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, least: int = _MIN_TEXT) -> None:

@@ -119,8 +119,6 @@ class GilWatch:
         self._tries: Counter[int] = Counter()
         self._seen: dict[int, Gil] = {}
         self._holders: Counter[tuple[int, int]] = Counter()
-        self.distrusted = False
-        """Whether one was given up because what was read made no sense."""
 
     @property
     def pids(self) -> list[int]:
@@ -151,7 +149,6 @@ class GilWatch:
             self.forget(pid)
             return None
         if not lock.trusted:
-            self.distrusted = True
             self._tries[pid] = _MAX_TRIES
             self.forget(pid)
             del self._seen[pid]

@@ -29,7 +29,6 @@ TABLES = False
 
 SPANS_A_LINE = 1000
 _RESOURCE = ("service", "instance", "pid", "resource")
-_ID = ("trace_hi", "trace_lo", "span_id")
 _KIND = {name: number for number, name in enumerate(KINDS)}
 _STATUS = {name: number for number, name in enumerate(STATUSES)}
 

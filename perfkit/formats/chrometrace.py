@@ -159,18 +159,6 @@ def to_batch(
     return _Intervals(stacks, anchor_wall_ns, pid, deaths or {}).run(trace)
 
 
-def parse(
-    data: bytes,
-    stacks: StackTable,
-    *,
-    anchor_wall_ns: int | None = None,
-    pid: int | None = None,
-    deaths: Mapping[int, int] | None = None,
-) -> Batch:
-    """Do `load` and `to_batch` in one step."""
-    return to_batch(load(data), stacks, anchor_wall_ns=anchor_wall_ns, pid=pid, deaths=deaths)
-
-
 class _Intervals:
     def __init__(
         self,

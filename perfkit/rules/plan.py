@@ -130,7 +130,7 @@ class _Choice:
             if own < _WORTH_A_STEP:
                 continue
             if _middle(more) < _OVERLAPS * own:
-                covered[finding.fingerprint] = self._covers(change, steps, own)
+                covered[finding.fingerprint] = self._covers(change, steps)
                 continue
             steps.append(Step(finding, max(0.0, min(more)), max(0.0, *more), replayed=True))
             self._chosen.append(change)
@@ -141,7 +141,7 @@ class _Choice:
         """Return what is saved with a change beside those that are chosen."""
         return saved_range(self._tables, reduce(add, self._chosen, change))
 
-    def _covers(self, change: Change, steps: Sequence[Step], own: float) -> str:
+    def _covers(self, change: Change, steps: Sequence[Step]) -> str:
         """Return the step that leaves least of the saving of a change."""
         left = {}
         for step in steps:

@@ -61,7 +61,7 @@ class _Scope:
 def stage(name: str, select: exp.Select, known: Mapping[str, Collection[str]]) -> Stage:
     """Check the names and joins of one SELECT over what is `known` so far. Raises GuardError."""
     sources = sources_of(select, known)
-    joins = tuple(_joins(select, sources, known))
+    joins = tuple(_joins(select))
     aliases = [part.alias_or_name for part in select.expressions]
     for part, alias in zip(select.expressions, aliases, strict=True):
         if not alias or not isinstance(part, exp.Alias | exp.Column):
@@ -136,9 +136,7 @@ def sources_of(select: exp.Select, known: Mapping[str, Collection[str]]) -> dict
     return sources
 
 
-def _joins(
-    select: exp.Select, sources: Mapping[str, str], known: Mapping[str, Collection[str]]
-) -> Iterator[tuple[JoinKey, ...]]:
+def _joins(select: exp.Select) -> Iterator[tuple[JoinKey, ...]]:
     seen = [select.args["from_"].this.alias_or_name] if select.args.get("from_") else []
     for join in select.args.get("joins") or ():
         alias = join.this.alias_or_name

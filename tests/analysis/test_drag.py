@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 
 from perfkit.analysis.replay.edits import scaled
-from perfkit.analysis.replay.what_if import replay
 from perfkit.analysis.session import Tables
 from tests.analysis.build import S, analyse, by_id, families, traces
+from tests.analysis.replays import replay
 
 Spans = list[dict[str, Any]]
 

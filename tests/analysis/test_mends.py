@@ -8,10 +8,10 @@ import pytest
 
 from perfkit.analysis.replay import mends
 from perfkit.analysis.replay.edits import Edits
-from perfkit.analysis.replay.what_if import replay
 from perfkit.analysis.session import Tables
 from perfkit.stacks import Frame
 from tests.analysis.build import S, analyse
+from tests.analysis.replays import replay
 from tests.analysis.sampled import Sample, tables
 
 MAIN = Frame("main", "/srv/app/main.py", 1)

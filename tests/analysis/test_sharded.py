@@ -15,7 +15,7 @@ from perfkit.analysis import DERIVED
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.replay import mends
 from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
-from perfkit.analysis.replay.what_if import Change, forecast, replay_all, saved_ratio
+from perfkit.analysis.replay.what_if import Change, forecast, replay_all
 from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import Division, ShardedTables, open_tables
 from perfkit.analysis.vector.intervals import Intervals
@@ -23,6 +23,7 @@ from perfkit.engine import Here
 from perfkit.errors import UsageError
 from perfkit.layout import bucket
 from tests.analysis.build import Memory, S, span_columns, traces
+from tests.analysis.replays import saved_ratio
 
 SHARDS = 3
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)

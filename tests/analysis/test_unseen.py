@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.analysis.replay import mends
-from perfkit.analysis.replay.what_if import replay
 from perfkit.analysis.session import Tables
 from perfkit.stacks import Frame
 from tests.analysis.build import S
+from tests.analysis.replays import replay
 from tests.analysis.sampled import Sample, tables
 
 WORKER = Frame("_worker", "/usr/lib/python3.12/concurrent/futures/thread.py", 90)

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
-from perfkit.analysis.replay.what_if import Change, forecast, replay, saved_range, saved_ratio
+from perfkit.analysis.replay.what_if import Change, forecast, saved_range
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.intervals import Intervals
 from tests.analysis.build import S, analyse, families, traces
+from tests.analysis.replays import replay, saved_ratio
 from tests.analysis.test_drag import busy_periods
 
 Spans = list[dict[str, Any]]

@@ -102,7 +102,7 @@ def test_intervals_are_those_that_were_observed(
     data = json.dumps({"traceEvents": events} if wrapped else events).encode()
     stacks = StackTable()
     with patch.object(chrometrace, "_MISSED_ROUNDS", missed):
-        batch = chrometrace.parse(data, stacks, anchor_wall_ns=ANCHOR)
+        batch = parse(data, stacks, anchor_wall_ns=ANCHOR)
     assert batch.rejected == {}
     # Slowly and obviously: a stack lasts until its own process is seen again on this pthread. Of
     # processes that share it each round of looks names all; one that is missed too often is gone.
@@ -153,8 +153,12 @@ def samples(batch: Any) -> list[dict[str, Any]]:
     return conform(model.SAMPLES, batch.tables["samples"]).sort("ts_ns", "tid").to_dicts()
 
 
-def parse(events: list[dict[str, Any]], **options: Any) -> Any:
-    return chrometrace.parse(json.dumps(events).encode(), StackTable(), **options)
+def parse(data: bytes, stacks: StackTable, **options: Any) -> Any:
+    return chrometrace.to_batch(chrometrace.load(data), stacks, **options)
+
+
+def parsed(events: list[dict[str, Any]], **options: Any) -> Any:
+    return parse(json.dumps(events).encode(), StackTable(), **options)
 
 
 def test_forked_processes_of_equal_thread_identity_each_keep_their_stack() -> None:
@@ -165,7 +169,7 @@ def test_forked_processes_of_equal_thread_identity_each_keep_their_stack() -> No
         for pid in (1, 2, 3)
         if pid < 3 or round_ < 20
     ]
-    rows = samples(parse(events_of(seen), anchor_wall_ns=ANCHOR))
+    rows = samples(parsed(events_of(seen), anchor_wall_ns=ANCHOR))
     length = {
         pid: sum(row["duration_ns"] for row in rows if row["pid"] == pid) / 1e6 for pid in (1, 2, 3)
     }
@@ -181,7 +185,9 @@ def test_a_thread_that_died_is_cut_off_at_its_death() -> None:
         (1000, 101, headed(1, 11, "main", [("g", "a.py", 1)])),
     ]
     rows = samples(
-        parse(events_of(seen), anchor_wall_ns=ANCHOR, deaths={10: ANCHOR + 300_000, 11: ANCHOR - 5})
+        parsed(
+            events_of(seen), anchor_wall_ns=ANCHOR, deaths={10: ANCHOR + 300_000, 11: ANCHOR - 5}
+        )
     )
     assert [(row["tid"], row["ts_ns"] - ANCHOR, row["duration_ns"]) for row in rows] == [
         (10, 0, 300_000),
@@ -193,13 +199,13 @@ def test_a_thread_that_died_is_cut_off_at_its_death() -> None:
 def test_a_thread_that_is_never_closed_ends_with_the_file() -> None:
     events = events_of([(0, 100, headed(1, 10, "a", [("f", "a.py", 1)]))])[:3]
     events += events_of([(500, 101, headed(1, 11, "b", [("f", "a.py", 1)]))])
-    rows = samples(parse(events, anchor_wall_ns=ANCHOR))
+    rows = samples(parsed(events, anchor_wall_ns=ANCHOR))
     assert [(row["tid"], row["duration_ns"]) for row in rows] == [(10, 510_000), (11, 10_000)]
 
 
 def test_without_an_anchor_there_is_no_time() -> None:
     events = events_of([(5, 100, (("f", "a.py", 3),))])
-    [row] = samples(parse(events, pid=1, deaths={100: 0}))
+    [row] = samples(parsed(events, pid=1, deaths={100: 0}))
     assert (row["ts_ns"], row["duration_ns"], row["count"]) == (None, 10_000, 1)
     # Without the root frames the pthread identity and the event's process are all there is.
     assert (row["pid"], row["tid"], row["thread_name"]) == (7, 100, None)
@@ -210,7 +216,7 @@ def test_the_process_is_used_when_events_do_not_say_theirs() -> None:
         {key: value for key, value in event.items() if key != "pid"}
         for event in events_of([(5, 100, (("f", "a.py", 3),))])
     ]
-    assert samples(parse(events, pid=42))[0]["pid"] == 42
+    assert samples(parsed(events, pid=42))[0]["pid"] == 42
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -227,19 +233,19 @@ def test_a_file_that_is_cut_off_gives_what_is_whole(wrapped: bool) -> None:
         whole = len(re.findall(rb'"ts": \d+}', data[:end]))  # an event ends with its time
         assert trace.truncated
         assert trace.events == everything[:whole]
-    batch = chrometrace.parse(data[:-3], StackTable(), anchor_wall_ns=ANCHOR)
+    batch = parse(data[:-3], StackTable(), anchor_wall_ns=ANCHOR)
     assert batch.rejected == {"end of the file, which is cut off": 1}
 
 
 @pytest.mark.parametrize("data", [b"", b"[", b"{}", b"[1]", b'[{"ph":"B"}]', b"\xff", b'{"a":[]}'])
 def test_what_is_no_trace_is_an_error(data: bytes) -> None:
     with pytest.raises(InputError):
-        chrometrace.parse(data, StackTable())
+        chrometrace.load(data)
 
 
 def test_odd_events_are_counted() -> None:
     good = {"name": "f", "ph": "B", "tid": 1, "ts": 0, "pid": 1}
-    batch = parse(
+    batch = parsed(
         [
             good,
             good | {"ph": "X"},
@@ -264,7 +270,7 @@ def test_a_real_recording_of_a_process_with_a_child_and_threads() -> None:
     data = (SAMPLES / "pyspy-chrometrace.json").read_bytes()
     frame = conform(
         model.SAMPLES,
-        chrometrace.parse(data, StackTable(), anchor_wall_ns=ANCHOR).tables["samples"],
+        parse(data, StackTable(), anchor_wall_ns=ANCHOR).tables["samples"],
     )
     threads = frame.group_by("pid", "tid", "thread_name").agg(pl.len()).sort("tid")
     assert threads.select("pid", "tid", "thread_name").rows() == [

@@ -10,12 +10,12 @@ import pytest
 
 from perfkit.analysis.replay import mends
 from perfkit.analysis.replay.edits import scaled
-from perfkit.analysis.replay.what_if import saved_ratio
 from perfkit.rules import evaluate, impact, score, software
 from perfkit.rules.fixed import FixedTables, check
 from perfkit.rules.load import load_rule
 from perfkit.rules.model import Finding, Outcome, Rule
 from perfkit.sql.execute import Limits
+from tests.analysis.replays import saved_ratio
 from tests.rules.rule_text import RULE, changed, write
 
 

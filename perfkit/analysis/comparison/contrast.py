@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from perfkit.analysis.filters import Filters
 from perfkit.analysis.predicate import holding
 from perfkit.analysis.session import Chosen, Tables
 from perfkit.analysis.statistics.significance import MINIMUM_RUNS
@@ -119,14 +118,9 @@ class Contrast:
         return merged.with_columns(side=pl.Series(self.side_of_run).gather(merged["run"]))
 
 
-def of_captures(
-    before: Sequence[Capture], after: Sequence[Capture], filters: Filters | None = None
-) -> Contrast:
+def of_captures(before: Sequence[Capture], after: Sequence[Capture]) -> Contrast:
     """Compare captures with captures."""
-    return of_tables(
-        [Tables(capture, filters) for capture in before],
-        [Tables(capture, filters) for capture in after],
-    )
+    return of_tables([Tables(one) for one in before], [Tables(one) for one in after])
 
 
 def of_tables(before: Sequence[Tables], after: Sequence[Tables]) -> Contrast:

@@ -40,20 +40,11 @@ class Change:
         return Change(self.worst + other.worst, self.best + other.best)
 
 
-def saved_ratio(tables: Tables, edits: Edits) -> float:
-    """Return the share of request time that edits take away."""
-    return _saved_ratios(tables, [edits])[0]
-
-
 def saved_range(tables: Tables, change: Change) -> tuple[float, float]:
     """Return the share of request time that a change takes away, at least and at most."""
-    low, high = _saved_ratios(tables, [change.worst, change.best])
-    return min(low, high), max(low, high)
-
-
-def _saved_ratios(tables: Tables, several: Sequence[Edits]) -> list[float]:
-    sums = np.sum(_in_pieces(tables, several, piece.saved), axis=0)
-    return [float(saved) / float(total) if total > 0 else 0.0 for total, saved in sums]
+    sums = np.sum(_in_pieces(tables, [change.worst, change.best], piece.saved), axis=0)
+    ratios = [float(saved) / float(total) if total > 0 else 0.0 for total, saved in sums]
+    return min(ratios), max(ratios)
 
 
 def forecast(tables: Tables, change: Change, by: Sequence[str] = ()) -> pl.DataFrame:
@@ -85,13 +76,10 @@ def forecast(tables: Tables, change: Change, by: Sequence[str] = ()) -> pl.DataF
     return found.sort(total, *by, descending=order)
 
 
-def replay(tables: Tables, edits: Edits) -> pl.DataFrame:
-    """Return `entry_row`, `before_ns` and `after_ns` of every entry, in the order of `tree`."""
-    return replay_all(tables, [edits])[0]
-
-
 def replay_all(tables: Tables, several: Sequence[Edits]) -> list[pl.DataFrame]:
-    """Return what `replay` does for each of several edits; the tables are read once for all."""
+    """Return `entry_row`, `before_ns` and `after_ns` of every entry, in the order of `tree`, for
+    each of several edits; the tables are read once for all.
+    """
     cuts = tables.cuts()
     pieces = _in_pieces(tables, several, piece.replays)
     return [
