@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from perfkit.analysis.replay import mends
 from perfkit.rules import fields, load, messages, what_if
 from perfkit.rules.model import EFFORTS, IMPACT_COLUMNS, SEVERITIES, STATUSES
 from perfkit.rules.software import NAMES
@@ -123,7 +124,7 @@ def _what_if() -> dict[str, Any]:
         },
         "times": {
             **_TEXT,
-            "description": f"SELECT finding, {', '.join(what_if.TIMES)}: times on threads that "
+            "description": f"SELECT finding, {', '.join(mends.TIMES)}: times on threads that "
             "the fix frees",
         },
         "code": {

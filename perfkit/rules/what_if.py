@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from perfkit.analysis.replay import mends
 from perfkit.rules import fields
 from perfkit.rules.document import Node
 from perfkit.rules.fields import Map
@@ -14,7 +15,6 @@ from perfkit.sql.guard import Query
 SUBJECTS = ("rows", "times", "code")
 VALUES = ("factor_low", "factor_high", "lifetime", "places_now", "places")
 FLAGS = ("subtree", "between", "parallel", "loop")
-TIMES = ("pid", "tid", "start_ns", "duration_ns")
 CODE: tuple[Code, ...] = ("total", "self")
 
 _FACTORS = frozenset(("factor_low", "factor_high"))
@@ -55,7 +55,7 @@ def read(
     if rows:
         _check_columns(rows, top["rows"], ("finding", "row"), more="lifetime" in given)
     if times:
-        _check_columns(times, top["times"], ("finding", *TIMES))
+        _check_columns(times, top["times"], ("finding", *mends.TIMES))
     code = top.choice("code", CODE) if "code" in top else None
     if code and not {"function", "file"} <= set(columns):
         raise top["code"].place.error("code needs the columns function and file")

@@ -20,6 +20,9 @@ from perfkit.analysis.vector.parting import parted
 from perfkit.analysis.vector.percentiles import Floats, codes
 from perfkit.analysis.vector.rows import indices
 
+TIMES = ("pid", "tid", "start_ns", "duration_ns")
+"""Columns of times on threads, as the functions here take them."""
+
 
 def below(tables: Tables, rows: Ints) -> Ints:
     """Return the rows and everything below them: `tree` lists a subtree right after its top."""
