@@ -97,8 +97,11 @@ def _replace(value: Any, blocks: _Blocks) -> Any:
 
 
 def _delta(values: npt.NDArray[Any], blocks: _Blocks) -> dict[str, Any]:
-    if values.dtype.kind not in "iu" or (len(values) and abs(int(values[0])) > _EXACT):
-        raise ValueError("only exact integers are packed as differences")
+    if values.dtype.kind not in "iu":
+        raise ValueError("only integers are packed as differences")
+    if len(values) and max(-int(values.min()), int(values.max())) > _EXACT:
+        # Times 104 days apart, of a clock that was not set say: to the nearest number that fits.
+        return {"$array": blocks.add(narrow(values.astype(np.float64)))}
     steps = np.diff(values, prepend=values.dtype.type(0))
     return {"$array": [*blocks.add(narrow(steps)), "delta"]}
 

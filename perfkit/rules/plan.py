@@ -69,9 +69,9 @@ class Plan:
         return f"{self._who()} {saved} of all request time: {' and '.join(said)}.{self._rest()}"
 
     def _who(self) -> str:
-        if not self._estimated():
-            return "Done together they save"
         numbers = [str(number) for number, step in enumerate(self.steps, 1) if step.replayed]
+        if len(numbers) == len(self.steps):
+            return "Done together they save"
         if len(numbers) == 1:
             return f"Number {numbers[0]} alone saves"
         return f"Numbers {' and '.join(numbers)} together save"
@@ -161,8 +161,15 @@ class _Choice:
 
 
 def _counts(finding: Finding) -> bool:
-    """Whether a finding that was not replayed is a step: a risk, or a saving that it derives."""
-    return finding.risk is not None or (finding.impact_high_ratio or 0.0) >= _WORTH_A_STEP
+    """Whether a finding that was not replayed is a step: a risk, a saving, or one unsaid.
+
+    Without requests no share of their time can be saved; what is not of low severity counts then.
+    """
+    if finding.risk is not None:
+        return True
+    if finding.impact_high_ratio is None:
+        return finding.severity in ("high", "medium")
+    return finding.impact_high_ratio >= _WORTH_A_STEP
 
 
 def _middle(saved: tuple[float, float]) -> float:

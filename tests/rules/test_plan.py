@@ -8,6 +8,7 @@ import pytest
 from perfkit.rules.evaluate import run
 from perfkit.rules.fixed import FixedTables
 from perfkit.rules.load import load_rules
+from perfkit.rules.model import Outcome, Severity
 from perfkit.rules.plan import Plan, plan
 
 MS = 1_000_000
@@ -31,10 +32,17 @@ def requests(statements: list[tuple[str, int]]) -> list[dict[str, Any]]:
     return rows
 
 
+def looked(tables: FixedTables) -> list[Outcome]:
+    return run([rule for rule in load_rules() if rule.id == "db.slow-query"], tables)
+
+
+def outcomes(*statements: tuple[str, int]) -> list[Outcome]:
+    return looked(FixedTables({"spans": requests([*statements])}))
+
+
 def planned(*statements: tuple[str, int]) -> Plan:
     tables = FixedTables({"spans": requests([*statements])})
-    rules = [rule for rule in load_rules() if rule.id == "db.slow-query"]
-    return plan(run(rules, tables), tables)
+    return plan(looked(tables), tables)
 
 
 SLOW = ("SELECT a FROM t WHERE b = 1", 600)
@@ -64,6 +72,25 @@ def test_a_saving_that_was_not_replayed_is_not_told_as_part_of_the_sum() -> None
     mixed = replace(found, steps=(estimated, found.steps[1]))
     assert mixed.words().startswith("Number 2 alone saves ")
     assert mixed.words().endswith(" may overlap with that and with each other.")
+
+
+def test_steps_beside_a_risk_are_not_told_as_if_it_saved_too() -> None:
+    found = planned(SLOW, OTHER)
+    risk = replace(found.steps[0], saved_low_ratio=None, saved_high_ratio=None, replayed=False)
+    told = replace(found, steps=(risk, found.steps[1])).words()
+    assert told.startswith("Number 2 alone saves ")
+    assert "overlap" not in told
+
+
+@pytest.mark.parametrize(("severity", "steps"), [("high", 1), ("medium", 1), ("low", 0)])
+def test_without_requests_what_is_serious_is_a_step(severity: Severity, steps: int) -> None:
+    outcome = next(o for o in outcomes(SLOW) if o.findings)
+    unsaid = replace(
+        outcome.findings[0], severity=severity, impact_low_ratio=None, impact_high_ratio=None
+    )
+    found = plan([replace(outcome, findings=[unsaid], changes={})], FixedTables({}))
+    assert len(found.steps) == steps
+    assert found.words() == ""
 
 
 def test_nothing_found_is_no_plan() -> None:
