@@ -283,7 +283,7 @@ def test_an_empty_side_is_refused() -> None:
         with pytest.raises(UsageError, match="nothing to compare"):
             contrast.of_captures([before], [after])
     with pytest.raises(UsageError, match="nothing to compare"):
-        contrast.of_captures([full], [full], Filters(endpoint="/none"))
+        contrast.of_tables(*[[Tables(full, Filters(endpoint="/none"))] for _ in range(2)])
 
 
 def test_other_endpoints_on_both_sides_are_new_and_vanished_paths() -> None:
