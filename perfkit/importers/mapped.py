@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-import msgspec
 import polars as pl
 
 from perfkit import ids, model, units
@@ -22,7 +19,7 @@ from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UsageError
 from perfkit.formats.collapsed import Collapsed
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
-from perfkit.importers import json_stream, tables
+from perfkit.importers import column_files
 from perfkit.importers.base import Source
 
 NAME = "mapped"
@@ -48,10 +45,6 @@ _NEEDED = {
     "samples": ("stack",),
     "metrics": ("ts_ns",),
 }
-_SEPARATORS = ",;\t|"
-_BATCH_ROWS = 250_000
-_SMALLEST_SLICE = 1000
-Result = TypeVar("Result")
 
 _ITEM = re.compile(r"\s*([\w.]+)\s*=\s*(.+?)\s*")
 
@@ -111,30 +104,8 @@ def _table(columns: dict[str, str]) -> str:
 
 def fits(source: Source, mapping: Mapping) -> bool:
     """Whether a file is CSV, JSON lines or Parquet and has all columns of the mapping."""
-    head = source.head()
-    wanted = set(mapping.columns.values())
-    if head.startswith(b"PAR1") and not source.compressed:
-        try:
-            schema = _quietly(lambda: pl.scan_parquet(source.path).collect_schema(), source)
-        except InputError:
-            return False
-        return wanted <= set(schema)
-    if head.lstrip()[:1] == b"{":
-        line = head.lstrip().split(b"\n", 1)[0]
-        # Others may be left out of a line where they are nothing.
-        needed = {mapping.columns[target] for target in _NEEDED[mapping.table]}
-        return all(f'"{name}"'.encode() in line for name in needed)
-    return wanted <= set(_header(head))
-
-
-def _header(head: bytes) -> list[str]:
-    line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
-    return tables.header(line.replace(_separator(head).encode(), b","))
-
-
-def _separator(head: bytes) -> str:
-    line = head.split(b"\n", 1)[0]
-    return max(_SEPARATORS, key=lambda one: line.count(one.encode()))
+    needed = [mapping.columns[target] for target in _NEEDED[mapping.table]]
+    return column_files.has(source, mapping.columns.values(), needed)
 
 
 def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
@@ -149,111 +120,8 @@ def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
                 except InputError as error:  # what it gave until then may be enough
                     source.pass_over(error)
         reader = {"spans": _spans, "samples": _samples, "metrics": _metrics}[mapping.table]
-        for batch in _batches(source, path, mapping):
+        for batch in column_files.batches(source, path, mapping.columns):
             reader(source, writer, mapping, batch)
-
-
-def _one_by_one(source: Source, mapping: Mapping) -> Iterator[pl.DataFrame]:
-    """Yield the same columns of lines that are read one at a time, and pass over damaged ones."""
-    head = source.head()
-    rows: list[dict[str, Any]] = []
-    lines = (
-        _objects(source)
-        if head.lstrip()[:1] == b"{"
-        else tables.rows(source, *mapping.columns.values(), separators=_separator(head))
-    )
-    schema = dict.fromkeys(mapping.columns, pl.String)
-    for _, row in lines:
-        values = {key: row.get(name) for key, name in mapping.columns.items()}
-        rows.append({key: None if one is None else str(one) for key, one in values.items()})
-        if len(rows) >= _BATCH_ROWS:
-            yield pl.DataFrame(rows, schema=schema)
-            rows = []
-    if rows:
-        yield pl.DataFrame(rows, schema=schema)
-
-
-def _objects(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, line in json_stream.lines(source):
-        try:
-            yield place, msgspec.json.decode(line, type=dict[str, Any])
-        except json_stream.BAD_JSON as error:
-            source.pass_over(json_stream.refuse("a JSON object", place, error))
-
-
-def _batches(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFrame]:
-    """Yield the mapped columns under the names of their targets."""
-    head = source.head()
-    names = sorted(set(mapping.columns.values()))
-
-    def scanned() -> Iterator[pl.DataFrame]:
-        if head.startswith(b"PAR1"):
-            frame = pl.scan_parquet(path)
-        elif head.lstrip()[:1] == b"{":
-            frame = pl.scan_ndjson(path, infer_schema_length=1000)
-        else:
-            frame = pl.scan_csv(path, infer_schema=False, separator=_separator(head))
-        schema = frame.collect_schema()
-        missing = [name for name in names if name not in schema]
-        if missing:
-            known = ", ".join(schema)[:300]
-            raise InputError(f"no column {missing[0]}", where=str(source), hint=f"it has: {known}")
-        chosen = frame.select(pl.col(name).alias(key) for key, name in mapping.columns.items())
-        yield from chosen.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
-
-    if source.on_damage is not None:
-        parquet = head.startswith(b"PAR1")
-        yield from _slices(source, path, mapping) if parquet else _one_by_one(source, mapping)
-        return
-    batches = scanned()
-    while (batch := _quietly(lambda: next(batches, None), source)) is not None:
-        yield batch
-
-
-def _slices(source: Source, path: Path, mapping: Mapping) -> Iterator[pl.DataFrame]:
-    """Yield a Parquet file in pieces, and pass over those that cannot be read.
-
-    What it holds is described at its end, so that of a file that is cut off nothing can be read.
-    """
-    names = set(mapping.columns.values())
-    frame = pl.scan_parquet(path)
-    try:
-        missing = names - set(_quietly(frame.collect_schema, source))
-        rows = _quietly(lambda: frame.select(pl.len()).collect().item(), source)
-    except InputError as error:
-        raise source.error(
-            f"{error.message.removeprefix(f'{source}: ')}; a Parquet file is described at its "
-            "end, and without that nothing can be kept"
-        ) from error
-    if missing:
-        raise source.error(f"no column {min(missing)}")
-    chosen = frame.select(pl.col(name).alias(key) for key, name in mapping.columns.items())
-    todo = [(at, min(_BATCH_ROWS, rows - at)) for at in reversed(range(0, rows, _BATCH_ROWS))]
-    while todo:
-        at, count = todo.pop()
-        try:
-            yield _quietly(chosen.slice(at, count).collect, source)
-        except InputError as error:
-            if count > _SMALLEST_SLICE:
-                half = count // 2
-                todo += [(at + half, count - half), (at, half)]
-                continue
-            reason = error.message.removeprefix(f"{source}: ")
-            source.pass_over(InputError(reason, where=f"{source}, rows {at} to {at + count - 1}"))
-
-
-def _quietly(work: Callable[[], Result], source: Source) -> Result:
-    """Run Polars over foreign data: whatever it raises, and its panics, become an InputError."""
-    try:
-        return work()
-    except InputError:
-        raise
-    except BaseException as error:
-        panic = type(error).__name__ == "PanicException"
-        if not panic and not isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError)):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot be read: {reason}", where=str(source)) from error
 
 
 def _ns(batch: pl.DataFrame, mapping: Mapping, target: str) -> pl.Expr:

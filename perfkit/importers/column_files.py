@@ -1,0 +1,149 @@
+"""Some columns of a CSV, JSON lines or Parquet file, in batches; as text where it has no types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import polars as pl
+
+from perfkit.errors import InputError
+from perfkit.importers import json_stream, tables
+from perfkit.importers.base import Source
+
+_SEPARATORS = ",;\t|"
+_BATCH_ROWS = 250_000
+_SMALLEST_SLICE = 1000
+Result = TypeVar("Result")
+
+
+def has(source: Source, columns: Collection[str], needed: Collection[str]) -> bool:
+    """Whether a file is CSV, JSON lines or Parquet and has all columns.
+
+    A line of JSON leaves out what is nothing: of those only what is `needed` must be there.
+    """
+    head = source.head()
+    if head.startswith(b"PAR1") and not source.compressed:
+        try:
+            schema = _quietly(lambda: pl.scan_parquet(source.path).collect_schema(), source)
+        except InputError:
+            return False
+        return set(columns) <= set(schema)
+    if head.lstrip()[:1] == b"{":
+        line = head.lstrip().split(b"\n", 1)[0]
+        return all(f'"{name}"'.encode() in line for name in needed)
+    return set(columns) <= set(_header(head))
+
+
+def batches(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    """Yield columns under the names that are their keys in `columns`. Raises InputError."""
+    parquet = source.head().startswith(b"PAR1")
+    if source.on_damage is not None:
+        yield from _slices(source, path, columns) if parquet else _one_by_one(source, columns)
+        return
+    found = _scanned(source, path, columns)
+    while (batch := _quietly(lambda: next(found, None), source)) is not None:
+        yield batch
+
+
+def _scanned(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    head = source.head()
+    if head.startswith(b"PAR1"):
+        frame = pl.scan_parquet(path)
+    elif head.lstrip()[:1] == b"{":
+        frame = pl.scan_ndjson(path, infer_schema_length=1000)
+    else:
+        frame = pl.scan_csv(path, infer_schema=False, separator=_separator(head))
+    schema = frame.collect_schema()
+    missing = [name for name in sorted(set(columns.values())) if name not in schema]
+    if missing:
+        known = ", ".join(schema)[:300]
+        raise InputError(f"no column {missing[0]}", where=str(source), hint=f"it has: {known}")
+    chosen = frame.select(pl.col(name).alias(key) for key, name in columns.items())
+    yield from chosen.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
+
+
+def _one_by_one(source: Source, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    """Yield the same columns of lines that are read one at a time, and pass over damaged ones."""
+    head = source.head()
+    rows: list[dict[str, Any]] = []
+    lines = (
+        _objects(source)
+        if head.lstrip()[:1] == b"{"
+        else tables.rows(source, *columns.values(), separators=_separator(head))
+    )
+    schema = dict.fromkeys(columns, pl.String)
+    for _, row in lines:
+        values = {key: row.get(name) for key, name in columns.items()}
+        rows.append({key: None if one is None else str(one) for key, one in values.items()})
+        if len(rows) >= _BATCH_ROWS:
+            yield pl.DataFrame(rows, schema=schema)
+            rows = []
+    if rows:
+        yield pl.DataFrame(rows, schema=schema)
+
+
+def _objects(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    for place, line in json_stream.lines(source):
+        try:
+            yield place, msgspec.json.decode(line, type=dict[str, Any])
+        except json_stream.BAD_JSON as error:
+            source.pass_over(json_stream.refuse("a JSON object", place, error))
+
+
+def _slices(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    """Yield a Parquet file in pieces, and pass over those that cannot be read.
+
+    What it holds is described at its end, so that of a file that is cut off nothing can be read.
+    """
+    names = set(columns.values())
+    frame = pl.scan_parquet(path)
+    try:
+        missing = names - set(_quietly(frame.collect_schema, source))
+        rows = _quietly(lambda: frame.select(pl.len()).collect().item(), source)
+    except InputError as error:
+        raise source.error(
+            f"{error.message.removeprefix(f'{source}: ')}; a Parquet file is described at its "
+            "end, and without that nothing can be kept"
+        ) from error
+    if missing:
+        raise source.error(f"no column {min(missing)}")
+    chosen = frame.select(pl.col(name).alias(key) for key, name in columns.items())
+    todo = [(at, min(_BATCH_ROWS, rows - at)) for at in reversed(range(0, rows, _BATCH_ROWS))]
+    while todo:
+        at, count = todo.pop()
+        try:
+            yield _quietly(chosen.slice(at, count).collect, source)
+        except InputError as error:
+            if count > _SMALLEST_SLICE:
+                half = count // 2
+                todo += [(at + half, count - half), (at, half)]
+                continue
+            reason = error.message.removeprefix(f"{source}: ")
+            source.pass_over(InputError(reason, where=f"{source}, rows {at} to {at + count - 1}"))
+
+
+def _quietly(work: Callable[[], Result], source: Source) -> Result:
+    """Run Polars over foreign data: whatever it raises, and its panics, become an InputError."""
+    try:
+        return work()
+    except InputError:
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"
+        if not panic and not isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError)):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"cannot be read: {reason}", where=str(source)) from error
+
+
+def _header(head: bytes) -> list[str]:
+    line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    return tables.header(line.replace(_separator(head).encode(), b","))
+
+
+def _separator(head: bytes) -> str:
+    line = head.split(b"\n", 1)[0]
+    return max(_SEPARATORS, key=lambda one: line.count(one.encode()))
