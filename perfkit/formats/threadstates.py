@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from perfkit.formats import cputime, unreadtime
+from perfkit.formats.threadclocks import MIN_PIECE_NS, ThreadClocks
 from perfkit.formats.threadlog import (
     DIED,
     GIL_HELD,
@@ -22,13 +23,8 @@ from perfkit.formats.threadlog import (
     TICK,
 )
 
-# Runs and pauses shorter than this, a twentieth of the time between two looks, only make rows.
-_MIN_PIECE_NS = 1_000_000
 # What one look at the GIL stands for at most, when the next one comes late on a busy machine.
 _MAX_LOOK_NS = 200_000_000
-
-# A thread that ran for at least this share of the time was not asked (see `ThreadWatcher`).
-_RUNS_ON = 0.9
 # Less than this is what a thread uses to wake up and to fall asleep.
 _MIN_RUN_NS = 100_000
 # A run stays as it was placed when it is to be longer or shorter by no more than this share.
@@ -45,22 +41,8 @@ class ThreadStates:
         """Read a log (a cut last row is ignored); `offset_ns` turns its times into Unix times."""
         rows = np.frombuffer(data[: len(data) // ROW_BYTES * ROW_BYTES], dtype="<i8").reshape(-1, 3)
         times, subjects, values = rows[:, 0] + offset_ns, rows[:, 1], rows[:, 2]
-        points = np.flatnonzero((values >= 0) & (subjects >= 0))
-        points = points[np.lexsort((times[points], subjects[points]))]
-        self._tids, first = np.unique(subjects[points], return_index=True)
-        counts = np.diff(np.append(first, len(points)))
-        when: Int = times[points].astype(np.int64)
-        self._first_ns, self._last_ns = when[first], when[first + counts - 1]
-        self._epoch_ns = int(when.min()) if len(when) else 0
-        self._span_ns = int(when.max()) - self._epoch_ns + 2 if len(when) else 1
-        owner = np.repeat(np.arange(len(first)), counts)
-        busy = _smooth(when, values[points].astype(np.int64), owner)
-        self._clock_keys, self._clock = self._key(owner, when), busy
-        begins, ends, runner = _runs(when, busy, owner)
-        # Alternating begins and ends of runs, of all threads, as one sorted array of keys.
-        self._changes = np.column_stack(
-            (self._key(runner, begins), self._key(runner, ends))
-        ).ravel()
+        points = (values >= 0) & (subjects >= 0)
+        self._clocks = ThreadClocks(times[points], subjects[points], values[points])
         self._deaths = pl.DataFrame(
             {"tid": subjects[values == DIED], "died_ns": times[values == DIED]}
         ).sort("died_ns")
@@ -70,14 +52,9 @@ class ThreadStates:
         self._ticks: Int = np.unique(times[values == TICK])
         self._gil_pids = np.unique(subjects[values == GIL_WATCHED])
         self._held = self._looks_that_found_a_holder(times, subjects, values)
-        self._looks = self._answers(times, subjects, values, _looks(when, busy, owner))
+        self._looks = self._answers(times, subjects, values)
         of_process = (values >= 0) & (subjects < 0)
         self._unread = _growth(-subjects[of_process], times[of_process], values[of_process])
-
-    def _key(self, thread: Int, when: Int) -> Int:
-        """Map (thread, time) to one number that sorts by thread and then by time."""
-        key: Int = thread * self._span_ns + (when - self._epoch_ns)
-        return key
 
     def apply(
         self, samples: pl.DataFrame, look_ns: int, innermost: Mapping[int, int]
@@ -93,14 +70,13 @@ class ThreadStates:
         whole = self._with_gil(self._with_states(clipped, look_ns, innermost))
         return pl.concat([samples.filter(~timed), whole])
 
-    def _answers(
-        self, times: Int, subjects: Int, values: Int, whole: cputime.Looks
-    ) -> cputime.Looks:
+    def _answers(self, times: Int, subjects: Int, values: Int) -> cputime.Looks:
         """Return when threads were asked whether they run, with those that needed no question."""
+        whole = self._clocks.running_on()
         asked = np.flatnonzero((values == RUNS) | (values == SLEEPS))
-        asked = asked[np.isin(subjects[asked], self._tids)]
+        asked = asked[np.isin(subjects[asked], self._clocks.tids)]
         return cputime.Looks(
-            np.append(whole.thread, np.searchsorted(self._tids, subjects[asked])),
+            np.append(whole.thread, np.searchsorted(self._clocks.tids, subjects[asked])),
             np.append(whole.at_ns, times[asked]),
             np.append(whole.running, values[asked] == RUNS),
         )
@@ -139,7 +115,7 @@ class ThreadStates:
 
     def _clip(self, samples: pl.DataFrame) -> pl.DataFrame:
         """End samples when their thread died: py-spy leaves the last stack of a thread open."""
-        known = samples["tid"].is_in(self._tids.tolist())
+        known = samples["tid"].is_in(self._clocks.tids.tolist())
         # A thread that we never saw, of a process that we watched, was gone at our next look.
         starts = samples["ts_ns"].to_numpy()
         position = np.searchsorted(self._ticks, starts, side="right")
@@ -176,15 +152,12 @@ class ThreadStates:
 
     def _cut_at_last_look(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Divide what a thread did last where its clock was read for the last time."""
-        rows = (
-            samples.with_row_index("order")
-            .join(pl.DataFrame({"tid": self._tids, "last_ns": self._last_ns}), on="tid", how="left")
-            .sort("order")
-        )
+        read = pl.DataFrame({"tid": self._clocks.tids, "last_ns": self._clocks.last_ns})
+        rows = samples.with_row_index("order").join(read, on="tid", how="left").sort("order")
         end = pl.col("ts_ns") + pl.col("duration_ns")
         ended = pl.col("tid").is_in(self._deaths["tid"].unique().to_list())
         ended &= pl.col("pid").is_in(list(self._unread))
-        inside = pl.col("last_ns").is_between(pl.col("ts_ns") + _MIN_PIECE_NS, end - _MIN_PIECE_NS)
+        inside = pl.col("last_ns").is_between(pl.col("ts_ns") + MIN_PIECE_NS, end - MIN_PIECE_NS)
         cut = (ended & inside).fill_null(False)
         after = rows.filter(cut).with_columns(
             ts_ns=pl.col("last_ns"), duration_ns=end - pl.col("last_ns")
@@ -199,11 +172,12 @@ class ThreadStates:
         tid = samples["tid"].fill_null(-1).to_numpy().astype(np.int64)
         start = samples["ts_ns"].to_numpy().astype(np.int64)
         end = start + samples["duration_ns"].to_numpy().astype(np.int64)
-        if not len(self._tids) or not len(start):
+        clocks = self._clocks
+        if not len(clocks.tids) or not len(start):
             return samples
-        thread = np.minimum(np.searchsorted(self._tids, tid), len(self._tids) - 1)
-        known = (self._tids[thread] == tid) & (start < self._last_ns[thread])
-        known &= end > self._first_ns[thread]
+        thread = np.minimum(np.searchsorted(clocks.tids, tid), len(clocks.tids) - 1)
+        known = (clocks.tids[thread] == tid) & (start < clocks.last_ns[thread])
+        known &= end > clocks.first_ns[thread]
         pieces = self._pieces(thread, start, end, known)
         frame = _frames(samples, innermost)
         ran, unseen = np.zeros(len(tid)), np.zeros(len(tid))
@@ -242,20 +216,19 @@ class ThreadStates:
 
     def _pieces(self, thread: Int, start: Int, end: Int, known: npt.NDArray[np.bool_]) -> _Pieces:
         """Cut rows where their thread began or ceased to run, as far as that can be placed."""
-        first, last = self._first_ns[thread], self._last_ns[thread]
+        first, last = self._clocks.first_ns[thread], self._clocks.last_ns[thread]
         # Where a sample goes beyond what was watched, its outermost state is taken to go on.
         # A change close to its ends is not worth a row of its own.
-        margin = np.minimum(_MIN_PIECE_NS, (end - start) // 2)
-        low_key = self._key(thread, np.clip(start + margin, first, last))
-        high_key = self._key(thread, np.clip(end - margin, first, last))
-        low = np.searchsorted(self._changes, low_key, side="right")
-        high = np.maximum(np.searchsorted(self._changes, high_key, side="left"), low)
+        margin = np.minimum(MIN_PIECE_NS, (end - start) // 2)
+        low_key = self._clocks.key(thread, np.clip(start + margin, first, last))
+        high_key = self._clocks.key(thread, np.clip(end - margin, first, last))
+        low = np.searchsorted(self._clocks.changes, low_key, side="right")
+        high = np.maximum(np.searchsorted(self._clocks.changes, high_key, side="left"), low)
         pieces = np.where(known, high - low + 1, 1)
         owner = np.repeat(np.arange(len(thread)), pieces)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         change = low[owner] + place  # the change that ends a piece; the one before begins it
-        at = self._changes - self._changes // self._span_ns * self._span_ns + self._epoch_ns
-        at = np.append(at, 0)
+        at = np.append(self._clocks.changed_ns(), 0)
         begin = np.where(place == 0, start[owner], at[change - 1])
         finish = np.where(
             place == pieces[owner] - 1, end[owner], at[np.minimum(change, len(at) - 1)]
@@ -265,7 +238,8 @@ class ThreadStates:
 
     def _placed(self, pieces: _Pieces, thread: Int) -> tuple[Float, Float]:
         """Return for how long each row runs, and for how long of that its thread was watched."""
-        first, last = self._first_ns[thread[pieces.owner]], self._last_ns[thread[pieces.owner]]
+        owner = thread[pieces.owner]
+        first, last = self._clocks.first_ns[owner], self._clocks.last_ns[owner]
         begin, end = (
             np.clip(when, first, last) for when in (pieces.begin, pieces.begin + pieces.length)
         )
@@ -287,9 +261,9 @@ class ThreadStates:
 
     def _outside(self, pid: pl.Series, rows: cputime.Rows) -> Float:
         """Return by process what threads that ended ran before and after they were seen."""
-        ran = self._cpu_ns(np.arange(len(self._tids)), self._first_ns, self._last_ns)
+        ran = self._clocks.all_ran_ns()
         seen = np.bincount(rows.thread, rows.cpu_ns, len(ran))
-        ended = np.isin(self._tids, self._deaths["tid"].to_numpy())
+        ended = np.isin(self._clocks.tids, self._deaths["tid"].to_numpy())
         outside = np.where(ended, np.maximum(ran - seen, 0.0), 0.0)
         threads = pl.DataFrame({"pid": pid, "thread": rows.thread}).unique("thread")
         by_process = (
@@ -323,19 +297,10 @@ class ThreadStates:
             ran_ns=np.rint(placed).astype(np.int64),
             asked=times,
             running=running,
-            cpu_ns=self._cpu_ns(thread, start, end),
-            near_ns=self._cpu_ns(thread, *cputime.near(start, end)),
+            cpu_ns=self._clocks.ran_ns(thread, start, end),
+            near_ns=self._clocks.ran_ns(thread, *cputime.near(start, end)),
             obtainable=self._obtainable(pid, thread),
         )
-
-    def _cpu_ns(self, thread: Int, start: Int, end: Int) -> Float:
-        """Return for how long threads ran between two moments."""
-        first, last = self._first_ns[thread], self._last_ns[thread]
-        low, high = (self._key(thread, np.clip(when, first, last)) for when in (start, end))
-        clock = self._clock_keys, self._clock
-        cpu: Float = np.interp(high, *clock) - np.interp(low, *clock)
-        # A number that is given to a second thread begins at 0 again.
-        return np.maximum(cpu, 0.0)
 
     def _obtainable(self, pid: pl.Series, thread: Int) -> Float:
         """Return for each row which share of the time its thread could run if it wanted to.
@@ -343,14 +308,14 @@ class ThreadStates:
         It cannot while another thread of its process holds the interpreter's lock; where the lock
         is not watched, whatever runs is taken to hold it.
         """
-        ran = self._cpu_ns(np.arange(len(self._tids)), self._first_ns, self._last_ns)
+        clocks = self._clocks
+        ran, watched = clocks.all_ran_ns(), clocks.last_ns - clocks.first_ns
         held = self._held.group_by("tid").agg(held=pl.col("lasted_ns").sum())
-        clocks = pl.DataFrame(
-            {"tid": self._tids, "ran": ran, "watched": self._last_ns - self._first_ns}
-        ).join(held, on="tid", how="left", maintain_order="left")
+        known = pl.DataFrame({"tid": clocks.tids, "ran": ran, "watched": watched})
+        known = known.join(held, on="tid", how="left", maintain_order="left")
         rows = pl.DataFrame({"pid": pid, "thread": thread})
         threads = rows.unique()
-        threads = threads.with_columns(clocks[threads["thread"]].fill_null(0))
+        threads = threads.with_columns(known[threads["thread"]].fill_null(0))
         locked = pl.when(pl.col("pid").is_in(self._gil_pids.tolist())).then("held").otherwise("ran")
         others = (locked.sum().over("pid") - locked) / pl.col("watched").max().over("pid")
         threads = threads.with_columns(free=(1 - others).clip(0, 1).fill_nan(1))
@@ -414,54 +379,3 @@ def _replaced(
     order = np.lexsort((begin, owner))
     order = order[size[order] > 0]
     return _Pieces(owner[order], begin[order], size[order], running[order])
-
-
-def _smooth(times: Int, busy: Int, owner: Int) -> Int:
-    """Return `busy` such that no thread is busy for longer than the time that passed.
-
-    The kernel brings the number of a running thread up to date only at its ticks, so values jump.
-    What is too much for the time since the last look belongs before it:
-    busy'(t) = t + max over s >= t of (busy(s) - s), for each thread.
-    """
-    if not len(times):
-        return busy
-    first = np.searchsorted(owner, np.arange(owner[-1] + 1))
-    since_first = busy - busy[first][owner]
-    excess = since_first - (times - times.min())
-    # One running maximum serves all threads: those further on are lowered out of reach.
-    lowered = excess - owner * (excess.max() - excess.min() + 1)
-    peaks = np.maximum.accumulate(lowered[::-1])[::-1]
-    smooth: Int = since_first + (peaks - lowered)
-    return smooth
-
-
-def _looks(times: Int, busy: Int, owner: Int) -> cputime.Looks:
-    """Return a moment between any two looks all of which a thread ran."""
-    length, run = np.diff(times), np.diff(busy)
-    whole = np.flatnonzero((owner[1:] == owner[:-1]) & (length > 0) & (run > _RUNS_ON * length))
-    moment = times[whole] + length[whole] // 2
-    return cputime.Looks(owner[whole], moment, np.ones(len(whole), dtype=np.bool_))
-
-
-def _runs(times: Int, busy: Int, owner: Int) -> tuple[Int, Int, Int]:
-    """Return when threads ran, as (begin, end, position of the thread), in order.
-
-    How long a thread ran between two looks is known, but not when: the run is put to the side on
-    which it ran more before or after, so that a run over several looks has sharp ends.
-    """
-    same = owner[1:] == owner[:-1]
-    length, run = (np.diff(times) * same), (np.diff(busy) * same)
-    run = np.where(run < _MIN_PIECE_NS, 0, run)
-    run = np.where(length - run < _MIN_PIECE_NS, length, run)
-    ratio = run / np.maximum(length, 1)
-    before = np.where(np.append(False, same[:-1]), np.append(0.0, ratio[:-1]), 0.0)
-    after = np.where(np.append(same[1:], False), np.append(ratio[1:], 0.0), 0.0)
-    late = after > before
-    begin = np.where(late, times[1:] - run, times[:-1])
-    end = np.where(late, times[1:], times[:-1] + run)
-    ran = run > 0
-    begin, end, thread = begin[ran], end[ran], owner[:-1][ran]
-    joined = (begin[1:] == end[:-1]) & (thread[1:] == thread[:-1])
-    starts = np.append(True, ~joined)[: len(begin)]
-    stops = np.append(~joined, True)[: len(begin)]
-    return begin[starts], end[stops], thread[starts]
