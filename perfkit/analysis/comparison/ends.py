@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfkit.analysis.comparison.votes import Calls
+from perfkit.analysis.comparison.call_kinds import Calls
 from perfkit.analysis.statistics.significance import MINIMUM_EFFECT
 from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.percentiles import Floats, codes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from perfkit.analysis.comparison.votes import Calls, Votes
+from perfkit.analysis.comparison.call_kinds import Calls
+from perfkit.analysis.comparison.votes import Strength
 from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.percentiles import Floats
 
@@ -34,12 +35,12 @@ COLUMNS = {
 
 
 def evidence(
-    calls: Calls, votes: Votes, normal: Bools, judged: Bools, ranking: pl.DataFrame
+    calls: Calls, strength: Strength, normal: Bools, judged: Bools, ranking: pl.DataFrame
 ) -> pl.DataFrame:
     """Return a line (`SCHEMA`) for each kind of score of the first components in `ranking`."""
     lines: list[tuple[object, ...]] = []
     numbers = {name: number for number, name in enumerate(calls.owners)}
-    excess, unusual = votes.excess * calls.weight, votes.unusual * calls.weight
+    excess, unusual = (one * calls.weight for one in strength)
     for row in ranking.head(_COMPONENTS).iter_rows(named=True):
         component = row["component"]
         mine = calls.owner == numbers[component]

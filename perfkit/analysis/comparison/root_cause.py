@@ -13,13 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.comparison.call_kinds import Calls
 from perfkit.analysis.comparison.calls import charged
 from perfkit.analysis.comparison.contrast import BLOCKS, Contrast
 from perfkit.analysis.comparison.ends import owners_of_ways
 from perfkit.analysis.comparison.evidence import evidence
+from perfkit.analysis.comparison.sides import Sides
 from perfkit.analysis.comparison.standing import Standing
-from perfkit.analysis.comparison.votes import Blocks, Calls, Seen, Tally, Votes, beyond_normal, cast
+from perfkit.analysis.comparison.votes import Blocks, Tally, cast, judge
 from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.percentiles import Floats
 
 _OF_ALL = ("requests", "slower_requests", "odd_requests", "excess_ns")
 COLUMNS = {
@@ -62,15 +65,15 @@ def rank(contrast: Contrast) -> Causes:
     normal, judged = side == 0, side == 1
     of_span = np.where(normal, _blocks(calls, normal), _blocks(calls, judged))
     blocks = Blocks(of_span, BLOCKS)
-    seen = Seen.of(calls, normal, judged)
-    late = beyond_normal(calls, normal, judged, seen)
-    calls = replace(calls, owner=owners_of_ways(calls, late, judged))
-    votes = cast(calls, normal, judged, seen, blocks)
-    sure = cast(calls, normal, judged, seen, blocks, sure=True)
-    background = _background(calls, normal, seen, blocks)
-    standing = Standing(votes.tally, background, sure.tally.total())
-    ranking = _ranking(calls, votes, standing).with_columns(pl.col(_OF_ALL) / shares[1])
-    return Causes(ranking, evidence(calls, votes, normal, judged, ranking), shares)
+    sides = Sides.of(calls, normal, judged)
+    strength = judge(calls, sides)
+    calls = replace(calls, owner=owners_of_ways(calls, strength.excess, judged))
+    votes = cast(calls, judged, strength, blocks)
+    sure = cast(calls, judged, judge(calls, sides, sure=True), blocks)
+    standing = Standing(votes, _background(calls, sides, blocks), sure.total())
+    ranking = _ranking(calls, strength.excess, votes.total(), standing)
+    ranking = ranking.with_columns(pl.col(_OF_ALL) / shares[1])
+    return Causes(ranking, evidence(calls, strength, normal, judged, ranking), shares)
 
 
 def thinned(contrast: Contrast, most_spans: int) -> tuple[Contrast, tuple[float, float]]:
@@ -96,9 +99,9 @@ def thinned(contrast: Contrast, most_spans: int) -> tuple[Contrast, tuple[float,
     return replace(contrast, parts=tuple(parts)), (float(share[0]), float(share[1]))
 
 
-def _ranking(calls: Calls, votes: Votes, standing: Standing) -> pl.DataFrame:
-    excess = np.bincount(calls.owner, votes.excess * calls.weight, len(calls.owners))
-    scores, total = standing.scores, votes.tally.total()
+def _ranking(calls: Calls, late: Floats, total: Tally, standing: Standing) -> pl.DataFrame:
+    excess = np.bincount(calls.owner, late * calls.weight, len(calls.owners))
+    scores = standing.scores
     return (
         pl.DataFrame(
             {
@@ -122,14 +125,17 @@ def _ranking(calls: Calls, votes: Votes, standing: Standing) -> pl.DataFrame:
     )
 
 
-def _background(calls: Calls, normal: Bools, seen: Seen, blocks: Blocks) -> Tally:
-    """Return what the votes are when halves of the one side judge each other."""
+def _background(calls: Calls, sides: Sides, blocks: Blocks) -> Tally:
+    """Return what the votes are when halves of the normal side judge each other."""
     first = blocks.of_span < BLOCKS // 2
-    one, other = normal & first, normal & ~first
+    one, other = sides.normal & first, sides.normal & ~first
     if not one.any() or not other.any():
         return Tally(*[np.zeros((len(calls.owners), BLOCKS))] * 5)
-    votes = [cast(calls, *sides, seen, blocks) for sides in ((one, other), (other, one))]
-    return votes[0].tally + votes[1].tally
+    votes = [
+        cast(calls, judged, judge(calls, Sides.of(calls, normal, judged, sides.seen)), blocks)
+        for normal, judged in ((one, other), (other, one))
+    ]
+    return votes[0] + votes[1]
 
 
 def _blocks(calls: Calls, side: Bools) -> Ints:

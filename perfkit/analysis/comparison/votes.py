@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
-from perfkit.analysis.comparison.excess import Values, beyond, effective, upper_bound
+from perfkit.analysis.comparison.call_kinds import Calls
+from perfkit.analysis.comparison.excess import Values, beyond, upper_bound
+from perfkit.analysis.comparison.sides import Seen, Sides
 from perfkit.analysis.statistics.fisher import more_frequent
 from perfkit.analysis.statistics.significance import LEVEL, MINIMUM_EFFECT
 from perfkit.analysis.vector.forest import Bools, Ints, nearest_marked
-from perfkit.analysis.vector.percentiles import Floats, codes, quantiles
+from perfkit.analysis.vector.percentiles import Floats, quantiles
 from perfkit.analysis.vector.summary import sums
 
 NORMAL_LEVEL = 0.99
@@ -37,84 +38,14 @@ SURE_Z = 1.645
 _LEAST = 0.01
 """A smaller part of what is observed is rounding, not evidence."""
 
-OPERATION = ("service", "name", "callee")
-_PLACE = ("service", "name", "above")
 
-
-class Repeats(NamedTuple):
-    """How often each parent makes each call: one entry a parent and operation."""
-
-    parent: Ints
-    number: Ints
-    duration: Ints
-    """Sum over the calls, in ns."""
-    kind: Ints
-    """Number of the operation and that of its parent."""
-    kinds: int
-
-
-@dataclass(frozen=True)
-class Calls:
-    """The spans of `calls.charged` as arrays, numbered by what they are compared by."""
-
-    frame: pl.DataFrame
-    operation: Ints
-    """Number of service, name and callee."""
-    place: Ints
-    """Number of service, name and parent's name."""
-    pattern: Ints
-    """Number of the place and the set of what is right below."""
-    patterns: int
-    repeats: Repeats
-    endpoint: Ints
-    """Number of what the span's request was for."""
-    owner: Ints
-    owners: list[str]
-    entry: Ints
-    parent: Ints
-    own: Floats
-    weight: Floats
-    failed: Bools
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame) -> Calls:
-        """Number the spans of both sides alike."""
-        operation, _ = codes(frame, OPERATION)
-        place, _ = codes(frame, _PLACE)
-        owner, owners = codes(frame, ["owner"])
-        parent = frame["parent"].to_numpy()
-        called, _ = codes(frame, [*OPERATION, "target"])
-        below = _sets_below(frame, parent, called)
-        pattern, patterns = codes(
-            pl.DataFrame({"place": place, "below": below}), ["place", "below"]
-        )
-        return cls(
-            frame,
-            operation,
-            place,
-            pattern,
-            patterns.height,
-            _repeats(frame, parent, operation),
-            _endpoints(frame, parent, operation, called),
-            owner,
-            owners["owner"].to_list(),
-            frame["entry"].to_numpy(),
-            parent,
-            frame["own_ns"].to_numpy().astype(np.float64),
-            frame["weight"].to_numpy(),
-            frame["failed"].to_numpy(),
-        )
-
-
-@dataclass(frozen=True)
-class Votes:
-    """What the judged spans say; arrays are by span (0 elsewhere), or by owner."""
+class Strength(NamedTuple):
+    """What speaks for a change, by span; 0 for spans that are not judged."""
 
     excess: Floats
-    """Time beyond normal of each span, in ns; of repeated calls it is with the caller."""
+    """Time beyond normal, in ns; of repeated calls it is with the caller."""
     unusual: Floats
-    """Strength of each span's vote for behaviour, where it begins."""
-    tally: Tally
+    """Strength of the vote for behaviour, where it begins."""
 
 
 @dataclass(frozen=True)
@@ -155,95 +86,23 @@ class Blocks(NamedTuple):
     number: int
 
 
-class Usual(NamedTuple):
-    """How much each normal span weighs (0 for others), so that requests are mixed as on the judged
-    side: what an operation does depends on what it is asked for.
-
-    Of each operation, and of each place, the endpoints have the shares that they have there (direct
-    standardisation).
-    """
-
-    operation: Floats
-    place: Floats
-
-    @classmethod
-    def of(cls, calls: Calls, normal: Bools, judged: Bools) -> Usual:
-        """Weigh the normal spans."""
-        groups = (calls.operation, calls.place)
-        return cls(*(_mixed_alike(calls, normal, judged, group) for group in groups))
-
-
-class Seen(NamedTuple):
-    """In how many observations bounds are taken: those of the two sides that are compared.
-
-    Halves of a side that judge each other are given these as well, not their own: votes of one kind
-    of judging are then those of the other, when nothing changed.
-    """
-
-    times: Floats
-    """By operation, for its distribution of self times."""
-    operations: Floats
-    """By operation, for what was never seen below it: normal spans."""
-    places: Floats
-    """By place, for shares of its spans."""
-    normal_places: Floats
-    """By place, normal spans."""
-
-    @classmethod
-    def of(cls, calls: Calls, normal: Bools, judged: Bools) -> Seen:
-        """Count two sides."""
-        usual = Usual.of(calls, normal, judged)
-        weight = np.where(judged, calls.weight, 0.0)
-        times, operations = _pooled(calls.operation, usual.operation, weight)
-        return cls(times, operations, *_pooled(calls.place, usual.place, weight))
-
-
-def _pooled(group: Ints, normal: Floats, judged: Floats) -> tuple[Floats, Floats]:
-    """Return n m / (n + m) of each group, in which a difference between two sides is seen, and n:
-    how many observations are on the normal side, m on the judged one.
-    """
-    groups = int(group.max(initial=-1)) + 1
-    n, m = (effective(group, side, groups) for side in (normal, judged))
-    return np.divide(n * m, n + m, out=np.zeros(groups), where=n + m > 0), n
-
-
-def _mixed_alike(calls: Calls, normal: Bools, judged: Bools, group: Ints) -> Floats:
-    cell, of = _cells(group, calls.endpoint)
-    sides = [sums(cell[side], calls.weight[side], len(of)) for side in (normal, judged)]
-    shared = sides[1] * (sides[0] > 0)
-    # Where the sides share no endpoint of an operation, all normal ones count as they are.
-    none = sums(of, shared, int(of.max(initial=-1)) + 1)[of] == 0
-    factor = np.divide(shared, sides[0], out=np.zeros(len(of)), where=sides[0] > 0)
-    weight = calls.weight * np.where(none, 1.0, factor)[cell]
-    result: Floats = np.where(normal, weight, 0.0)
-    return result
-
-
-def _cells(group: Ints, endpoint: Ints) -> tuple[Ints, Ints]:
-    """Number the pairs of group and endpoint, and say of each number which group it is of."""
-    endpoints = int(endpoint.max(initial=-1)) + 1
-    groups = int(group.max(initial=-1)) + 1
-    pair = group * endpoints + endpoint
-    if groups * endpoints <= 4 * len(pair):
-        return pair, np.repeat(np.arange(groups), endpoints)
-    cell, pairs = codes(pl.DataFrame({"pair": pair}), ["pair"])
-    return cell, pairs["pair"].to_numpy() // endpoints
-
-
-def cast(
-    calls: Calls, normal: Bools, judged: Bools, seen: Seen, blocks: Blocks, *, sure: bool = False
-) -> Votes:
-    """Judge some spans by others; whole requests are in the one or the other.
+def judge(calls: Calls, sides: Sides, *, sure: bool = False) -> Strength:
+    """Judge some spans by others.
 
     When sure, hardly ever is there any vote at all unless something differs: bounds are those of
     all that is looked at together, and an operation has to take longer by as much as is reported.
     """
-    z = _z_of_all(calls, judged) if sure else SURE_Z
+    z = _z_of_all(calls, sides.judged) if sure else SURE_Z
+    rows = np.flatnonzero(sides.judged)
+    excess = _excess(calls, sides, rows, z, sure)
+    return Strength(excess, _origins(calls, _unusual(calls, sides, rows, sure)))
+
+
+def cast(calls: Calls, judged: Bools, strength: Strength, blocks: Blocks) -> Tally:
+    """Let each judged request vote for the owners of its spans."""
     rows = np.flatnonzero(judged)
-    usual = Usual.of(calls, normal, judged)
-    excess = _excess(calls, normal, rows, usual, seen, z, sure)
-    unusual = _origins(calls, _unusual(calls, rows, usual, seen, sure))
-    entries, request = numbered(calls.entry[rows], len(calls.entry))
+    excess, unusual = strength
+    entries, request = _numbered(calls.entry[rows], len(calls.entry))
     owners = len(calls.owners)
     weight = calls.weight[entries]
     pair = request * owners + calls.owner[rows]
@@ -261,19 +120,12 @@ def cast(
     behaviour = sums(of_pair, unusual[rows] * per_odd[request], len(present))
     cell = (present % owners) * blocks.number + blocks.of_span[entries[present // owners]]
     columns = (latency, behaviour, latency**2, behaviour**2, weight[present // owners])
-    tally = Tally(
+    return Tally(
         *(
             sums(cell, column, owners * blocks.number).reshape(owners, blocks.number)
             for column in columns
         )
     )
-    return Votes(excess, unusual, tally)
-
-
-def beyond_normal(calls: Calls, normal: Bools, judged: Bools, seen: Seen) -> Floats:
-    """Return the time beyond normal of each judged span, in ns; 0 for others."""
-    usual = Usual.of(calls, normal, judged)
-    return _excess(calls, normal, np.flatnonzero(judged), usual, seen, SURE_Z, False)
 
 
 def _z_of_all(calls: Calls, judged: Bools) -> float:
@@ -284,7 +136,7 @@ def _z_of_all(calls: Calls, judged: Bools) -> float:
     return math.sqrt(2 * math.log(max(tests, 1) / LEVEL))
 
 
-def numbered(rows: Ints, size: int) -> tuple[Ints, Ints]:
+def _numbered(rows: Ints, size: int) -> tuple[Ints, Ints]:
     """Return the distinct rows of 0 to `size` - 1, ascending, and which of them each one is."""
     # As np.unique with return_inverse, but without sorting.
     marked = np.zeros(size, dtype=np.bool_)
@@ -292,81 +144,20 @@ def numbered(rows: Ints, size: int) -> tuple[Ints, Ints]:
     return np.flatnonzero(marked), (np.cumsum(marked) - 1)[rows]
 
 
-def _sets_below(frame: pl.DataFrame, parent: Ints, called: Ints) -> Ints:
-    """Return a hash of the set of operations right below each span; 0 where nothing is.
-
-    A call is told apart by what it reached, whatever its name. Whom it reached was for its caller
-    to choose, though: of a call itself counts only that it arrived.
-    """
-    below = np.flatnonzero(parent >= 0)
-    above = parent[below]
-    arrived = frame["callee"].is_not_null().to_numpy()
-    arrived &= np.bincount(above, minlength=len(parent)) == 1
-    sets = (
-        pl.DataFrame({"parent": above, "called": np.where(arrived[above], -1, called[below])})
-        .unique()
-        .with_columns(hash=pl.col("called").hash(seed=0))
-        .group_by("parent")
-        .agg(pl.col("hash").sum().reinterpret(signed=True))
-    )
-    result = np.zeros(len(parent), dtype=np.int64)
-    result[sets["parent"].to_numpy()] = sets["hash"].to_numpy()
-    return result
-
-
-def _endpoints(frame: pl.DataFrame, parent: Ints, operation: Ints, called: Ints) -> Ints:
-    """Return the number of what each span's request was for.
-
-    That is the operation that it begins with; but for a router, an operation that calls one other
-    at most, and not always the same, with the one that it reached.
-    """
-    below = np.flatnonzero((parent >= 0) & frame["callee"].is_not_null().to_numpy())
-    calls = np.bincount(parent[below], minlength=len(parent))
-    reached = np.full(len(parent), -1)
-    reached[parent[below]] = called[below]
-    entries = np.flatnonzero(parent < 0)
-    described = pl.DataFrame(
-        {"operation": operation[entries], "calls": calls[entries], "reached": reached[entries]}
-    )
-    router = (pl.col("calls").max() <= 1).over("operation")
-    described = described.with_columns(reached=pl.when(router).then("reached"))
-    endpoint = np.zeros(len(parent), dtype=np.int64)
-    endpoint[entries], _ = codes(described, ["operation", "reached"])
-    result: Ints = endpoint[frame["entry"].to_numpy()]
-    return result
-
-
-def _repeats(frame: pl.DataFrame, parent: Ints, operation: Ints) -> Repeats:
-    called = pl.DataFrame(
-        {"parent": parent, "operation": operation, "duration": frame["duration_ns"]}
-    ).filter(parent >= 0)
-    groups = called.group_by("parent", "operation").agg(
-        number=pl.len().cast(pl.Int64), duration=pl.col("duration").sum()
-    )
-    above = groups["parent"].to_numpy()
-    kind, kinds = codes(
-        groups.select("operation", of=pl.Series(operation[above])), ["operation", "of"]
-    )
-    number, duration = groups["number"].to_numpy(), groups["duration"].to_numpy()
-    return Repeats(above, number, duration, kind, kinds.height)
-
-
-def _excess(
-    calls: Calls, normal: Bools, rows: Ints, usual: Usual, seen: Seen, z: float, sure: bool
-) -> Floats:
+def _excess(calls: Calls, sides: Sides, rows: Ints, z: float, sure: bool) -> Floats:
     """Return the time beyond normal of each judged span."""
-    operations = len(seen.times)
-    known = np.bincount(calls.operation, usual.operation, operations) > 0
+    operations, usual = len(sides.seen.times), sides.usual.operation
+    known = np.bincount(calls.operation, usual, operations) > 0
     values = Values(calls.operation, operations, calls.own)
     judged = np.zeros(len(calls.own))
     judged[rows] = calls.weight[rows]
-    excess = np.nan_to_num(beyond(values, usual.operation, judged, seen.times, z, sure=sure))
+    excess = np.nan_to_num(beyond(values, usual, judged, sides.seen.times, z, sure=sure))
     if sure:
         more = sums(calls.operation, excess * judged, operations)
         usually = sums(calls.operation, calls.own * judged, operations) - more
         excess[(more < MINIMUM_EFFECT * usually)[calls.operation]] = 0.0
-    _charge_new(calls, seen, rows, known, excess, z)
-    _charge_repeats(calls, normal, rows, excess)
+    _charge_new(calls, sides.seen, rows, known, excess, z)
+    _charge_repeats(calls, sides.normal, rows, excess)
     return excess
 
 
@@ -400,8 +191,9 @@ def _charge_repeats(calls: Calls, normal: Bools, rows: Ints, excess: Floats) -> 
     np.add.at(excess, parent[some], share * duration[some])
 
 
-def _unusual(calls: Calls, rows: Ints, usual: Usual, seen: Seen, sure: bool) -> Floats:
+def _unusual(calls: Calls, sides: Sides, rows: Ints, sure: bool) -> Floats:
     """Return for each judged span how unusual its failure, or its set of children, is."""
+    usual, seen = sides.usual, sides.seen
     places = len(seen.places)
     before, now = (
         np.bincount(calls.place, usual.place, places),
