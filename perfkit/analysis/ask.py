@@ -9,7 +9,7 @@ import polars as pl
 from perfkit import model
 from perfkit.analysis.session import Tables, derived_tables
 from perfkit.errors import PerfkitError, UsageError, system_error
-from perfkit.sql.execute import Limits, TooMuch, reason, run_query
+from perfkit.sql.execute import Limits, TooMuch, reason
 from perfkit.sql.guard import check_query
 from perfkit.sql.scopes import GuardError
 
@@ -24,7 +24,7 @@ def ask(tables: Tables, sql: str) -> pl.DataFrame:
         where = f"line {error.line}, column {error.column}"
         raise UsageError(f"SQL, {where}: {error}", hint=error.hint) from error
     try:
-        return run_query(query, tables, {}, Limits(seconds=_SECONDS))
+        return tables.answer(query, {}, Limits(seconds=_SECONDS))
     except TooMuch as error:
         raise PerfkitError(f"SQL: {error}", hint="narrow it down with WHERE or LIMIT") from error
     except pl.exceptions.PolarsError as error:

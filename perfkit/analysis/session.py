@@ -19,6 +19,8 @@ from perfkit.analysis.vector import plausible
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.rows import rows_or_null
 from perfkit.capture import Capture
+from perfkit.sql.execute import Limits, run_query
+from perfkit.sql.guard import Query, Value
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -162,6 +164,22 @@ class Tables(Mapping[str, pl.LazyFrame]):
         if make not in self._made_once:
             self._made_once[make] = make(self)
         return cast("R", self._made_once[make])
+
+    def answer(
+        self,
+        query: Query,
+        params: Mapping[str, Value],
+        limits: Limits,
+        beside: Mapping[str, pl.LazyFrame] | None = None,
+    ) -> pl.DataFrame:
+        """Return the result of a query over these tables, and others beside them.
+
+        Raises TooMuch, and whatever Polars raises.
+        """
+        return run_query(query, self._asked(query, beside or {}), params, limits)
+
+    def _asked(self, query: Query, beside: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
+        return {name: beside[name] if name in beside else self[name] for name in query.tables}
 
     def asks_much(self) -> None:
         """Say it, where tables are read in parts, if all rules may ask for more than fits."""

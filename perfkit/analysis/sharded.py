@@ -32,6 +32,9 @@ from perfkit.engine import Executor, executor, free_bytes
 from perfkit.errors import UsageError
 from perfkit.layout import Wanted
 from perfkit.scratch import Scratch
+from perfkit.sql.execute import Limits, run_query
+from perfkit.sql.guard import Query, Value
+from perfkit.sql.in_parts import run_in_parts
 
 SHARD_SPANS = 1_000_000
 """A shard of so many spans takes about 1 GiB."""
@@ -40,6 +43,8 @@ WHOLE_SPANS = 4_000_000
 _MOST_SHARDS = 256
 MOST_AT_ONCE = 8_000_000
 """Of so many spans columns are in memory at once; of a component of more, lengths alone."""
+PART_SPANS = 4_000_000
+"""Of so many spans a query is asked at once."""
 _TEXT_BYTES = 16
 _RULES_BYTES = 240
 """What `perfkit show` needs for a span more (measured: 4.0 GiB at 10 M, 6.2 at 20 M)."""
@@ -202,6 +207,35 @@ class ShardedTables(Tables):
         files = [shards.file_of(self._output, name, number) for number in numbers]
         return list(zip(results, map(pl.scan_parquet, files), strict=True))
 
+    def answer(
+        self,
+        query: Query,
+        params: Mapping[str, Value],
+        limits: Limits,
+        beside: Mapping[str, pl.LazyFrame] | None = None,
+    ) -> pl.DataFrame:
+        """Return the result of a query, asked of some shards at a time where that is the same."""
+        frames = self._asked(query, beside or {})
+        divided = [name for name in frames if name in PER_TRACE and name not in (beside or ())]
+        if not divided:
+            return run_query(query, frames, params, limits)
+        folder = self._division.new_output()
+        return run_in_parts(query, frames, self._in_parts(divided), params, limits, folder)
+
+    def _in_parts(self, names: Sequence[str]) -> list[dict[str, pl.LazyFrame]]:
+        """Return tables by few parts of several shards: less is to be planned than for each."""
+        shards = {name: self._shards(name) for name in names}
+        group = (self.cuts()[1:] - 1) // PART_SPANS
+        firsts = np.flatnonzero(np.diff(group, prepend=-2))
+        ends = [*firsts[1:].tolist(), len(group)]
+        return [
+            {
+                name: pl.concat(self._full(name, parts[first:end], first))
+                for name, parts in shards.items()
+            }
+            for first, end in zip(firsts.tolist(), ends, strict=True)
+        ]
+
     def has_rows(self, name: str) -> bool:
         """Whether a table has any row."""
         if name in PER_TRACE:
@@ -246,9 +280,11 @@ class ShardedTables(Tables):
 
     def _scans(self, name: str) -> list[pl.LazyFrame]:
         """Return the parts that a table consists of: shards without rows only if none has any."""
-        parts = self._shards(name)
-        full = [part for part, rows in zip(parts, self._rows[name], strict=True) if rows]
-        return full or parts[:1]
+        return self._full(name, self._shards(name))
+
+    def _full(self, name: str, parts: list[pl.LazyFrame], first: int = 0) -> list[pl.LazyFrame]:
+        rows = self._rows[name][first : first + len(parts)]
+        return [part for part, count in zip(parts, rows, strict=True) if count] or parts[:1]
 
     def _shards(self, name: str) -> list[pl.LazyFrame]:
         """Return the shards of a table, with rows numbered through."""

@@ -27,7 +27,7 @@ from perfkit.analysis.vector.percentiles import codes, quantiles
 from perfkit.analysis.vector.summary import summarise_groups, window_ns
 from perfkit.errors import UsageError, system_error
 from perfkit.gate.figures import figures
-from perfkit.sql.execute import Limits, TooMuch, reason, run_query
+from perfkit.sql.execute import Limits, TooMuch, reason
 from perfkit.sql.guard import check_query
 from perfkit.sql.scopes import GuardError
 
@@ -206,7 +206,7 @@ def measure(budget: Budget, tables: Tables) -> list[Reading]:
 def _of_query(budget: Budget, tables: Tables) -> list[Reading]:
     try:
         query = check_query(budget.sql, _columns())
-        answer = run_query(query, tables, {}, Limits(seconds=_SQL_SECONDS))
+        answer = tables.answer(query, {}, Limits(seconds=_SQL_SECONDS))
     except (TooMuch, pl.exceptions.PolarsError) as error:
         wrong = UsageError(f"budget {budget.text!r}: SQL: {reason(error)}")
         raise system_error(error) or wrong from error

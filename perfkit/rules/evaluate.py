@@ -16,7 +16,7 @@ from perfkit.analysis.session import Tables, derived_tables
 from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
 from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity
-from perfkit.sql.execute import Limits, add_column, run_query
+from perfkit.sql.execute import Limits, add_column
 from perfkit.sql.guard import Expression, literal
 
 MAX_FINDINGS = 20
@@ -143,7 +143,7 @@ def _outcome(rule: Rule | BrokenRule, capture: _Capture) -> Outcome:
 
 def _findings(rule: Rule, capture: _Capture) -> tuple[list[Finding], dict[str, Change]]:
     params = rule.values
-    frame = run_query(rule.query, capture.tables, params, capture.limits)
+    frame = capture.tables.answer(rule.query, params, capture.limits)
     frame = _about(frame, rule.endpoints).head(MAX_FINDINGS)
     if frame.is_empty():
         return [], {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from perfkit.analysis.replay.edits import Edits, scaled
 from perfkit.analysis.replay.what_if import Change, saved_range
 from perfkit.analysis.session import Tables
 from perfkit.rules.model import IMPACT_COLUMNS, Rule, WhatIf
-from perfkit.sql.execute import Limits, add_column, run_query
+from perfkit.sql.execute import Limits, add_column
 from perfkit.sql.guard import Expression, Value
 
 MAX_REPLAYED = 5
@@ -74,7 +74,8 @@ class _Impact:
         self._subjects: dict[int, pl.DataFrame] = {}
         self._spans: dict[int, pl.DataFrame] = {}
         if query is not None:
-            found = run_query(query, _With(tables, self._numbered), params, limits)
+            beside = {"findings": self._numbered.lazy()}
+            found = tables.answer(query, params, limits, beside)
             key = "row" if change.rows else "start_ns"
             found = found.drop_nulls(["finding", key]).unique(maintain_order=True)
             self._subjects = _by_finding(found)
@@ -202,20 +203,3 @@ def _by_finding(rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
 
 
 _EMPTY: Rows = np.empty(0, np.int64)
-
-
-class _With(Mapping[str, pl.LazyFrame]):
-    """The tables, and the findings as one more."""
-
-    def __init__(self, tables: Tables, findings: pl.DataFrame) -> None:
-        self._tables, self._findings = tables, findings
-
-    def __getitem__(self, name: str) -> pl.LazyFrame:
-        return self._findings.lazy() if name == "findings" else self._tables[name]
-
-    def __iter__(self) -> Iterator[str]:
-        yield "findings"
-        yield from self._tables
-
-    def __len__(self) -> int:
-        return len(self._tables) + 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import polars as pl
 from polars.lazyframe.in_process import InProcessQuery
+from sqlglot import exp
 
 from perfkit.sql import guard
 from perfkit.sql.guard import Expression, Query, Value
@@ -50,11 +51,37 @@ def run_query(
 ) -> pl.DataFrame:
     """Return the result of a query. Raises TooMuch, and whatever Polars raises."""
     frames = {name: tables[name] for name in query.tables}
+    answers = Answers(params, limits)
     result = pl.DataFrame()
     for stage in query.stages:
-        _check_joins(stage, frames, limits)
+        result = answers.of(stage, frames)
+        if stage.name:
+            frames[stage.name] = result.lazy()
+    return result
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Runs the SELECTs of a query."""
+
+    params: Mapping[str, Value]
+    limits: Limits
+
+    def of(
+        self,
+        stage: Stage,
+        frames: Mapping[str, pl.LazyFrame],
+        select: exp.Select | None = None,
+    ) -> pl.DataFrame:
+        """Return the result of a stage, or of another SELECT with its joins."""
+        _check_joins(stage, frames, self.limits)
+        return self.select(select or stage.select, frames)
+
+    def select(self, select: exp.Select, frames: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
+        """Return the result of a SELECT."""
+        limits = self.limits
         with pl.SQLContext(frames, eager=False) as context:
-            plain, wide = guard.both_sql(stage.select, params)
+            plain, wide = guard.both_sql(select, self.params)
             lazy = context.execute(wide, eager=False)
             types = context.execute(plain, eager=False) if wide != plain else None
         result = _known(collect(lazy.head(limits.result_rows + 1), limits))
@@ -62,9 +89,7 @@ def run_query(
             raise TooMuch(f"more than {limits.result_rows:,} rows")
         if types is not None:
             result = narrow(result, types.collect_schema())
-        if stage.name:
-            frames[stage.name] = result.lazy()
-    return result
+        return result
 
 
 def add_column(

@@ -144,7 +144,7 @@ def _joins(select: exp.Select) -> Iterator[tuple[JoinKey, ...]]:
         on = join.args.get("on")
         if kind not in _JOINS:
             raise at(join.this, f"{kind} JOIN is not allowed")
-        keys = tuple(_keys(on, alias, seen)) if on is not None else ()
+        keys = tuple(join_keys(on, alias, seen)) if on is not None else ()
         if not keys:
             raise at(
                 join.this,
@@ -156,7 +156,8 @@ def _joins(select: exp.Select) -> Iterator[tuple[JoinKey, ...]]:
             yield keys
 
 
-def _keys(on: exp.Expr, joined: str, seen: Collection[str]) -> Iterator[JoinKey]:
+def join_keys(on: exp.Expr, joined: str, seen: Collection[str]) -> Iterator[JoinKey]:
+    """Yield the equalities of a join with a column of each side."""
     for part in on.flatten() if isinstance(on, exp.And) else (on,):
         equality = part.unnest()
         if not isinstance(equality, exp.EQ):

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from perfkit.analysis import sharded
 from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import Division, ShardedTables
 from perfkit.engine import Here
@@ -23,6 +24,12 @@ from tests.analysis.build import Memory
 SHARDS = 3
 COPIES = 5
 """Tests are mostly of one trace; with as many copies of it no shard has them all."""
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask queries of every shard alone."""
+    monkeypatch.setattr(sharded, "PART_SPANS", 1)
 
 
 RULES = load_rules(tests=True)
