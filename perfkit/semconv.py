@@ -56,8 +56,8 @@ GRAPHQL_ERRORS = (
     *("graphql.error.count", "graphql.errors.count"),
     *("graphql.response.errors.count", "hive.graphql.error.count"),
 )
-"""How many errors are in the body of an answer of GraphQL, whose HTTP status is 200 all the same. No
-convention has a name for it; these are those of Hot Chocolate, Grafbase, Hive and programs' own."""
+"""How many errors are in the body of an answer of GraphQL, whose HTTP status is 200 all the same.
+No convention has a name for it; these are of Hot Chocolate, Grafbase, Hive and programs' own."""
 SAMPLE_RATE = ("SampleRate", "sampling.rate")
 SAMPLE_PROBABILITY = ("sampling.probability", "sampler.param")
 
@@ -67,7 +67,8 @@ SEMANTIC: Final[frozenset[str]] = frozenset(
         *(*ROUTE, *PATH, *PEER_NAME, *PEER_HOST, *PEER_PORT, *DB_NAMESPACE),
         *(*DB_OPERATION, *DB_COLLECTION),
         *(*MESSAGING_DESTINATION, *MESSAGING_OPERATION, RPC_METHOD, RPC_SERVICE),
-        *(*FAILURE, *RPC_STATUS, JSONRPC_ERROR, *GRAPHQL_ERRORS, *SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
+        *(*FAILURE, *RPC_STATUS, JSONRPC_ERROR, *GRAPHQL_ERRORS),
+        *(*SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
     )
 )
 """Every attribute that this module looks at: the others cannot change what it answers."""
@@ -181,8 +182,8 @@ def status(recorded: str, attributes: Mapping[str, Value], kind: str) -> str:
     """Return the effective status: a failure counts even when the recorded status hides it.
 
     Hidden failures: an HTTP 5xx (4xx too for a client), a status of gRPC or Connect that says the
-    same, an error code of JSON-RPC, errors in an answer of GraphQL, the attribute `error`, and `success=false` as the MCP gateway
-    writes it on spans whose status is OK.
+    same, an error code of JSON-RPC, errors in an answer of GraphQL, the attribute `error`, and
+    `success=false` as the MCP gateway writes it on spans whose status is OK.
     """
     if recorded == "error":
         return "error"

@@ -36,7 +36,9 @@ _SEVERITY_COLOURS = {"high": "red", "medium": "yellow", "low": "cyan", "info": N
 _TOP = 10
 _MOST_IN_JSON = 100
 _ENDPOINTS = 5
-"""Endpoints of which is told what their slow, or failed, requests have in common."""
+"""Of so many endpoints it is told what their slow, or failed, requests have in common, and which
+had not ended."""
+_SHOWN_LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _WORTH_CHOOSING = 2
 """A single thing to do is no choice."""
 
@@ -104,6 +106,7 @@ def _show(tables: Tables, choice: Choice, ledger: Path | None, as_json: bool) ->
     for title, table, columns in _TABLES:
         _show_table(tables, title, table, columns)
         if table == "endpoints":
+            _say_open(tables.frame("open_requests"))
             _show_traits(tables)
     _show_health(tables, outcomes)
     click.echo()
@@ -281,6 +284,20 @@ def _show_table(tables: Tables, title: str, name: str, columns: list[Column]) ->
         _say_woken(tables.frame(name))
 
 
+def _say_open(found: pl.DataFrame) -> None:
+    """Say which requests had not ended, and what that means for the percentiles above."""
+    for row in found.head(_ENDPOINTS).to_dicts():
+        count = f"{units.number(row['open'])} of {units.number(row['requests'])}"
+        bounds = [name for name, level in _SHOWN_LEVELS.items() if level > row["sure_level"]]
+        unsure = f"; {', '.join(bounds)}: lower bounds" if bounds else ""
+        text.paragraph(
+            f"Not ended: {count} requests to {text.shorten(row['endpoint'], 60)}, the oldest began "
+            f"{units.duration(row['oldest_ns'])} before the end{unsure}."
+        )
+    if found.height > _ENDPOINTS:
+        click.echo(f"… and such requests to {found.height - _ENDPOINTS} endpoints more")
+
+
 def _show_traits(tables: Tables) -> None:
     """Say what sets slow requests apart from typical ones, and failed ones from the others."""
     from perfkit.analysis.comparison.trait_words import sentences
@@ -389,6 +406,6 @@ def _as_data(tables: Tables, outcomes: list[Outcome], followed: list[Followed]) 
     }
     for _, name, _ in _TABLES:
         data[name] = _largest_first(tables, name).head(_MOST_IN_JSON).to_dicts()
-    for name in ("slow_traits", "failure_traits"):
+    for name in ("open_requests", "slow_traits", "failure_traits"):
         data[name] = tables.frame(name).head(_MOST_IN_JSON).to_dicts()
     return {key: jsonable(value) for key, value in data.items()}

@@ -54,6 +54,10 @@ def test_what_the_spans_lack_is_said(tmp_path: Path) -> None:
     text = CliRunner().invoke(main, ["show", path], catch_exceptions=False).stdout
     said = ["1 of 3 spans had not ended", "1 of 3 spans name a parent that is not there"]
     assert all(f"- {one}\n" in text for one in said)
+    assert (
+        "Not ended: 1 of 2 requests to GET /, the oldest began 1 ms before the end; p50,\n"
+        "p95, p99: lower bounds.\n" in text
+    )
     data = json.loads(CliRunner().invoke(main, ["show", path, "--json"]).stdout)
     assert [one["what"].rstrip(".") for one in data["health"]["weak"]] == said
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.analysis.build import S, analyse
+
+
+@given(st.integers(0, 10_000))
+def test_what_is_sure_stays_as_it_is_for_any_length_of_the_open_ones(seed: int) -> None:
+    chance = random.Random(seed)
+    spans, seen = [], []
+    for number in range(chance.choice([1, 5, 30, 120])):
+        start, length = chance.randrange(1000), chance.randrange(1, 500)
+        still_open = chance.random() < chance.choice([0.01, 0.1])
+        weight = chance.choice([1.0, 1.0, 3.0])
+        spans += [
+            S(
+                1,
+                start,
+                None if still_open else start + length,
+                trace=number + 1,
+                kind="server",
+                endpoint="GET /a",
+                adjusted_count=weight,
+            ),
+            # What was seen last of an open one.
+            S(2, start, start + length, 1, trace=number + 1),
+        ]
+        seen.append((start, length, int(weight), still_open))
+    rows = analyse(spans).frame("open_requests").to_dicts()
+    if not any(still_open for *_, still_open in seen):
+        assert rows == []
+        return
+    (row,) = rows
+    assert row["open"] == sum(still_open for *_, still_open in seen)
+    assert row["requests"] == len(seen)
+    end = max(start + length for start, length, *_ in seen)
+    assert row["oldest_ns"] == max(end - start for start, _, _, still_open in seen if still_open)
+    least = [length for _, length, weight, _ in seen for _ in range(weight)]
+    most = [10**9 if o else length for _, length, weight, o in seen for _ in range(weight)]
+    sure = 0.0
+    for level in (0.5, 0.9, 0.95, 0.99):
+        low, high = np.quantile(least, level), np.quantile(most, level)
+        if high / low == pytest.approx(1.01, abs=1e-4):
+            return  # at the limit, rounding decides
+        if high > 1.01 * low:
+            break
+        sure = level
+    assert row["sure_level"] == sure
+
+
+def test_a_request_that_hangs_is_told_though_its_trace_says_nothing_more() -> None:
+    spans = [
+        S(1, n * 100, n * 100 + 20, trace=n + 1, kind="server", endpoint="GET /a")
+        for n in range(99)
+    ]
+    spans.append(S(1, 500, None, trace=1000, kind="server", endpoint="GET /a"))
+    (row,) = analyse(spans).frame("open_requests").to_dicts()
+    assert (row["open"], row["requests"], row["oldest_ns"]) == (1, 100, 9820 - 500)
+    assert row["sure_level"] == 0.95
