@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from perfkit.analysis.comparison.contrast import Contrast, Part
 from perfkit.analysis.series.metric_stats import measured
+from perfkit.analysis.statistics.memory import memory
 from perfkit.analysis.statistics.significance import (
     MINIMUM_EFFECT,
     Change,
@@ -291,12 +292,16 @@ def judged(
 ) -> pl.DataFrame:
     """Test every figure of the things that are worth it; corrected for the tests of this kind."""
     rows, changes = [], []
+    correlation = resemblance(
+        contrast,
+        [figure.values if worth is None else figure.values[worth] for figure in figures],
+    )
     for figure in figures:
         before, after = contrast.split(figure.values)
         for number, (thing, one, other) in enumerate(
             zip(things.iter_rows(), before, after, strict=True)
         ):
-            change = compare_runs(one, other, relative=not figure.share)
+            change = compare_runs(one, other, relative=not figure.share, correlation=correlation)
             if worth is not None and not worth[number]:
                 change = change._replace(low=math.nan, high=math.nan, p=math.nan)
             seen = [int(np.isfinite(side).sum()) for side in (one, other)]
@@ -318,6 +323,18 @@ def judged(
         .select(list(SCHEMA))
         .with_columns(pl.col(pl.Float64).fill_nan(None))
     )
+
+
+def resemblance(contrast: Contrast, grids: Sequence[Floats]) -> float:
+    """Return how much blocks of time resemble the one before; 0 where runs are captures.
+
+    Each grid has a row a thing and a column a run; figures above 0 count by their logarithm, as
+    they are tested.
+    """
+    if contrast.unit == "run":
+        return 0.0
+    series = [row for grid in grids for side in contrast.split(grid) for row in side]
+    return memory([np.log(row) if not (row <= 0).any() else row for row in series])
 
 
 def _worth(time: Floats) -> NDArray[np.bool_]:

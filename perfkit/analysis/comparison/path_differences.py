@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.comparison.contrast import Contrast, Part
-from perfkit.analysis.comparison.differences import Floats, request_weight
+from perfkit.analysis.comparison.differences import Floats, request_weight, resemblance
 from perfkit.analysis.session import Tables
 from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.statistics.significance import adjusted, compare_runs, verdict
@@ -260,7 +260,11 @@ def _tested(
     changes = np.full((paths.height, 4), np.nan)
     verdicts = np.full(paths.height, "not tested", dtype=object)
     before, after = contrast.split(own)
-    tests = {node: compare_runs(before[node], after[node]) for node in np.flatnonzero(worth)}
+    correlation = resemblance(contrast, [own[worth]])
+    tests = {
+        node: compare_runs(before[node], after[node], correlation=correlation)
+        for node in np.flatnonzero(worth)
+    }
     for node, one in tests.items():
         changes[node] = (one.change, one.low, one.high, one.p)
     p = adjusted(changes[:, 3], "benjamini-hochberg")

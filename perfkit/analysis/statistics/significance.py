@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perfkit.analysis.statistics.memory import inflation
 from perfkit.analysis.statistics.moderated import moderate
 from perfkit.analysis.statistics.student import critical, two_sided_p
 
@@ -75,7 +76,9 @@ class _Noise(NamedTuple):
     freedom: float
 
 
-def compare_runs(before: Floats, after: Floats, *, relative: bool = True) -> Change:
+def compare_runs(
+    before: Floats, after: Floats, *, relative: bool = True, correlation: float = 0.0
+) -> Change:
     """Compare one figure a run (NaN: not known in that run) on two sides by Welch's test.
 
     A relative change is tested on logarithms: noise of a latency is a factor, and `before` and
@@ -83,9 +86,21 @@ def compare_runs(before: Floats, after: Floats, *, relative: bool = True) -> Cha
     Welch (1947), Biometrika 34; degrees of freedom by Satterthwaite. Student's test is made too,
     and the less sure of both counts: where one side has two runs that happen to agree, Welch's
     alone calls noise a change in up to 7 of 100 cases.
+
+    `correlation` is that of neighbouring runs, where these are blocks of time (`memory`): they then
+    say as much as fewer runs.
     """
     sides = _sides(before, after, relative)
-    return _change(sides, _noises(sides), relative)
+    return _change(sides, [_inflated(sides, one, correlation) for one in _noises(sides)], relative)
+
+
+def _inflated(sides: _Sides, noise: _Noise, correlation: float) -> _Noise:
+    """Return the noise of runs that follow each other and resemble the one before."""
+    if correlation <= 0:
+        return noise
+    count = min(len(sides.before), len(sides.after))
+    worth = (1 - correlation) / (1 + correlation)
+    return _Noise(noise.variance * inflation(correlation, count), max(1.0, noise.freedom * worth))
 
 
 def compare_family(pairs: Sequence[tuple[Floats, Floats]]) -> list[Change]:
