@@ -236,9 +236,14 @@ class _Run:
     def read_all(self, one: inputs.Input, temporary: Path) -> None:
         """Read a file, or the files in it when it is an archive."""
         with self._damage_of("file that is damaged"):
-            for member in inputs.unpacked(one, temporary):
-                with self._damage_of("file that is damaged"):
-                    self._read_one(member, one, lasting=member is one)
+            content = inputs.small_content(one)
+            if content is not None:
+                self._read_one(one, one, content, lasting=True)
+            else:
+                for member in inputs.unpacked(one, temporary):
+                    with self._damage_of("file that is damaged"):
+                        content = inputs.small_content(member)
+                        self._read_one(member, one, content, lasting=member is one)
         self.done_bytes += one.bytes
 
     @contextlib.contextmanager
@@ -251,7 +256,14 @@ class _Run:
             self.problems.append(error.message)
             self._leave_out(what, "what was read before is kept", error.message)
 
-    def _read_one(self, member: inputs.Input, whole: inputs.Input, *, lasting: bool) -> None:
+    def _read_one(
+        self,
+        member: inputs.Input,
+        whole: inputs.Input,
+        content: bytes | None,
+        *,
+        lasting: bool,
+    ) -> None:
         def on_share(share: float) -> None:
             if self.progress is not None:
                 done = self.done_bytes + share * whole.bytes
@@ -265,6 +277,7 @@ class _Run:
             member.label,
             on_share if lasting else None,
             _PassedOver(self.writer) if self.keep_going else None,
+            content,
         )
         try:
             mapping = self.mapping
@@ -381,7 +394,9 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
         where, message = error.where, error.message
         if _TRUNCATED in message and where in (None, str(source)):
             # Parsers of whole documents say where they are damaged, but not where they are cut off.
-            where = f"{source}, {'at its end' if source.compressed else f'byte {_bytes(source)}'}"
+            where = (
+                f"{source}, {'at its end' if source.compressed else f'byte {source.size_bytes}'}"
+            )
         if where is not None and where == error.where:
             raise
         message = message.removeprefix(f"{error.where}: ")
@@ -393,10 +408,6 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
             hint="import it where there is more memory, or parts of it",
         ) from error
     writer.info.sources.append({"name": "import", "format": name, "file": source.name})
-
-
-def _bytes(source: Source) -> int:
-    return source.path.stat().st_size
 
 
 def _nothing(

@@ -37,7 +37,7 @@ def is_archive(path: Path) -> bool:
     """Whether a file is a zip or a tar, as its first bytes say."""
     with path.open("rb") as file:
         head = file.read(_BLOCK_BYTES)
-        if head.startswith(b"PK\x03\x04") or _is_tar(head):
+        if begins(head):
             return True
         if compression.name(head) is None:
             return False
@@ -46,6 +46,11 @@ def is_archive(path: Path) -> bool:
             return _is_tar(_Stream(compression.inflate(file, str(path))).read(_BLOCK_BYTES))
         except InputError:
             return False
+
+
+def begins(head: bytes) -> bool:
+    """Whether a content begins as a zip or a tar does."""
+    return head.startswith(b"PK\x03\x04") or _is_tar(head)
 
 
 def _is_tar(block: bytes) -> bool:

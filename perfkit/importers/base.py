@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import mmap
 import os
 import tempfile
@@ -73,6 +74,8 @@ class Source:
     """Hears which share of the file, 0 to 1, has been read."""
     on_damage: Callable[[InputError], None] | None = None
     """Hears of a damaged record that is passed over; without it, such a record ends the file."""
+    content: bytes | None = None
+    """What is in it, where that was read already: the file is small, and not compressed."""
 
     def __str__(self) -> str:
         return self.label or str(self.path)
@@ -93,14 +96,23 @@ class Source:
         """When the file was last written."""
         return self.path.stat().st_mtime_ns
 
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return self.path.stat().st_size if self.content is None else len(self.content)
+
     @functools.cached_property
     def compressed(self) -> bool:
         """Whether the file is gzip, zstd, bzip2 or xz."""
+        if self.content is not None:
+            return False
         with self.path.open("rb") as file:
             return compression.name(file.read(compression.MAGIC_BYTES)) is not None
 
     def head(self) -> bytes:
         """Return the first 64 KiB; of a damaged compressed file what can be read."""
+        if self.content is not None:
+            return self.content[:HEAD_BYTES]
         if not self.compressed:
             with self.path.open("rb") as file:
                 return file.read(HEAD_BYTES)
@@ -120,6 +132,8 @@ class Source:
 
         What is compressed is mapped from a file without a name, in TMPDIR.
         """
+        if self.content is not None:
+            return self.content
         with self._plain() as file:
             if not os.fstat(file.fileno()).st_size:
                 return b""
@@ -187,12 +201,15 @@ class Source:
             yield from self._inflated(report)
             return
         taken = 0
-        with self.path.open("rb") as file:
+        with self._opened() as file:
             while chunk := file.read(compression.CHUNK_BYTES):
                 taken += len(chunk)
                 if report is not None:
                     report(taken)
                 yield chunk
+
+    def _opened(self) -> IO[bytes]:
+        return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
 
     def pass_over(self, error: InputError) -> None:
         """Go on after a record that is damaged, or raise the error where that is not wanted."""
@@ -215,7 +232,7 @@ class Source:
 
     def _report(self, taken: int) -> None:
         if self.on_share is not None:
-            self.on_share(taken / max(1, self.path.stat().st_size))
+            self.on_share(taken / max(1, self.size_bytes))
 
     def _inflated(self, on_bytes: Callable[[int], None] | None = None) -> Iterator[bytes]:
         with self.path.open("rb") as file:

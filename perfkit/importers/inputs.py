@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,8 @@ from perfkit.importers import archives, compression
 from perfkit.importers.base import Source
 
 STDIN = "-"
+SMALL_BYTES = 1 << 20
+"""Files up to here are read once, and what is to be known of them is told from their content."""
 _SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 
 
@@ -45,6 +49,8 @@ class Seen:
         Contents are only looked at when sizes are equal, or when they are compressed: then what is
         in them counts. `lasting` says that the file will still be there when it is to be compared.
         """
+        if source.content is not None:
+            return self._is_copy(source.size_bytes, hashlib.blake2b(source.content).hexdigest())
         if source.compressed:
             inflated = _inflated(source)
             return inflated is not None and self._is_copy(*inflated)
@@ -93,11 +99,24 @@ def expand(arguments: Iterable[Path], temporary: Path) -> list[Input]:
     found: list[Input] = []
     for argument in arguments:
         for path, label, named in _files(argument, temporary):
-            stat = path.stat()
-            if (stat.st_dev, stat.st_ino) not in seen:
-                seen.add((stat.st_dev, stat.st_ino))
-                found.append(Input(path, label, named, stat.st_size))
+            about = path.stat() if named else _stat_of_file(path)
+            if about is not None and (about.st_dev, about.st_ino) not in seen:
+                seen.add((about.st_dev, about.st_ino))
+                found.append(Input(path, label, named, about.st_size))
     return found
+
+
+def _stat_of_file(path: Path) -> os.stat_result | None:
+    """Return size and identity of a file; null for what is none, as a link to nowhere."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _files(argument: Path, temporary: Path) -> Iterator[tuple[Path, str, bool]]:
@@ -105,8 +124,7 @@ def _files(argument: Path, temporary: Path) -> Iterator[tuple[Path, str, bool]]:
         yield _standard_input(temporary), "standard input", True
     elif argument.is_dir():
         for path in _walk(argument):
-            if path.is_file():
-                yield path, str(path), False
+            yield path, str(path), False
     elif argument.exists():
         yield argument, str(argument), True
     else:
@@ -133,12 +151,20 @@ def _walk(directory: Path) -> Iterator[Path]:
             name for name in subfolders if name[0] != "." and not name.endswith(SUFFIX)
         )
         for name in sorted(names):
-            sidecar = any(
-                name.endswith(ending) and name.removesuffix(ending) in names
-                for ending in _SQLITE_SIDECARS
-            )
+            sidecar = name.endswith(_SQLITE_SIDECARS) and name.rpartition("-")[0] in names
             if name[0] != "." and not sidecar:
                 yield Path(folder) / name
+
+
+def small_content(one: Input) -> bytes | None:
+    """Return the content of a small file; null when it is large, compressed or an archive."""
+    if not 0 < one.bytes <= SMALL_BYTES:  # pipes have no size
+        return None
+    with one.path.open("rb", buffering=0) as file:
+        content = file.read(one.bytes + 1)
+    if len(content) != one.bytes or compression.name(content) or archives.begins(content):
+        return None
+    return content
 
 
 def unpacked(one: Input, temporary: Path) -> Iterator[Input]:

@@ -113,15 +113,18 @@ _ONE_TRACE = re.compile(rb'^\s*\{(?:(?!"data"\s*:).)*?"(?:spans|spanID|processes
 _SAMPLER = re.compile(
     "|".join(re.escape(f'"{name}"') for name in (*SAMPLE_RATE, *SAMPLE_PROBABILITY)).encode()
 )
-_SPAN_KEYS = re.compile(rb'"(?:traceID|spanID|operationName)"\s*:')
+_SPAN_KEYS = [re.compile(rb'"%b"\s*:' % name) for name in (b"traceID", b"spanID", b"operationName")]
 
 
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise spans by Jaeger's spelling of their ids."""
     del path
-    found = {match[0].split(b'"')[1] for match in _SPAN_KEYS.finditer(head)}
     start = head.lstrip()[:1]
-    return start in (b"{", b"[") and len(found) >= 2 and b'"resourceSpans"' not in head
+    return (
+        start in (b"{", b"[")
+        and sum(key.search(head) is not None for key in _SPAN_KEYS) >= 2
+        and b'"resourceSpans"' not in head
+    )
 
 
 def read(source: Source, writer: CaptureWriter) -> None:

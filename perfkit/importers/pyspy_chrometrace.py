@@ -25,7 +25,12 @@ FORMAT = Format(
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise py-spy's category on its events."""
     del path
-    return head.lstrip()[:1] in (b"[", b"{") and b'"cat":"py-spy"' in head.replace(b" ", b"")
+    return head.lstrip()[:1] in (b"[", b"{") and is_py_spys(head)
+
+
+def is_py_spys(head: bytes) -> bool:
+    """Whether its category is on an event."""
+    return b'"py-spy"' in head and b'"cat":"py-spy"' in head.replace(b" ", b"")
 
 
 def read(source: Source, writer: CaptureWriter) -> None:
