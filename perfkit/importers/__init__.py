@@ -89,6 +89,13 @@ IMPORTERS: tuple[Importer, ...] = (
     otlp_protobuf,
 )
 
+READ_TOGETHER: dict[str, Callable[[Sequence[Source], CaptureWriter], int]] = {
+    jaeger_json.NAME: jaeger_json.read_together,
+}
+"""Formats of which many small files come, often one for each trace: those are read as one. Returns
+how many of them were read; the one after those is damaged, and has to be read alone."""
+_TOGETHER_BYTES = 8 << 20
+
 _REPLAY = (
     "python -m profiling.sampling replay --collapsed -o FILE.txt FILE.bin, and import FILE.txt; "
     "run --binary makes FILE.bin"
@@ -197,8 +204,11 @@ def import_files(
         files = inputs.expand(paths, temporary)
         run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping,
                    alone=len(files) == 1)  # fmt: skip
-        for one in files:
-            run.read_all(one, temporary)
+        try:
+            for one in files:
+                run.read_all(one, temporary)
+        finally:
+            run.read_waiting()
     for url in databases:
         postgresql.read(url, writer)
     _note_double_records(writer)
@@ -232,6 +242,10 @@ class _Run:
     seen: inputs.Seen = field(default_factory=inputs.Seen)
     problems: list[str] = field(default_factory=list)
     """Why files could not be read whole."""
+    waiting: list[Source] = field(default_factory=list)
+    """Small files of one format that are to be read together."""
+    waiting_for: Importer | None = None
+    waiting_bytes: int = 0
 
     def read_all(self, one: inputs.Input, temporary: Path) -> None:
         """Read a file, or the files in it when it is an archive."""
@@ -295,11 +309,42 @@ class _Run:
         if not (self.alone and lasting) and self.seen.is_copy(source, lasting=lasting):
             self._leave_out("file", "a copy of another", f"not imported, a copy: {source.name}")
             return
+        if found is not None and source.content is not None and found.NAME in READ_TOGETHER:
+            self._wait(source, found)
+            return
+        self.read_waiting()
         if found is not None:
-            _read(found.NAME, lambda: found.read(source, self.writer), source, self.writer)
+            self._read(found, source)
         elif mapping is not None:
             _read(mapped.NAME, lambda: mapped.read(source, self.writer, mapping), source,
                   self.writer)  # fmt: skip
+
+    def _wait(self, source: Source, importer: Importer) -> None:
+        """Read a file with those that come before and after it."""
+        if self.waiting_for is not importer or self.waiting_bytes > _TOGETHER_BYTES:
+            self.read_waiting()
+        self.waiting_for = importer
+        self.waiting.append(source)
+        self.waiting_bytes += source.size_bytes
+
+    def read_waiting(self) -> None:
+        """Read the files that wait; one that cannot be read with the others is read alone."""
+        importer, waiting = self.waiting_for, self.waiting
+        self.waiting, self.waiting_bytes = [], 0
+        if importer is None or not waiting:
+            return
+        name, read_together = importer.NAME, READ_TOGETHER[importer.NAME]
+        while waiting:
+            done = read_together(waiting, self.writer) if len(waiting) > 1 else 0
+            for source in waiting[:done]:
+                _say_source(self.writer, name, source)
+            for source in waiting[done : done + 1]:
+                with self._damage_of("file that is damaged"):
+                    self._read(importer, source)
+            waiting = waiting[done + 1 :]
+
+    def _read(self, importer: Importer, source: Source) -> None:
+        _read(importer.NAME, lambda: importer.read(source, self.writer), source, self.writer)
 
     def _leave_out(self, what: str, reason: str, note: str) -> None:
         self.writer.lose(what, 1, reason)
@@ -407,6 +452,10 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
             where=str(source),
             hint="import it where there is more memory, or parts of it",
         ) from error
+    _say_source(writer, name, source)
+
+
+def _say_source(writer: CaptureWriter, name: str, source: Source) -> None:
     writer.info.sources.append({"name": "import", "format": name, "file": source.name})
 
 

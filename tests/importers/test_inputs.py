@@ -16,6 +16,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -293,6 +294,29 @@ def test_copies_are_told_by_content_whatever_their_name_and_compression(
     (tmp_path / "cut.gz").write_bytes(gzip.compress(content)[:-6])
     with pytest.raises(InputError, match=r"cut\.gz"):
         imported(tmp_path / "a", tmp_path / "cut.gz", format=detect(Source(SAMPLES / name)).NAME)
+
+
+def test_small_files_are_read_together_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    for number in range(4):
+        text = JAEGER.replace(b"GET /cart/42", b"GET /cart/%d" % number)
+        (tmp_path / f"{number}.json").write_bytes(text)
+    (tmp_path / "1b.json").write_bytes(JAEGER[:900])
+    (tmp_path / "2b.csv").write_bytes((SAMPLES / "psutil.csv").read_bytes())
+    (tmp_path / "3b.json").write_bytes(JAEGER.replace(b"GET /cart/42", b"GET /cart/3"))
+    (tmp_path / "4.pb").write_bytes(OTLP)
+    with pytest.raises(InputError, match=r"1b\.json"):
+        imported(tmp_path)
+    writer = imported(tmp_path, keep_going=True)
+    files = ["0.json", "1.json", "2.json", "2b.csv", "3.json", "4.pb"]
+    assert [source["file"] for source in writer.info.sources] == files
+    assert writer.lost()["a copy of another"] == 1
+    (tmp_path / "1b.json").unlink()
+    alone = [imported(tmp_path / file) for file in files]
+    together = imported(tmp_path)
+    for table in together.info.rows:
+        assert together.table(table).equals(pl.concat([one.table(table) for one in alone]))
+    packed = zip_of(tmp_path / "x.zip", {f: (tmp_path / f).read_bytes() for f in files})
+    assert imported(packed).info.rows == together.info.rows
 
 
 LINES = ("otlp-lines.jsonl", "xray.jsonl", "psutil.jsonl", "k6.json", "request-records.jsonl")

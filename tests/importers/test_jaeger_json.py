@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from perfkit import ids
 from perfkit.errors import InputError
-from tests.importers.memory import by_name, imported
+from perfkit.formats.spans import problem
+from perfkit.importers import base, jaeger_json
+from tests.importers.memory import MemoryWriter, by_name, imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 START = 1_700_000_000_000_000_000
@@ -142,3 +148,116 @@ def test_the_cases_of_crisp(shared_data: Path) -> None:
         assert spans["start_ns"].to_list() == [
             span["startTime"] * 1000 for trace in raw["data"] for span in trace["spans"]
         ]
+
+
+def test_each_span_has_the_process_that_is_in_it(tmp_path: Path) -> None:
+    own = [span(spanID=str(n), process={"serviceName": f"s{n}"}) for n in (1, 2)]
+    spans = imported(write(tmp_path, own)).table("spans")
+    assert spans["service"].to_list() == ["s1", "s2"]
+
+
+IDS = st.sampled_from(["1", "a3", "0x1f", "", "0", "00000000000000ff", "zz", "f" * 16, "e" * 17])
+TIMES = st.sampled_from([5, 1000, 2.5, "7", "soon", -1, 1e300, 2**62, 2**70])
+TAGS = st.lists(
+    st.sampled_from(
+        [
+            {"key": "span.kind", "type": "string", "value": "server"},
+            {"key": "sampler.type", "type": "string", "value": "probabilistic"},
+            {"key": "sampler.param", "type": "float64", "value": 0.25},
+            {"key": "x", "type": "int64", "value": "12"},
+            {"key": "x", "type": "int64", "value": "many"},
+            {"key": "y", "type": "bool", "value": True},
+        ]
+    ),
+    max_size=3,
+)
+LINKED = st.fixed_dictionaries(
+    {"refType": st.sampled_from(["CHILD_OF", "FOLLOWS_FROM"]), "spanID": IDS},
+    optional={"traceID": st.sampled_from(["a", "0a", "b"])},
+)
+ANY_SPANS = st.lists(
+    st.fixed_dictionaries(
+        {"spanID": IDS, "startTime": TIMES},
+        optional={
+            "traceID": st.sampled_from(["a", "b", ""]),
+            "duration": TIMES | st.none(),
+            "references": st.lists(LINKED, max_size=2),
+            "parentSpanID": IDS,
+            "tags": TAGS,
+            "processID": st.sampled_from(["p1", "p2"]),
+        },
+    ),
+    max_size=6,
+)
+
+
+def microseconds(value: Any) -> int:
+    try:
+        return value * 1000 if isinstance(value, int) else round(float(value) * 1000)
+    except (ValueError, OverflowError):
+        return -1
+
+
+def by_hand(trace: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what columns should say of the spans of a trace, one span after the other."""
+    found = []
+    for one in trace["spans"]:
+        trace_id = ids.trace_id_from_text(one.get("traceID") or trace["traceID"])
+        span_id = ids.span_id_from_text(one["spanID"])
+        start_ns = microseconds(one["startTime"])
+        length = one.get("duration")
+        duration_ns = None if length is None else microseconds(length)
+        end_ns = None if duration_ns is None else start_ns + duration_ns
+        tags = {tag["key"]: tag["value"] for tag in one.get("tags", ())}
+        damaged = {"key": "x", "type": "int64", "value": "many"} in one.get("tags", ())
+        if damaged or problem(trace_id, span_id, start_ns, end_ns) is not None:
+            continue
+        parents: dict[str, list[int]] = {"CHILD_OF": [], "FOLLOWS_FROM": []}
+        for reference in one.get("references", ()):
+            target = ids.span_id_from_text(reference["spanID"])
+            of = reference.get("traceID")
+            if target and (of is None or ids.trace_id_from_text(of) == trace_id):
+                parents[reference["refType"]].append(target)
+        own = ids.span_id_from_text(one.get("parentSpanID"))
+        parent_id = [*parents["CHILD_OF"], *parents["FOLLOWS_FROM"], own][0]
+        sampled = tags.get("sampler.type") == "probabilistic" and "sampler.param" in tags
+        rest = {"x": 12, "y": True}
+        found.append(
+            {
+                "trace_lo": trace_id[1],
+                "span_id": span_id,
+                "parent_id": parent_id,
+                "start_ns": start_ns,
+                "duration_ns": duration_ns,
+                "kind": tags.get("span.kind", "unspecified"),
+                "service": {"p1": "shop"}.get(one.get("processID"), "unknown_service"),
+                "adjusted_count": 4.0 if sampled else 1.0,
+                "rest": {key: value for key, value in rest.items() if key in tags},
+            }
+        )
+    most = max((one["adjusted_count"] for one in found), default=1.0)
+    return [one | {"adjusted_count": most} for one in found]
+
+
+@settings(max_examples=60)
+@given(st.lists(ANY_SPANS, min_size=1, max_size=3))
+def test_columns_say_what_each_span_says(traces: list[list[dict[str, Any]]]) -> None:
+    documents = [
+        {"traceID": "a", "spans": spans, "processes": {"p1": {"serviceName": "shop"}}}
+        for spans in traces
+    ]
+    expected = [row for document in documents for row in by_hand(document)]
+    texts = [json.dumps({"data": [document]}).encode() for document in documents]
+    whole = json.dumps({"data": documents}).encode()
+    for contents in (texts, [whole], [whole, b"{"]):
+        writer = MemoryWriter()
+        sources = [base.Source(Path("x.json"), content=content) for content in contents]
+        damaged = contents.count(b"{")
+        assert jaeger_json.read_together(sources, writer) == len(contents) - damaged
+        rows = writer.table("spans").to_dicts()
+        told = [json.loads(row["attributes"] or "{}") for row in rows]
+        for row, rest in zip(rows, told, strict=True):
+            row["rest"] = {key: rest[key] for key in ("x", "y") if key in rest}
+        assert [
+            {key: row[key] for key in one} for row, one in zip(rows, expected, strict=True)
+        ] == (expected)

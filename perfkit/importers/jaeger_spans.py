@@ -1,0 +1,523 @@
+"""Spans of Jaeger's JSON, gathered from many traces and files, and made columns all at once.
+
+What repeats is read once: a list of tags, the processes of a trace. Ids and times are converted in
+columns; only spans with events, links or something unusual are looked at one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from perfkit import ids, model
+from perfkit.batch import Batch
+from perfkit.capture import CaptureWriter
+from perfkit.formats.attributes import (
+    CACHE_ENTRY_BYTES,
+    RESOLVED_COLUMNS,
+    AttributeCache,
+    DamagedAttribute,
+    Resolved,
+    json_object,
+    resolve_span,
+)
+from perfkit.formats.spans import (
+    EVENT_COLUMNS,
+    LINK_COLUMNS,
+    MAX_DURATION_NS,
+    MAX_TIME_NS,
+    Origin,
+    origin,
+)
+from perfkit.importers import id_columns, json_prefix
+from perfkit.semconv import SEMANTIC, Value
+
+_MAX_INT = 2**63 - 1
+_MAX_US = _MAX_INT // 1000
+_KEPT_ORIGINS = 1 << 12
+_KEPT_IDS = 1 << 10
+_BAD_TAG = "span with a tag that cannot be decoded"
+
+Number = int | float | str
+_Row = tuple[Any, ...]
+
+
+class _Tag(msgspec.Struct):
+    key: str
+    type: str | None = None
+    value: Any = None
+
+
+class Reference(msgspec.Struct):
+    """To another span."""
+
+    refType: str = "CHILD_OF"
+    traceID: str | None = None
+    spanID: str | None = None
+
+
+class _Log(msgspec.Struct):
+    timestamp: Number = 0
+    fields: list[msgspec.Raw] | None = None
+
+
+class Process(msgspec.Struct):
+    """What recorded a span."""
+
+    serviceName: str | None = None
+    tags: list[msgspec.Raw] | None = None
+
+
+class Span(msgspec.Struct):
+    """A span as the document has it; its tags are read when they are needed."""
+
+    spanID: str | None = None
+    traceID: str | None = None
+    parentSpanID: str | None = None
+    operationName: str | None = None
+    references: list[Reference] | None = None
+    startTime: Number = -1
+    duration: Number | None = None
+    tags: msgspec.Raw = msgspec.Raw()
+    logs: list[_Log] | None = None
+    processID: str | None = None
+    process: Process | None = None
+
+
+class Trace(msgspec.Struct):
+    """A trace as the document has it, or a part of its spans."""
+
+    traceID: str | None = None
+    spans: list[Span] | None = None
+    processes: msgspec.Raw = msgspec.Raw()
+    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
+
+
+_tag = msgspec.json.Decoder(_Tag)
+_tag_list = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_processes = msgspec.json.Decoder(dict[str, Process] | None)
+
+
+def processes_of(trace: Trace) -> dict[str, Process]:
+    """Return the processes by their number."""
+    text = bytes(trace.processes)
+    return (_processes.decode(text) if text else None) or {}
+
+
+def _decode_tag(raw: bytes) -> tuple[str, Value]:
+    try:
+        tag = _tag.decode(raw)
+        if isinstance(tag.value, str):
+            if tag.type == "int64":
+                return tag.key, int(tag.value)
+            if tag.type == "float64":
+                return tag.key, float(tag.value)
+            if tag.type == "bool":
+                return tag.key, tag.value.lower() == "true"
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise DamagedAttribute from error
+    return tag.key, tag.value
+
+
+# Where the Jaeger exporters put what has fields of its own in OpenTelemetry:
+# https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/jaeger/
+_KIND, _STATUS, _MESSAGE = "span.kind", "otel.status_code", "otel.status_description"
+_SCOPES = ("otel.scope.name", "otel.library.name")
+_STATUSES = {name.upper(): name for name in model.STATUSES}
+
+
+def _resolve(kind: str, status: str, pid: int | None, attributes: dict[str, Value]) -> Resolved:
+    """Do as `resolve_span`, with kind and status from tags; adds message and scope."""
+    named = attributes.pop(_KIND, None)
+    recorded = _STATUSES.get(str(attributes.pop(_STATUS, "")), status)
+    message = attributes.pop(_MESSAGE, None)
+    scopes = [attributes.pop(name, None) for name in _SCOPES]
+    scope = next((str(name) for name in scopes if name), None)
+    kind = named if isinstance(named, str) and named in model.KINDS else kind
+    columns, leftover = resolve_span(kind, recorded, pid, attributes)
+    return Resolved((*columns, str(message) if message else None, scope), leftover)
+
+
+@functools.cache
+def _tags() -> AttributeCache:
+    """Return the tags that were seen: one cache for all files, which are often one trace each."""
+    semantic = SEMANTIC | {_KIND, _STATUS, _MESSAGE, *_SCOPES}
+    return AttributeCache(_decode_tag, semantic=semantic, resolve=_resolve)
+
+
+@functools.cache
+def _origins() -> dict[tuple[str | None, bytes], Origin]:
+    """Return the processes that were seen: nearly every trace has those of the one before."""
+    return {}
+
+
+_DESCRIBED = (*RESOLVED_COLUMNS, "status_message", "scope", "attributes")
+_UNREADABLE: _Row = ("unspecified", "unset", 1.0, *[None] * (len(_DESCRIBED) - 3))
+_DAMAGED = -1
+
+
+class _Descriptions(dict[bytes, int]):
+    """The text of a span's tags -> number of the row of what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[_Row] = []
+        """Values of _DESCRIBED; null for tags that cannot be decoded."""
+        self.damaged: list[int] = []
+
+    def __missing__(self, text: bytes) -> int:
+        encoded = [bytes(raw) for raw in (_tag_list.decode(text) if text else None) or ()]
+        number = self[text] = len(self.rows)
+        try:
+            self.rows.append(_described(encoded))
+        except DamagedAttribute:
+            self.rows.append(_UNREADABLE)
+            self.damaged.append(number)
+        return number
+
+
+def _described(encoded: Sequence[bytes]) -> _Row:
+    cache = _tags()
+    rest: dict[str, str] = {}
+    tokens: list[int] = []
+    for raw in encoded:
+        key, text, token = cache[raw]
+        if token:
+            tokens.append(token)
+        else:
+            rest[key] = text
+    resolved = cache.resolve(("unspecified", "unset", None, tuple(tokens)), encoded)
+    return (*resolved.columns, json_object((rest | resolved.leftover).values()))
+
+
+class _Origins:
+    """Where spans come from, numbered; _DAMAGED for those whose tags cannot be decoded."""
+
+    def __init__(self) -> None:
+        self.rows: list[Origin] = []
+        self._numbers: dict[Origin, int] = {}
+        self._of_processes: dict[bytes, dict[str, int]] = {}
+
+    def of(self, trace: Trace) -> list[int]:
+        """Return one for each span of a trace."""
+        text = bytes(trace.processes)
+        known = self._of_processes.get(text)
+        if known is None:
+            known = {name: self._of(process) for name, process in processes_of(trace).items()}
+            self._of_processes[text] = known
+        spans = trace.spans or ()
+        found = [known.get(span.processID or "") for span in spans]
+        if None not in found:
+            return found  # type: ignore[return-value]
+        return [
+            self._unlisted(span, trace) if number is None else number
+            for span, number in zip(spans, found, strict=True)
+        ]
+
+    def _unlisted(self, span: Span, trace: Trace) -> int:
+        process = span.process
+        if process is None and trace.cut:
+            process = Process(span.processID)
+        return self._of(process)
+
+    def _of(self, process: Process | None) -> int:
+        try:
+            found = _origin(process)
+        except DamagedAttribute:
+            return _DAMAGED
+        number = self._numbers.setdefault(found, len(self.rows))
+        if number == len(self.rows):
+            self.rows.append(found)
+        return number
+
+
+def _origin(process: Process | None) -> Origin:
+    if process is None:
+        return origin({})
+    origins = _origins()
+    encoded = [bytes(raw) for raw in process.tags or ()]
+    key = (process.serviceName, b"\n".join(encoded))
+    found = origins.get(key)
+    if found is None:
+        attributes = _tags().values_of(encoded)
+        attributes["service.name"] = process.serviceName
+        found = origin(attributes)
+        if len(key[1]) <= CACHE_ENTRY_BYTES:
+            if len(origins) >= _KEPT_ORIGINS:
+                origins.clear()
+            origins[key] = found
+    return found
+
+
+class Spans:
+    """Gathers spans of traces; `finish` gives them to a capture."""
+
+    def __init__(self) -> None:
+        self._spans: list[Span] = []
+        self._trace_texts: list[str] = []
+        self._described: list[int] = []
+        self._origin: list[int] = []
+        self._sizes: list[int] = []
+        self._sampled: list[float | None] = []
+        self._descriptions = _Descriptions()
+        self._origins = _Origins()
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def add(self, trace: Trace, sampled: float | None = None) -> None:
+        """Take spans of one trace, which stands for `sampled`; null where all spans are here.
+
+        Raises msgspec.DecodeError, and takes none, where tags are no list or processes are none.
+        """
+        spans = trace.spans or []
+        known, whole = self._descriptions, trace.traceID or ""
+        described = [known[bytes(span.tags)] for span in spans]
+        self._origin += self._origins.of(trace)
+        self._described += described
+        self._spans += spans
+        self._trace_texts += [span.traceID or whole for span in spans]
+        self._sizes.append(len(spans))
+        self._sampled.append(sampled)
+
+    def mark(self) -> tuple[int, int]:
+        """Return how far it has come, for `back_to`."""
+        return len(self._spans), len(self._sizes)
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Forget what was added since a mark."""
+        spans, traces = mark
+        for of_spans in (self._spans, self._trace_texts, self._described, self._origin):
+            del of_spans[spans:]
+        for of_traces in (self._sizes, self._sampled):
+            del of_traces[traces:]
+
+    def finish(self, writer: CaptureWriter) -> None:
+        """Give everything to a capture."""
+        batch = Batch()
+        frame = self.frame(batch)
+        if frame.height:
+            writer.append("spans", frame)
+        writer.add(batch)
+
+    def frame(self, batch: Batch) -> pl.DataFrame:
+        """Return the spans that are good; events, links and what is refused go to `batch`."""
+        if not self._spans:
+            return model.SPANS.empty()
+        rows = self._own_columns()
+        refused = rows.select(_refusal().alias("why")).to_series()
+        refused = _refuse(refused, self._damaged())
+        refused = _refuse(refused, self._add_events(rows, refused.is_null(), batch))
+        good = refused.is_null()
+        rows = self._with_parents(rows, good, batch)
+        described = pl.Series(self._described, dtype=pl.Int64)
+        origins = pl.Series(self._origin, dtype=pl.Int64)
+        if not good.all():
+            for why, count in refused.drop_nulls().value_counts(sort=True).iter_rows():
+                batch.reject(why, count)
+            rows = rows.filter(good)
+            described, origins = described.filter(good), origins.filter(good)
+        told = self._described_columns()[described]
+        whole = rows.hstack(told).hstack(self._origin_columns()[origins])
+        whole = whole.with_columns(
+            pid=pl.coalesce("pid", "origin_pid"), parent_inferred=pl.lit(value=False)
+        )
+        return self._sampled_together(whole, good).select(model.SPANS.schema.keys())
+
+    def _own_columns(self) -> pl.DataFrame:
+        """Return ids, name and times of all spans."""
+        spans = self._spans
+        high, low = id_columns.trace_ids(self._trace_texts)
+        return pl.DataFrame(
+            {
+                "trace_hi": high,
+                "trace_lo": low,
+                "span_id": id_columns.span_ids([span.spanID for span in spans]),
+                "name": pl.Series([span.operationName or "" for span in spans], dtype=pl.String),
+                "start_ns": _in_ns([span.startTime for span in spans]),
+                "duration_ns": _in_ns([span.duration for span in spans]),
+            }
+        )
+
+    def _damaged(self) -> list[int]:
+        """Return the places of spans whose tags, or whose process, cannot be decoded."""
+        damaged = set(self._descriptions.damaged)
+        if not damaged and _DAMAGED not in self._origin:
+            return []
+        both = zip(self._described, self._origin, strict=True)
+        return [
+            place
+            for place, (number, source) in enumerate(both)
+            if number in damaged or source == _DAMAGED
+        ]
+
+    def _add_events(self, rows: pl.DataFrame, good: pl.Series, batch: Batch) -> list[int]:
+        """Add the events of good spans; returns the places of those that cannot be decoded."""
+        damaged: list[int] = []
+        found: list[_Row] = []
+        for place, span in enumerate(self._spans):
+            if not span.logs or not good[place]:
+                continue
+            try:
+                found += list(_events(span, rows.row(place)[:3], batch))
+            except DamagedAttribute:
+                damaged.append(place)
+        batch.add_rows("span_events", EVENT_COLUMNS, found)
+        return damaged
+
+    def _with_parents(self, rows: pl.DataFrame, good: pl.Series, batch: Batch) -> pl.DataFrame:
+        """Add the column of parents, and the links of good spans."""
+        texts, unusual = self._parent_texts()
+        parents = id_columns.span_ids(texts)
+        links: list[_Row] = []
+        found = [
+            _parent(self._spans[place], rows.row(place)[:3], links) if good[place] else None
+            for place in unusual
+        ]
+        if unusual:
+            parents = parents.scatter(unusual, pl.Series(found, dtype=pl.Int64))
+        batch.add_rows("span_links", LINK_COLUMNS, links)
+        return rows.with_columns(parent_id=parents)
+
+    def _parent_texts(self) -> tuple[list[str | None], list[int]]:
+        """Return the text of each parent's id, and the places of spans with other references."""
+        texts: list[str | None] = []
+        unusual: list[int] = []
+        for place, (span, trace) in enumerate(zip(self._spans, self._trace_texts, strict=True)):
+            references = span.references
+            if not references:
+                texts.append(span.parentSpanID)
+                continue
+            first = references[0]
+            if (
+                len(references) == 1
+                and first.refType == "CHILD_OF"
+                and first.traceID == trace
+                and span.parentSpanID is None
+            ):
+                texts.append(first.spanID)
+            else:
+                texts.append(None)
+                unusual.append(place)
+        return texts, unusual
+
+    def _described_columns(self) -> pl.DataFrame:
+        rows = zip(*self._descriptions.rows, strict=True)
+        return pl.DataFrame(
+            [
+                pl.Series(name, values, dtype=model.SPANS.schema[name])
+                for name, values in zip(_DESCRIBED, rows, strict=True)
+            ]
+        )
+
+    def _origin_columns(self) -> pl.DataFrame:
+        origins = self._origins.rows
+        named = [
+            pl.Series(name, [getattr(one, name) for one in origins], dtype=model.SPANS.schema[name])
+            for name in ("service", "instance", "resource")
+        ]
+        pids = pl.Series(
+            "origin_pid", [one.pid for one in origins], dtype=model.SPANS.schema["pid"]
+        )
+        return pl.DataFrame([*named, pids])
+
+    def _sampled_together(self, rows: pl.DataFrame, good: pl.Series) -> pl.DataFrame:
+        """Let all spans of a trace stand for as many as any of them does."""
+        if all(one in (None, 1.0) for one in self._sampled) and (rows["adjusted_count"] == 1).all():
+            return rows
+        trace = pl.Series(np.repeat(np.arange(len(self._sizes)), self._sizes))
+        given = pl.Series(self._sampled, dtype=pl.Float64).gather(trace).filter(good)
+        together = pl.coalesce(given, pl.col("adjusted_count").max().over(trace.filter(good)))
+        own = pl.col("adjusted_count")
+        return rows.with_columns(
+            adjusted_count=pl.when(together != 1).then(together).otherwise(own)
+        )
+
+
+def _refusal() -> pl.Expr:
+    """Say why a span cannot be taken, as `formats.spans.problem` does; null for a good one."""
+    no_trace = (pl.col("trace_hi") == 0) & (pl.col("trace_lo") == 0)
+    start, duration = pl.col("start_ns"), pl.col("duration_ns")
+    return (
+        pl.when(pl.col("span_id").is_null() | no_trace)
+        .then(pl.lit("span without ids"))
+        .when((start < 0) | (start >= MAX_TIME_NS))
+        .then(pl.lit("span without a plausible start time"))
+        .when(duration < 0)
+        .then(pl.lit("span that ends before it starts"))
+        .when(duration > MAX_DURATION_NS)
+        .then(pl.lit("span longer than a year"))
+    )
+
+
+def _refuse(refused: pl.Series, places: list[int]) -> pl.Series:
+    """Refuse the spans at these places for their tags, unless there is a reason already."""
+    new = [place for place in places if refused[place] is None]
+    return refused.scatter(new, _BAD_TAG) if new else refused
+
+
+def _in_ns(values: Sequence[Number | None]) -> pl.Series:
+    """Return times of microseconds; what is none, or too large, is out of every range."""
+    try:
+        times = pl.Series(values, dtype=pl.Int64, strict=True)
+    except TypeError:  # not all are integers
+        pass
+    else:
+        if times.is_between(-_MAX_US, _MAX_US).all():
+            return times * 1000
+    return pl.Series(
+        [None if one is None else max(-1, min(_ns(one), _MAX_INT)) for one in values],
+        dtype=pl.Int64,
+    )
+
+
+def _ns(microseconds: Number) -> int:
+    """Return ns; -1, which is refused as a time, for what is no number."""
+    try:
+        if isinstance(microseconds, int):
+            return microseconds * 1000
+        return round(float(microseconds) * 1000)
+    except (ValueError, OverflowError):
+        return -1
+
+
+def _events(span: Span, own: _Row, batch: Batch) -> Iterator[_Row]:
+    for log in span.logs or ():
+        ts_ns = _ns(log.timestamp)
+        if not 0 <= ts_ns < MAX_TIME_NS:
+            batch.reject("event without a plausible time")
+            continue
+        encoded = [bytes(raw) for raw in log.fields or ()]
+        name = _tags().values_of(encoded).get("event")
+        yield (*own, ts_ns, str(name or "log"), _tags().object_of(encoded))
+
+
+@functools.lru_cache(_KEPT_IDS)
+def _trace_id(text: str) -> tuple[int, int]:
+    return ids.trace_id_from_text(text)
+
+
+def _parent(span: Span, own: _Row, links: list[_Row]) -> int | None:
+    """Return the parent's id. References that are no parent, and every FOLLOWS_FROM, are links."""
+    trace_id = own[:2]
+    parent_id = follows = None
+    for reference in span.references or ():
+        target = ids.span_id_from_text(reference.spanID)
+        if target is None:
+            continue
+        trace = _trace_id(reference.traceID) if reference.traceID else trace_id
+        child_of = reference.refType == "CHILD_OF"
+        if child_of and trace == trace_id and parent_id is None:
+            parent_id = target
+            continue
+        links.append((*own, *trace, target, None))
+        if not child_of and trace == trace_id and follows is None:
+            follows = target
+    if parent_id is None:
+        parent_id = follows
+    return parent_id if parent_id is not None else ids.span_id_from_text(span.parentSpanID)
