@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from perfkit import ids
 from perfkit.capture import CaptureWriter
@@ -23,9 +20,9 @@ from perfkit.formats.attributes import json_text
 from perfkit.formats.spans import MIN_TIME_NS, Origin
 from perfkit.importers import json_stream
 from perfkit.importers.base import Format, Source
-from perfkit.importers.chrome_flows import Flows, Placed
-from perfkit.importers.chrome_profile import Profiles
-from perfkit.importers.rows import Id, MetricRows, SpanRows, an_id, anchor, from_process, scaled
+from perfkit.importers.chrome_events import Event, Slice, Trace, Track, decode, decoded
+from perfkit.importers.chrome_flows import Placed
+from perfkit.importers.rows import Id, MetricRows, SpanRows, an_id, anchor, from_process
 from perfkit.semconv import Value
 
 NAME = "chrome-trace"
@@ -39,81 +36,12 @@ FORMAT = Format(
     tried="viztracer 1.1.1, Node 20.20.2, Chromium 156",
 )
 
-_US = 1000
 _MAX_DEPTH = 512
-_MAX_TEXTS = 100_000
 _MAX_ARGUMENT_BYTES = 4096
 _EVENT = re.compile(rb'"ph"\s*:\s*"[A-Za-z(){}]')
 _BEGINS = re.compile(rb'\{\s*"(?:ph|ts|name|cat|pid|tid|dur|id|args)"\s*:')
 _BYTE = re.compile(r", byte (\d+)$")
 _BASE = re.compile(rb'"baseTimeNanoseconds"\s*:\s*(\d{1,19})\b')
-_METADATA = ("M",)
-_INSTANTS = ("i", "I", "R", "n")
-_FLOWS = ("s", "t", "f")
-_SKIPPED = ("P", "O", "N", "D", "v", "V", "c", "(", ")", "T", "p")
-_PROFILES = ("Profile", "ProfileChunk")
-Number = int | float | str | None
-
-
-class _Event(msgspec.Struct):
-    ph: str = ""
-    ts: Number = None
-    dur: Number = None
-    pid: int | str | None = None
-    tid: int | str | None = None
-    name: str | None = None
-    cat: str | None = None
-    id: int | str | None = None
-    id2: Any = None
-    bp: str | None = None
-    bind_id: int | str | None = None
-    flow_in: bool | None = None
-    flow_out: bool | None = None
-    args: msgspec.Raw = msgspec.Raw(b"")
-
-
-_event = msgspec.json.Decoder(_Event)
-
-_Track = tuple[Any, ...]
-"""What nests by times: the slices of one thread, or of one asynchronous id."""
-
-
-@dataclass(slots=True)
-class _Slice:
-    start: int
-    end: int | None
-    name: str
-    category: str | None
-    args: msgspec.Raw
-    """As they are in the file; there are millions of slices, and all must be there to be nested."""
-    order: int
-    bound: _Event | None = None
-    """The event, when an arrow begins or ends in it."""
-    more: msgspec.Raw | None = None
-    """Arguments at its end."""
-
-
-@dataclass
-class _Trace:
-    slices: dict[_Track, list[_Slice]] = field(default_factory=dict)
-    open: dict[_Track, list[_Slice]] = field(default_factory=dict)
-    instants: dict[_Track, list[_Slice]] = field(default_factory=dict)
-    counters: list[tuple[int, _Event]] = field(default_factory=list)
-    processes: dict[Any, str] = field(default_factory=dict)
-    threads: dict[tuple[Any, Any], str] = field(default_factory=dict)
-    texts: dict[str | None, str | None] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-    profiles: Profiles = field(default_factory=Profiles)
-    flows: Flows = field(default_factory=Flows)
-    first: int | None = None
-    last: int = 0
-
-    def text(self, text: str | None) -> str | None:
-        """Return the one text that is equal: names repeat, and are not kept a million times."""
-        return self.texts.setdefault(text, text) if len(self.texts) < _MAX_TEXTS else text
-
-    def drop(self, reason: str) -> None:
-        self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -130,12 +58,12 @@ def sniff(head: bytes, path: Path) -> bool:
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all events."""
     content = source.contents()
-    trace = _Trace()
+    trace = Trace()
     problem: Exception | None = None
     try:
         for place, raw in json_stream.elements(source, content, "traceEvents"):
             try:
-                _take(trace, _event.decode(raw))
+                trace.take(decode(raw))
             except json_stream.BAD_JSON as error:
                 source.pass_over(json_stream.refuse("a trace event", place, error))
     except InputError as error:
@@ -150,16 +78,16 @@ def read(source: Source, writer: CaptureWriter) -> None:
         raise problem
 
 
-def _take_rest(trace: _Trace, content: Any, error: InputError) -> None:
+def _take_rest(trace: Trace, content: Any, error: InputError) -> None:
     """Take the events after a damage: each that is whole and has a phase."""
     match = _BYTE.search(str(error.where))
     for text in json_stream.after(content, int(match[1]), _BEGINS) if match else ():
         try:
-            event = _event.decode(text)
+            event = decode(text)
         except json_stream.BAD_JSON:
             continue
         if event.ph and event.ts is not None:
-            _take(trace, event)
+            trace.take(event)
 
 
 def _unclosed(content: Any, error: InputError) -> bool:
@@ -174,93 +102,7 @@ def _base_ns(content: Any) -> int:
     return int(match[1]) if match else 0
 
 
-def _take(trace: _Trace, event: _Event) -> None:
-    phase = event.ph
-    if phase in _METADATA:
-        name = _decoded(event.args).get("name")
-        if event.name == "process_name" and name:
-            trace.processes[event.pid] = str(name)
-        elif event.name == "thread_name" and name:
-            trace.threads[event.pid, event.tid] = str(name)
-        return
-    profiled = phase == "P" and event.name in _PROFILES
-    if not profiled and (phase in _SKIPPED or not phase):
-        trace.drop("sample or other event that is no slice")
-        return
-    ts = scaled(event.ts, _US)
-    if ts is None or abs(ts) > 4 * 10**18:
-        trace.drop("event without a plausible time")
-        return
-    trace.first = ts if trace.first is None else min(trace.first, ts)
-    trace.last = max(trace.last, ts)
-    if profiled:
-        refusal = trace.profiles.take(event.pid, event.tid, event.id, event.name or "",
-                                     _decoded(event.args))  # fmt: skip
-        if refusal is not None:
-            trace.drop(refusal)
-        return
-    track = _track(event)
-    if phase in _FLOWS:
-        key = (event.cat, event.name, _id(event))
-        trace.flows.take(track, ts, phase, key, enclosing=event.bp == "e")
-        return
-    bound = event if event.bind_id is not None and (event.flow_in or event.flow_out) else None
-    slice_ = _Slice(ts, None, trace.text(event.name) or "", trace.text(event.cat), event.args,
-                    len(trace.counters), bound)  # fmt: skip
-    if phase == "X":
-        duration = scaled(event.dur if event.dur is not None else 0, _US)
-        if duration is None or not 0 <= duration < 4 * 10**18:
-            trace.drop("event with an implausible duration")
-            return
-        slice_.end = ts + duration
-        trace.last = max(trace.last, slice_.end)
-        trace.slices.setdefault(track, []).append(slice_)
-    elif phase in ("B", "b", "S"):
-        trace.open.setdefault(track, []).append(slice_)
-        trace.slices.setdefault(track, []).append(slice_)
-    elif phase in ("E", "e", "F"):
-        _close(trace, track, ts, event)
-    elif phase in _INSTANTS:
-        trace.instants.setdefault(track, []).append(slice_)
-    elif phase == "C":
-        trace.counters.append((ts, event))
-    else:
-        trace.drop("event of an unknown phase")
-
-
-def _track(event: _Event) -> _Track:
-    if event.ph in ("b", "e", "n", "S", "F"):
-        return ("async", event.pid, event.cat, _id(event))
-    return ("thread", event.pid, event.tid)
-
-
-def _id(event: _Event) -> Any:
-    """Return an event's id; the local one of a process together with that."""
-    if event.id2 is None:
-        return event.id
-    local = isinstance(event.id2, dict) and "local" in event.id2
-    return (event.pid if local else None, json_text(event.id2))
-
-
-def _close(trace: _Trace, track: _Track, ts: int, event: _Event) -> None:
-    """End the innermost open slice, or the one of the event's name when another is innermost."""
-    stack = trace.open.get(track)
-    if not stack:
-        trace.drop("end of a slice that did not begin")
-        return
-    at = len(stack) - 1
-    if event.name:
-        at = next((n for n in range(at, -1, -1) if stack[n].name == event.name), at)
-    slice_ = stack.pop(at)
-    if ts < slice_.start:
-        slice_.end = slice_.start
-        trace.drop("slice that ends before it starts, taken as of no length")
-    else:
-        slice_.end = ts
-    slice_.more = event.args
-
-
-def _write(trace: _Trace, source: Source, writer: CaptureWriter, base_ns: int) -> None:
+def _write(trace: Trace, source: Source, writer: CaptureWriter, base_ns: int) -> None:
     for reason, count in trace.left_out.items():
         writer.lose("rejected", count, reason)
     if trace.first is None:
@@ -288,16 +130,16 @@ def _write(trace: _Trace, source: Source, writer: CaptureWriter, base_ns: int) -
             _count(metrics, trace, ts + offset_ns, event)
 
 
-def _origin(trace: _Trace, pid: Any) -> Origin:
+def _origin(trace: Trace, pid: Any) -> Origin:
     name = trace.processes.get(pid)
     return from_process(name or f"process {pid}", process__pid=an_id(pid))
 
 
 def _nest(
     rows: SpanRows,
-    trace: _Trace,
-    track: _Track,
-    slices: list[_Slice],
+    trace: Trace,
+    track: Track,
+    slices: list[Slice],
     own: Origin,
     offset_ns: int,
     unique: str,
@@ -351,13 +193,13 @@ def _nest(
     return placed
 
 
-def _order(one: _Slice) -> tuple[int, int]:
+def _order(one: Slice) -> tuple[int, int]:
     return one.start, -(one.end if one.end is not None else 2**62)
 
 
 def _events(
     rows: SpanRows,
-    instants: list[_Slice],
+    instants: list[Slice],
     at: int,
     around: list[tuple[int, Id, int]],
     before: int,
@@ -375,20 +217,11 @@ def _events(
     return at
 
 
-def _arguments(one: _Slice) -> dict[str, Value]:
-    args = _decoded(one.args)
+def _arguments(one: Slice) -> dict[str, Value]:
+    args = decoded(one.args)
     if one.more is not None:
-        args |= _decoded(one.more)
+        args |= decoded(one.more)
     return {f"args.{key}": _bounded(value) for key, value in args.items() if value not in ("", [])}
-
-
-def _decoded(args: msgspec.Raw) -> dict[str, Any]:
-    """Return the arguments of an event; none where they are no object."""
-    try:
-        found = msgspec.json.decode(args) if args else None
-    except json_stream.BAD_JSON:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _bounded(value: Any) -> Value:
@@ -397,8 +230,8 @@ def _bounded(value: Any) -> Value:
     return value[:_MAX_ARGUMENT_BYTES] if isinstance(value, str) else value
 
 
-def _count(metrics: MetricRows, trace: _Trace, ts_ns: int, event: _Event) -> None:
-    pairs: Iterable[tuple[str, Any]] = _decoded(event.args).items()
+def _count(metrics: MetricRows, trace: Trace, ts_ns: int, event: Event) -> None:
+    pairs: Iterable[tuple[str, Any]] = decoded(event.args).items()
     service = trace.processes.get(event.pid)
     for key, value in _numbers(pairs):
         attributes: dict[str, Value] = {"series": key}
