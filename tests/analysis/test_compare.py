@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,24 +32,30 @@ def memory(spans: list[S]) -> Memory:
     return Memory({"spans": span_columns(spans)})
 
 
-def runs_of(spans_of_runs: list[list[S]]) -> Contrast:
+@dataclass
+class Analysed:
+    """A run, and its tables: what is computed to choose it is not computed again to compare it."""
+
+    spans: list[S]
+    tables: Tables = field(repr=False)
+
+    @classmethod
+    def of(cls, spans: list[S]) -> Analysed:
+        return cls(spans, Tables(memory(spans)))
+
+    def has_requests(self) -> bool:
+        return not self.tables.frame("requests").filter("entry").is_empty()
+
+
+analysed_runs = traces(max_size=8).map(Analysed.of).filter(Analysed.has_requests)
+four_runs = st.lists(analysed_runs, min_size=4, max_size=4)
+
+
+def compared_halves(runs: list[Analysed]) -> Contrast:
     """Return the contrast of the first half of the runs with the second."""
-    captures = [memory(spans) for spans in spans_of_runs]
-    middle = len(captures) // 2
-    return contrast.of_captures(captures[:middle], captures[middle:])
-
-
-def has_requests(spans: list[S]) -> bool:
-    return not memory_tables(spans).frame("requests").filter("entry").is_empty()
-
-
-def memory_tables(spans: list[S]) -> Any:
-    from perfkit.analysis.session import Tables
-
-    return Tables(memory(spans))
-
-
-four_runs = st.lists(traces(max_size=8).filter(has_requests), min_size=4, max_size=4)
+    tables = [run.tables for run in runs]
+    middle = len(tables) // 2
+    return contrast.of_tables(tables[:middle], tables[middle:])
 
 
 def rows_of_run(compared: Contrast, run: int, name: str) -> list[Row]:
@@ -80,8 +87,8 @@ def check(
 
 @settings(max_examples=15)
 @given(four_runs)
-def test_components_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) -> None:
-    compared = runs_of(spans_of_runs)
+def test_components_are_the_slow_sums_per_request(runs: list[Analysed]) -> None:
+    compared = compared_halves(runs)
     found = differences.components(compared)
     time: dict[Any, list[float]] = defaultdict(lambda: [0.0] * 4)
     calls: dict[Any, list[float]] = defaultdict(lambda: [0.0] * 4)
@@ -108,8 +115,8 @@ def test_components_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) 
 
 @settings(max_examples=15)
 @given(four_runs)
-def test_paths_are_the_slow_sums_per_request(spans_of_runs: list[list[S]]) -> None:
-    compared = runs_of(spans_of_runs)
+def test_paths_are_the_slow_sums_per_request(runs: list[Analysed]) -> None:
+    compared = compared_halves(runs)
     found = path_differences.request_paths(compared)
     sums: dict[tuple[Any, ...], list[list[float]]] = defaultdict(
         lambda: [[0.0] * 4 for _ in range(3)]
