@@ -122,7 +122,7 @@ def test_a_walk_is_hardly_ever_a_shift(count: int, most: int) -> None:
     walks = [np.cumsum(rng.normal(0, 1, count)) for _ in range(100)]
     walks += [autocorrelated(rng, 0.99, 0.1, count) for _ in range(100)]
     alarms = [bool(runs_of("resource", one, np.ones(count))) for one in walks]
-    # See the table in docs/performance.md: of 59 buckets it was 6 in 100 before walks were known.
+    # See the table in docs/performance.md.
     assert sum(alarms) <= most
 
 
