@@ -318,6 +318,44 @@ def test_endpoints_on_one_side_only_are_told_unless_by_chance() -> None:
     assert not any("rare" in line for line in answer)
 
 
+@pytest.mark.parametrize(
+    ("running", "own", "said"),
+    [
+        ((4, 16), (0.3, 0.1), "busier, not by the recorded processes: system.linux.tasks.running"),
+        ((16, 4), (0.1, 0.1), "less busy, not by"),
+        ((4, 16), (0.1, 0.9), None),
+        ((4, 4), (0.1, 0.1), None),
+    ],
+)
+def test_a_machine_that_others_keep_busy_is_told(
+    running: tuple[float, float], own: tuple[float, float], said: str | None
+) -> None:
+    def side(tasks: float, cpu: float) -> Memory:
+        spans = [
+            S(1, n * 100, n * 100 + 50 + n % 3, trace=n + 1, kind="server", endpoint="GET /a")
+            for n in range(100)
+        ]
+        names = ["system.linux.tasks.running", "process.cpu.utilization"]
+        rows = [
+            (n * 100, name, value * (1 + n % 7 / 100))
+            for n in range(100)
+            for name, value in zip(names, (tasks, cpu), strict=True)
+        ]
+        metrics = {
+            "ts_ns": [row[0] for row in rows],
+            "name": [row[1] for row in rows],
+            "value": [row[2] for row in rows],
+            "kind": ["gauge"] * len(rows),
+        }
+        return Memory({"spans": span_columns(spans), "metrics": metrics})
+
+    before, after = (side(*each) for each in zip(running, own, strict=True))
+    answer = words.answer(compare(contrast.of_captures([before], [after])))
+    told = [line for line in answer if line.startswith("The machine was")]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
+
+
 def test_one_request_a_side_is_not_tested() -> None:
     found = compare(
         contrast.of_captures([memory(endpoint_spans([100]))], [memory(endpoint_spans([900]))])

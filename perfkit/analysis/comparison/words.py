@@ -15,6 +15,9 @@ CHANGED = ("grew", "shrank")
 _NAMED = 3
 """So many components, or endpoints, are named at most."""
 _SIDES = ("before", "after")
+_BUSY = ("system.linux.tasks.running", "system.cpu.utilization", "system.linux.load_1m")
+_OWN_CPU = "process.cpu.utilization"
+"""Metrics of how much the machine had to do, the most direct first; and of what the program did."""
 _BY_CHANCE = 0.001
 """Ours: what is less likely than this, is no chance."""
 Row = dict[str, Any]
@@ -46,7 +49,27 @@ def answer(comparison: Comparison) -> list[str]:
     tail = comparison.traits is not None
     what = _what_slow_ones_share(comparison) if tail else _what_changed(comparison)
     came = [] if tail else _on_one_side(comparison.contrast)
-    return [what, *came, _what_made_it(comparison), _claim(comparison.contrast)]
+    machine = [] if tail else _machine(comparison.differences)
+    return [what, *came, *machine, _what_made_it(comparison), _claim(comparison.contrast)]
+
+
+def _machine(differences: pl.DataFrame) -> list[str]:
+    """Say that the machine was busier, or less busy, and not by what was recorded on it."""
+    resources = differences.filter(kind="resource")
+    own = resources.filter(name=_OWN_CPU)["verdict"]
+    for verdict, word, effect in (
+        ("grew", "busier", "slower"),
+        ("shrank", "less busy", "faster"),
+    ):
+        rows = resources.filter(pl.col("name").is_in(_BUSY), verdict=verdict)
+        if rows.is_empty() or verdict in own:
+            continue
+        row = min(rows.to_dicts(), key=lambda one: _BUSY.index(one["name"]))
+        return [
+            f"The machine was {word}, not by the recorded processes: {row['name']} {_change(row)}. "
+            f"That alone makes requests {effect}."
+        ]
+    return []
 
 
 def _on_one_side(contrast: Contrast) -> list[str]:
