@@ -13,6 +13,7 @@ from perfkit.report import assets, sections
 from perfkit.report.render import build, render
 from perfkit.report.sections import SECTIONS, bottlenecks, summary
 from perfkit.resources import data_dir
+from tests.analysis.build import S, write
 from tests.report.build import open_tables, write_capture
 from tests.report.page import Page, digest
 
@@ -110,6 +111,28 @@ def test_a_name_of_a_megabyte_is_cut(tmp_path: Path) -> None:
     assert made.failed == []
     assert len(made.html.encode()) < 6_000_000
     assert "of 1,048,576 characters; the capture has all of it" in made.html
+
+
+def test_what_slow_and_failed_requests_have_in_common_is_told(tmp_path: Path) -> None:
+    spans = [
+        S(
+            1,
+            number * 10**8,
+            number * 10**8 + (90 if number % 4 == 3 else 8 + number % 5) * 10**6,
+            trace=number + 1,
+            kind="server",
+            endpoint="GET /<b>orders",
+            instance=f"shop-{number % 4}",
+            status="error" if number % 8 == 3 else "unset",
+        )
+        for number in range(160)
+    ]
+    made = build(open_tables(write(tmp_path / "sick.perfkit", spans)), [], title="t")
+    assert made.failed == []
+    words = " ".join(Page(made.html).words.split())
+    start = "GET /<b>orders: all of the"
+    assert f"{start} failed requests have instance=shop-3, 14 % of the others." in words
+    assert f"{start} slow requests have instance=shop-3, none of typical ones." in words
 
 
 def test_secrets_are_nowhere_in_the_page(page: Page) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.comparison.trait_words import sentences
 from perfkit.ids import trace_hex
 from perfkit.report import request_details
 from perfkit.report.columns import Column
@@ -25,6 +26,8 @@ SLOWEST_PER_ENDPOINT = 5
 _ENDPOINTS = 200
 _LISTED = 20
 _TRAITS = 8
+_TOLD = 5
+"""Endpoints of which it is told what their slow, or failed, requests have in common."""
 _COLUMNS = (
     Column("duration_ns", "Duration"),
     Column("endpoint", "Endpoint", "text"),
@@ -50,6 +53,9 @@ def build(context: Context) -> dict[str, Any]:
         "listed": listed.to_dicts(),
         "entries": population.entries.height,
         "detailed": chosen.height,
+        "common": sentences(
+            context.tables.frame("slow_traits"), context.tables.frame("failure_traits"), _TOLD
+        ),
         "data": {
             "requests": population.columns(),
             "coarse": population.coarse,
