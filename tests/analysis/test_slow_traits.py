@@ -239,7 +239,10 @@ def test_the_replica_that_fails_is_named_as_its_operator_knows_it() -> None:
             chance.uniform(5, 25),
             instance=f"b0a1{ord(pod)}",
             resource={"service.instance.id": f"b0a1{ord(pod)}", "k8s.pod.name": f"shop-{pod}"},
-            attributes={"error.type": "RuntimeError"} if failed else None,
+            attributes={
+                "http.response.body.size": 21 if failed else 5000,
+                **({"error.type": "RuntimeError"} if failed else {}),
+            },
             status="error" if failed else "unset",
             http_status=500 if failed else 200,
         )
@@ -248,7 +251,7 @@ def test_the_replica_that_fails_is_named_as_its_operator_knows_it() -> None:
     assert [(row["key"], row["value"]) for row in why] == [("k8s.pod.name", "shop-c")]
     assert why[0]["failed_ratio"] == 1.0
     assert "instance=b0a199" in why[0]["also"]
-    assert {row["key"] for row in how} <= {"http_status", "status", "error.type"}
+    assert {row["key"] for row in how} <= {"http_status", "status", "http.response.body.size"}
     assert ("http_status", "500") in {(row["key"], row["value"]) for row in how}
 
 

@@ -94,7 +94,7 @@ def how_failed() -> pl.Expr:
     return (
         key.is_in(["status", "http_status", "success", "exception"])
         | (key == "event")
-        | key.str.contains(r"(?i)error|exception|status_?(code|description)|grpc.*status")
+        | key.str.contains(r"(?i)error|exception|response|status_?(code|description)|grpc.*status")
     )
 
 
