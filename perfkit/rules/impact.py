@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,9 @@ class _Impact:
         self._spans: dict[int, pl.DataFrame] = {}
         if query is not None:
             beside = {"findings": self._numbered.lazy()}
-            found = tables.answer(query, params, limits, beside)
+            # A dependency may be called by every request of a capture that is in shards.
+            many = replace(limits, result_rows=max(limits.result_rows, limits.joined_rows))
+            found = tables.answer(query, params, many, beside)
             key = "row" if change.rows else "start_ns"
             found = found.drop_nulls(["finding", key]).unique(maintain_order=True)
             self._subjects = _by_finding(found)

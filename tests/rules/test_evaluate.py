@@ -245,6 +245,15 @@ def test_the_saving_is_that_of_the_replay(tmp_path: Path) -> None:
     assert (found.first_seen_ns, found.last_seen_ns) == (1_010_000_000, 1_010_000_000)
 
 
+def test_more_spans_may_be_replayed_than_a_rule_may_find(tmp_path: Path) -> None:
+    rule = saving_rule(tmp_path, "  factor_low: 0.0\n  factor_high: 0.0\n")
+    two = spans((1, None, 0, 100), (2, 1, 10, 40), (2, 1, 60, 20))
+    two[2]["span_id"] = 3
+    tables = FixedTables({**rows(("s2", 12e6)), "spans": two})
+    (found,) = outcome(rule, tables, limits=Limits(result_rows=1)).findings
+    assert found.impact_high_ratio == pytest.approx(0.6)
+
+
 def test_what_is_hidden_behind_something_parallel_saves_nothing(tmp_path: Path) -> None:
     rule = saving_rule(tmp_path, "  factor_low: 0.0\n  factor_high: 0.0\n")
     one = spans((1, None, 0, 100), (2, 1, 10, 40), (3, 1, 10, 80))
