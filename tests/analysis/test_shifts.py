@@ -193,6 +193,12 @@ def test_the_course_of_the_day_is_no_spike_but_what_leaves_it_is() -> None:
     assert row["expected"] == pytest.approx(0.12, abs=0.06)
 
 
+def test_three_days_are_enough_for_a_daily_course() -> None:
+    tables = analyse([], metrics=gauge("system.cpu.utilization", "1", daily(3), 60))
+    assert tables.frame("trends")["baseline"].to_list() == ["daily"]
+    assert tables.frame("shifts").is_empty()
+
+
 def test_two_days_are_too_few_for_a_daily_course() -> None:
     tables = analyse([], metrics=gauge("system.cpu.utilization", "1", daily(2), 60))
     assert tables.frame("trends")["baseline"].to_list() != ["daily"]
@@ -216,8 +222,10 @@ def test_at_three_requests_a_second_what_doubles_and_stays_is_found(
     assert threefold >= 6
 
 
-@pytest.mark.parametrize(("seconds", "factor"), [(300, 3.0), (600, 6.0)])
-def test_latency_that_rises_over_the_last_half_is_a_drift(seconds: int, factor: float) -> None:
+@pytest.mark.parametrize(("seconds", "factor", "least"), [(300, 6.0, 5), (600, 6.0, 7)])
+def test_latency_that_rises_over_the_last_half_is_a_drift(
+    seconds: int, factor: float, least: int
+) -> None:
     found = 0
     for seed in range(8):
         steady = load(seconds, 3, "GET /a", seed=seed + 1)
@@ -226,10 +234,10 @@ def test_latency_that_rises_over_the_last_half_is_a_drift(seconds: int, factor: 
         slower = (steady["duration_ns"].to_numpy() * longer).astype(np.int64)
         tables = capture(steady.with_columns(duration_ns=pl.Series(slower)))
         drifts = tables.frame("trends").filter(
-            pl.col("trend_p") < 0.001, kind="latency", baseline="drift"
+            pl.col("trend_p") < 0.01, kind="latency", baseline="drift"
         )
         found += drifts.height > 0
         calm = capture(steady).frame("trends").filter(kind="latency", baseline="drift")
-        assert calm.filter(pl.col("trend_p") < 0.001).is_empty()
-    # Before a line could bend, 0 to 6 of 30 were.
-    assert found >= 6
+        assert calm.filter(pl.col("trend_p") < 0.01).is_empty()
+    # In 29 buckets a walk that goes as far cannot always be told apart.
+    assert found >= least

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.statistics import trend
+from perfkit.analysis.statistics import drift, trend
 
 SERIES = ("name", "service", "instance", "attributes", "unit", "kind")
 """What tells one series from another."""
@@ -34,14 +34,16 @@ def compute(tables: Tables) -> pl.DataFrame:
         .collect()
         .sort(SERIES, nulls_last=True)
     )
-    trends = [
-        trend.trend(times.to_numpy(), values.to_numpy())
+    series = [
+        (times.to_numpy(), values.to_numpy())
         for times, values in zip(stats["ts_ns"], stats["values"], strict=True)
     ]
+    slopes = [trend.slope_per_s(times, values) for times, values in series]
+    chances = [drift.drift_p(values, (times - times[0]) / 1e9) for times, values in series]
     return stats.with_columns(
         pl.when(pl.col("measure") != "value").then("increase").alias("increase"),
-        pl.Series("slope_per_s", [t and t.slope_per_s for t in trends], dtype=pl.Float64),
-        pl.Series("trend_p", [t and t.p for t in trends], dtype=pl.Float64),
+        pl.Series("slope_per_s", slopes, dtype=pl.Float64),
+        pl.Series("trend_p", chances, dtype=pl.Float64),
     ).select(list(COLUMNS))
 
 
@@ -120,7 +122,8 @@ COLUMNS = {
     "fewer than two",
     "late_growth": "median of the last quarter of the points less that of the quarter before; near "
     "zero where growth has levelled off; null for fewer than four points",
-    "trend_p": "two-sided p of Mann and Kendall's test for no trend",
+    "trend_p": "two-sided p of no drift, under whatever noise the series may have, a random walk "
+    f"included; null for fewer than {drift.MIN_POINTS} points",
 }
 
 DERIVED = Derived("metric_stats", "one metric series", ("metrics",), compute, COLUMNS)

@@ -13,12 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from perfkit.analysis.statistics.shift_scan import Floats
-from perfkit.analysis.statistics.trend import trend
+from perfkit.analysis.statistics.trend import slope_per_s
 from perfkit.analysis.vector.forest import Ints
 
 DAY_NS = 86_400 * 10**9
 MIN_DAYS = 3
 """Days that a capture must last before a daily course is believed."""
+_EDGES = 3
+"""So many buckets longer is a capture than from the middle of its first whole one to that of its
+last."""
 _SLOT_NS = 1800 * 10**9
 """Times of day are told apart by half an hour."""
 _BETTER = 0.7
@@ -72,7 +75,9 @@ def baseline(times_ns: Ints, values: Floats) -> Baseline:
     """Return which baseline fits. `times_ns` are the middles of buckets, in order."""
     flat = np.zeros(len(values))
     residual = _spread(values - np.median(values))
-    if times_ns[-1] - times_ns[0] >= MIN_DAYS * DAY_NS:
+    # The last bucket is as long as the others, and none is whole at either end of a capture.
+    lasts = times_ns[-1] - times_ns[0] + _EDGES * int(np.median(np.diff(times_ns)))
+    if lasts >= MIN_DAYS * DAY_NS:
         course = _daily(times_ns, values)
         if _spread(values - course) <= _BETTER * residual:
             return Baseline("daily", course - np.median(course))
@@ -101,11 +106,11 @@ def _spread(residual: Floats) -> float:
 
 def _line(times_ns: Ints, values: Floats) -> Floats:
     """Return the line through the median with Theil and Sen's slope."""
-    found = trend(times_ns, values)
-    if found is None:
+    slope = slope_per_s(times_ns, values)
+    if slope is None:
         return np.full(len(values), np.median(values))
     seconds = (times_ns - times_ns[0]) / 1e9
-    line: Floats = found.slope_per_s * (seconds - np.median(seconds)) + np.median(values)
+    line: Floats = slope * (seconds - np.median(seconds)) + np.median(values)
     return line
 
 

@@ -26,9 +26,8 @@ _FIRST = 6
 """Charts that are shown at once; the others are behind a click."""
 _DRIFTED = 0.2
 """Ours: a drift that changes less over the whole capture is not told."""
-_SURE = 0.001
-"""Mann and Kendall's p is too small where buckets depend on each other, so it must be far below
-the usual."""
+_SURE = 0.01
+"""Ours: the p that it wandered there by itself, below which a drift is told."""
 
 _WAITED_FOR = ("kind", "resource", "service", "instance")
 """What tells the resources that somebody waited for apart."""
