@@ -40,6 +40,8 @@ def duration(value_ns: float | None) -> str:
     """Write nanoseconds as ns, µs, ms, s, min or h: `1_234_567` -> `1.23 ms`."""
     if value_ns is None or _absent(value_ns):
         return MISSING
+    if value_ns == 0:
+        return "0 s"
     sign, magnitude = ("-" if value_ns < 0 else ""), abs(value_ns)
     if magnitude >= 3600e9:
         hours, rest = divmod(round(magnitude / 60e9), 60)

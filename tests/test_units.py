@@ -15,7 +15,7 @@ from perfkit import units
 @pytest.mark.parametrize(
     ("value_ns", "text"),
     [
-        (0, "0 ns"),
+        (0, "0 s"),
         (999, "999 ns"),
         (1_000, "1 µs"),
         (999_499, "999 µs"),

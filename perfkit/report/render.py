@@ -38,6 +38,8 @@ class _Built:
     title: str
     body: Markup
     data: dict[str, Any] | None
+    absent: dict[str, str] | None = None
+    """What is said instead, and how to get it, where the capture lacks what the section needs."""
 
 
 def render(tables: Tables, outcomes: list[Outcome], *, title: str) -> str:
@@ -66,6 +68,7 @@ def build(
         "page": {
             "start_unix_ms": population.origin_ns / 1e6,
             "duration_ns": population.duration_ns,
+            "covered_ns": max(context.facts["duration_ns"], 1),
             "endpoints": population.endpoints,
             "tools": population.tools,
             "services": population.services,
@@ -83,7 +86,8 @@ def build(
             info=tables.capture.info,
             meta=_meta(context),
             filtered="; ".join(capture_health.describe_filters(context)),
-            sections=built,
+            sections=[section for section in built if section.absent is None],
+            absent=[section for section in built if section.absent is not None],
             short=SHORT,
             policy=inlined.policy,
             styles=Markup(inlined.styles),  # noqa: S704 - shipped with perfkit
@@ -120,11 +124,10 @@ def _section(section: Section, context: Context, failed: list[str]) -> _Built:
     templates = environment()
     try:
         lacking = [table for table in section.NEEDS if not context.tables.has_rows(table)]
-        values: dict[str, Any] = {} if lacking else section.build(context)
-        template = "sections/_missing.html" if lacking else f"sections/{name}.html"
-        body = templates.get_template(template).render(
-            **(section.EMPTY if lacking else values), context=context
-        )
+        if lacking:
+            return _Built(name, section.TITLE, Markup(), None, section.EMPTY)
+        values = section.build(context)
+        body = templates.get_template(f"sections/{name}.html").render(**values, context=context)
         return _Built(name, section.TITLE, Markup(body), values.get("data"))  # noqa: S704
     except PerfkitError:
         raise

@@ -193,9 +193,10 @@
         mask.map((passed, i) => passed & requests.status[i]),
       );
       numbers.error_ratio = numbers.requests ? numbers.errors / numbers.requests : null;
-      const from = state.from_ns ?? 0;
-      const to = state.to_ns ?? pk.data.page.duration_ns;
-      numbers.rate_per_s = to > from ? numbers.requests / ((to - from) / 1e9) : null;
+      const { from_ns: from, to_ns: to } = state;
+      const { covered_ns: covered, duration_ns: whole } = pk.data.page;
+      const length = from === null && to === null ? covered : (to ?? whole) - (from ?? 0);
+      numbers.rate_per_s = length > 0 ? numbers.requests / (length / 1e9) : null;
       for (const slot of slots) {
         const name = slot.dataset.stat;
         const value = numbers[name];

@@ -60,6 +60,7 @@
 
   function duration(ns) {
     if (absent(ns)) return MISSING;
+    if (ns === 0) return "0 s";
     const sign = ns < 0 ? "-" : "";
     const magnitude = Math.abs(ns);
     if (magnitude >= 3600e9) return sign + parts(magnitude / 60e9, "h", "min");

@@ -48,6 +48,7 @@
 
   function rangeNs() {
     const { from_ns: from, to_ns: to } = pk.filter.state;
+    if (from === null && to === null) return pk.data.page.covered_ns;
     return Math.max((to ?? pk.data.page.duration_ns) - (from ?? 0), 1);
   }
 

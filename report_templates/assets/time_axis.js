@@ -7,6 +7,7 @@
   const MARGIN = { l: 112, r: 14 };
   const NARROW = { l: 58, r: 6 };
   const LEAST_DRAG = 4;
+  const DAY_MS = 86_400_000;
   const areas = new Set();
 
   /** Round times from `from` to `to`, about so many. */
@@ -30,6 +31,12 @@
     return seconds;
   }
 
+  /** When the capture began, as its first tick says it; without clock times only that it began. */
+  function began() {
+    const start = new Date(pk.data.page.start_unix_ms);
+    return start.getTime() < DAY_MS ? "0 s" : `${start.toISOString().slice(11, 19)} UTC`;
+  }
+
   const margins = (width) => (width < 560 ? NARROW : MARGIN);
 
   /** Plotly's x axis for the whole capture; x is in ns. */
@@ -41,7 +48,7 @@
       range: [0, end],
       fixedrange: true,
       tickvals: at,
-      ticktext: at.map((time) => pk.format.plotly(time === 0 ? "0 s" : pk.format.duration(time))),
+      ticktext: at.map((time) => pk.format.plotly(time === 0 ? began() : pk.format.duration(time))),
       showticklabels: labels,
       showgrid: true,
       gridcolor: pk.theme.colour("--line"),
@@ -157,9 +164,11 @@
   function span(band, a, b) {
     const whole = pk.data.page.duration_ns;
     const [low, high] = a < b ? [a, b] : [b, a];
-    band.hidden = high <= low;
+    // The last of several stretches of time may reach beyond the capture's end.
+    const end = Math.min(high, whole);
+    band.hidden = end <= low;
     band.style.left = `${(100 * low) / whole}%`;
-    band.style.width = `${(100 * (high - low)) / whole}%`;
+    band.style.width = `${(100 * (end - low)) / whole}%`;
   }
 
   function crosshair(time) {

@@ -43,6 +43,7 @@ def build(
         {
             "start_unix_ms": 1_795_000_000_000.0,
             "duration_ns": duration_ns,
+            "covered_ns": duration_ns,
             "endpoints": ENDPOINTS,
             "tools": TOOLS,
             "services": SERVICES,

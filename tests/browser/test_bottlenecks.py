@@ -91,7 +91,7 @@ def test_the_evidence_follows_the_filter(
     page = ready(open_page(html, fragment="endpoint=GET+%2Fitems%2F%7Bid%7D"))
     after = page.locator(legend).first.inner_text()
     assert re.search(r"of it here, at most [1-9]", before)
-    assert "of it here, at most 0 ns" in after
+    assert "of it here, at most 0 s" in after
 
 
 def test_without_scripts_the_steps_are_a_table(

@@ -23,8 +23,6 @@ EMPTY: dict[str, str] = {}
 _WORTH_SAYING = 0.02
 """Ours: a saving below this share of the request time is no headline."""
 
-_NOT_RECORDED = "not in this capture"
-
 
 def build(context: Context) -> dict[str, Any]:
     """Return the verdict, the headline numbers, the first things to do, and the strip over time."""
@@ -32,6 +30,7 @@ def build(context: Context) -> dict[str, Any]:
     tiles = [*_latency(context), *_load(context), *_resources(context, timeline)]
     return {
         "verdict": _verdict(context),
+        "against": _against(context),
         "since": _since(context),
         "story": _story(context),
         "tiles": [tile | {"delta": _delta(context, tile["measure"])} for tile in tiles],
@@ -59,14 +58,21 @@ def _verdict(context: Context) -> str:
     serious = sum(finding.severity == "high" for finding in problems)
     text = f"{_plural(len(problems), 'problem')} found"
     if len(problems) == 1:
-        text += ", a serious one." if serious else ", not a serious one."
+        text += ", a serious one" if serious else ", not a serious one"
     else:
-        text += f", {serious} of them serious." if serious else ", none of them serious."
+        text += f", {serious} of them serious" if serious else ", none of them serious"
     low, high = first.impact_low_ratio or 0.0, first.impact_high_ratio or 0.0
     if high >= _WORTH_SAYING:
         saving = units.percent_range(low, high)
-        return f"{text} “{first.title}” would save {saving} of all request time."
-    return f"{text} First: “{first.title}”."
+        return f"{text}. “{first.title}” would save {saving} of all request time."
+    return f"{text}: “{first.title}”." if len(problems) == 1 else f"{text}. First: “{first.title}”."
+
+
+def _against(context: Context) -> str:
+    """Say in one sentence what changed since the baseline; empty without one."""
+    if context.baseline is None:
+        return ""
+    return f"Against {context.baseline.name}: {words.answer(context.baseline.comparison)[0]}"
 
 
 def _plural(number: int, noun: str) -> str:
@@ -80,10 +86,7 @@ def _since(context: Context) -> str:
     if not context.tables.has_rows("trends"):
         return "The capture is too short to say since when."
     if not context.episodes or not context.episodes[0].felt:
-        return (
-            "During all of the capture: neither latency nor errors left their usual level for "
-            "longer than chance."
-        )
+        return "During the whole capture: no lasting change of latency or errors was seen."
     population = context.population
     episode = context.episodes[0]
     shift = episode.leading
@@ -230,7 +233,7 @@ def _delta(context: Context, measure: str) -> dict[str, str] | None:
 def _latency(context: Context) -> list[Any]:
     entries = context.population.entries
     if entries.is_empty():
-        return [_tile("Latency", units.MISSING, _NOT_RECORDED)]
+        return []
     p50, p95, p99 = quantiles(
         np.zeros(entries.height, dtype=np.int64),
         entries["duration_ns"].to_numpy(),
@@ -259,8 +262,9 @@ def _load(context: Context) -> list[Any]:
     hidden = int(entries["hidden_error"].sum())
     note = f"{units.number(round(errors))} failed" if errors else "none failed"
     if hidden:
-        note += f", {units.number(hidden)} hid an error"
-    seconds = context.population.duration_ns / 1e9
+        note += f", {units.number(hidden)} with an error inside"
+    # Stretches without any data, between files of different days say, are no time of the capture.
+    seconds = max(context.facts["duration_ns"], 1) / 1e9
     return [
         _tile(
             "Rate",
@@ -280,28 +284,25 @@ def _load(context: Context) -> list[Any]:
 
 def _resources(context: Context, timeline: pl.DataFrame) -> list[Any]:
     cores = context.facts["cores"]
-    of = f" of {_plural(cores, 'core')}" if cores else ""
     known = _amounts(timeline)
-    if (cpu := known["cpu_ratio"]) is not None:
-        tile = _tile(
-            "CPU, process",
-            units.percent(cpu["mean"]),
-            f"peak {units.percent(cpu['max'])}{of}",
-            measure="cpu_ratio",
-        )
-    elif (cpu := known["host_cpu_ratio"]) is not None:
-        tile = _tile(
-            "CPU, host",
-            units.percent(cpu["mean"]),
-            f"peak {units.percent(cpu['max'])}{of}",
-            measure="host_cpu_ratio",
-        )
-    else:
-        tile = _tile("CPU", units.MISSING, _NOT_RECORDED)
-    if (rss := known["rss_bytes"]) is None:
-        return [tile, _tile("Memory", units.MISSING, _NOT_RECORDED)]
-    note = f"from {units.size(rss['first'])} to {units.size(rss['last'])}"
-    return [tile, _tile("Memory, peak", units.size(rss["max"]), note, measure="rss_bytes")]
+    tiles = []
+    for measure, label in (("cpu_ratio", "CPU, process"), ("host_cpu_ratio", "CPU, host")):
+        if (cpu := known[measure]) is not None:
+            value = units.percent(cpu["mean"])
+            tiles.append(_tile(label, value, _of_cores(cpu, cores), measure=measure))
+            break
+    if (rss := known["rss_bytes"]) is not None:
+        note = f"from {units.size(rss['first'])} to {units.size(rss['last'])}"
+        tiles.append(_tile("Memory, peak", units.size(rss["max"]), note, measure="rss_bytes"))
+    return tiles
+
+
+def _of_cores(cpu: dict[str, float], cores: int | None) -> str:
+    """Say CPU in cores: a quarter of four is one that is busy all the time."""
+    if not cores:
+        return f"peak {units.percent(cpu['max'])}"
+    mean, most = (units.number(round(cpu[name] * cores, 2)) for name in ("mean", "max"))
+    return f"{mean} of {_plural(cores, 'core')}, peak {most}"
 
 
 def _amounts(timeline: pl.DataFrame) -> dict[str, dict[str, float] | None]:
