@@ -146,6 +146,7 @@ def command(context: click.Context, /, captures: tuple[Path, ...], **options: An
     for target, write in outputs:
         write_whole(target, write(result, code))
     _summarise(result)
+    _annotate(result)
     if options["as_json"]:
         from perfkit.gate.outputs import data
 
@@ -371,6 +372,16 @@ def _config_name() -> str:
     path = config.find(Path.cwd())
     inside = path is not None and path.is_relative_to(Path.cwd())
     return path.relative_to(Path.cwd()).as_posix() if path and inside else config.FILE_NAME
+
+
+def _annotate(result: Result) -> None:
+    """Say on the page of the GitHub job that this runs in, if it does, what did not pass."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    from perfkit.gate.outputs import annotations
+
+    # Its runner reads both streams; standard output may be for a program.
+    click.echo(annotations.write(result), nl=False, err=True)
 
 
 def _summarise(result: Result) -> None:

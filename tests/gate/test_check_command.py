@@ -153,6 +153,14 @@ def test_the_summary_of_a_github_job_is_added_to(
     assert "GITHUB_STEP_SUMMARY" in done.stderr
 
 
+def test_a_github_job_is_told_what_failed(made: dict[str, list[str]]) -> None:
+    for env, told in (({"GITHUB_ACTIONS": "true"}, True), ({"GITHUB_ACTIONS": ""}, False)):
+        done = run(made["before"][0], "--budget", "p95 < 1ns", "--json", env=env)
+        assert done.exit_code == 3
+        assert ("::error title=perfkit%3A p95 < 1ns::" in done.stderr) == told
+        assert json.loads(done.stdout)["verdict"] == "failed"
+
+
 def test_no_output_holds_what_looks_like_a_token(tmp_path: Path) -> None:
     token = "ghp_" + "a1" * 18
     capture = write_capture(tmp_path / "secret.perfkit", hostile=f"GET /x {token}")

@@ -16,7 +16,7 @@ import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.gate.outputs import code_quality, data, junit, markdown, sarif
+from perfkit.gate.outputs import annotations, code_quality, data, junit, markdown, sarif
 from perfkit.gate.result import Check, Result, Source
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -200,3 +200,24 @@ def test_any_name_can_be_written(text: str) -> None:
     json.loads(code_quality.write(one))
     json.loads(data.write(one))
     markdown.write(one).decode()
+
+
+def test_annotations_are_the_checks_that_did_not_pass() -> None:
+    lines = annotations.write(result("GET /a, b: 100 %")).decode().splitlines()
+    first = "::error title=perfkit%3A p95 < 1s GET /a%2C b%3A 100 %25 GET /a%2C b%3A 100 %25::"
+    assert lines[0] == f"{first}2 s GET /a, b: 100 %25"
+    commands = [line.split(" ", 1)[0] for line in lines]
+    assert commands == ["::error"] * 4 + ["::warning"] * 2
+
+
+def test_no_name_makes_a_command_of_its_own() -> None:
+    written = annotations.write(result("x\r\n::stop-commands::y\n")).decode()
+    assert all(
+        line.startswith(("::error title=", "::warning title=")) for line in written.split("\n")[:-1]
+    )
+    assert "\r" not in written
+
+
+def test_of_many_annotations_the_first_are_written() -> None:
+    many = [Check("budget", f"p{number}", "", "failed", "2 s") for number in range(12)]
+    assert annotations.write(Result(many, [])).count(b"::error ") == 10

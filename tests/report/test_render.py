@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from perfkit import units
+from perfkit.capture import CaptureWriter
 from perfkit.errors import CaptureError
 from perfkit.report import assets, sections
 from perfkit.report.render import build, render
 from perfkit.report.sections import SECTIONS, bottlenecks, summary
 from perfkit.resources import data_dir
 from tests.analysis.build import S, write
-from tests.report.build import open_tables, write_capture
+from tests.report.build import START, _columns, open_tables, spans, write_capture
 from tests.report.page import Page, digest
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x00\u202e\u2028`{{7*7}}`"
@@ -192,6 +194,30 @@ def test_a_capture_of_one_kind_is_a_good_report(
     assert partial.words.count("To get them:") == 3 - len(kinds)
     if not kinds:
         assert "This capture is empty" in partial.words
+
+
+def test_what_is_absent_is_told_once_and_not_navigated_to(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "code.perfkit", with_spans=False, with_metrics=False)
+    partial = Page(render(open_tables(path), [], title="t"))
+    hrefs = [attributes.get("href") for tag, attributes in partial.elements if tag == "a"]
+    assert "#flame_code" in hrefs
+    assert "#bottlenecks" not in hrefs
+    assert "Not in this report" in partial.words
+    assert "nobody knows what requests waited for" in partial.words
+    assert "Latency" not in partial.words.split("What this capture lacks")[0]
+
+
+def test_time_between_files_is_no_time_of_the_rate(tmp_path: Path) -> None:
+    a_week_later_ns = START + 7 * 86_400 * 10**9
+    with CaptureWriter(tmp_path / "far.perfkit") as writer:
+        writer.append("spans", _columns(spans(60, None)))
+        writer.append("metrics", {"ts_ns": [a_week_later_ns], "name": ["x"], "value": [1.0]})
+    page = Page(render(open_tables(tmp_path / "far.perfkit"), [], title="t"))
+    entries = 60
+    rate = units.rate(entries / (page.data["page"]["covered_ns"] / 1e9))
+    assert page.data["page"]["duration_ns"] > 6 * 86_400 * 10**9
+    assert rate.endswith("/s")
+    assert f"Rate {rate}" in " ".join(page.words.split())
 
 
 def test_the_filters_of_a_report_are_said(capture: Path) -> None:

@@ -72,7 +72,8 @@ def _against(context: Context) -> str:
     """Say in one sentence what changed since the baseline; empty without one."""
     if context.baseline is None:
         return ""
-    return f"Against {context.baseline.name}: {words.answer(context.baseline.comparison)[0]}"
+    changed = words.answer(context.baseline.comparison)[0].removeprefix("Changed: ")
+    return f"Against {context.baseline.name}: {changed}"
 
 
 def _plural(number: int, noun: str) -> str:
