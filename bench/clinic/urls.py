@@ -205,8 +205,10 @@ def busiest(request: HttpRequest) -> JsonResponse:
 
 
 def ready(request: HttpRequest) -> HttpResponse:
-    """Say that it serves, with its database."""
+    """Say that it serves, with its database and its workers."""
     connection.ensure_connection()
+    while not tasks.app.control.ping(timeout=0.5):
+        pass
     return HttpResponse("ready")
 
 
