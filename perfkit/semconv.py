@@ -42,6 +42,8 @@ DB_NAMESPACE = ("db.namespace", "db.name")
 DB_OPERATION = ("db.operation.name", "db.operation")
 DB_COLLECTION = ("db.collection.name", "db.mongodb.collection")
 MESSAGING_DESTINATION = ("messaging.destination.name", "messaging.destination")
+JOB = ("celery.task_name", "messaging.sidekiq.job_class")
+"""What a worker does with a message. Many kinds of jobs share a queue, as many routes do a port."""
 INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name", "hostname")
 
 RPC_METHOD, RPC_SERVICE = "rpc.method", "rpc.service"
@@ -66,7 +68,7 @@ SEMANTIC: Final[frozenset[str]] = frozenset(
         *(name for names in PROMOTED.values() for name in names),
         *(*ROUTE, *PATH, *PEER_NAME, *PEER_HOST, *PEER_PORT, *DB_NAMESPACE),
         *(*DB_OPERATION, *DB_COLLECTION),
-        *(*MESSAGING_DESTINATION, *MESSAGING_OPERATION, RPC_METHOD, RPC_SERVICE),
+        *(*MESSAGING_DESTINATION, *MESSAGING_OPERATION, *JOB, RPC_METHOD, RPC_SERVICE),
         *(*FAILURE, *RPC_STATUS, JSONRPC_ERROR, *GRAPHQL_ERRORS),
         *(*SAMPLE_RATE, *SAMPLE_PROBABILITY, "sampler.type"),
     )
@@ -120,7 +122,7 @@ def endpoint(attributes: Mapping[str, Value], kind: str) -> str | None:
     """Return the endpoint that a span serves, or null when it serves none.
 
     HTTP: method and route (a templated path when no route is known). RPC: service and method.
-    Messaging: operation and destination.
+    Messaging: operation and kind of job, or destination where that is not known.
     """
     if kind in _CALLING_KINDS:
         return None
@@ -135,10 +137,10 @@ def endpoint(attributes: Mapping[str, Value], kind: str) -> str | None:
     if rpc_method:
         service = attributes.get(RPC_SERVICE)
         return f"{service}/{rpc_method}" if service else str(rpc_method)
-    destination = first(attributes, MESSAGING_DESTINATION)
-    if destination is not None and kind == "consumer":
+    work = first(attributes, (*JOB, *MESSAGING_DESTINATION))
+    if work is not None and kind == "consumer":
         operation = first(attributes, MESSAGING_OPERATION)
-        return f"{operation or 'process'} {destination}"
+        return f"{operation or 'process'} {work}"
     return None
 
 

@@ -18,6 +18,7 @@ VALUES = st.one_of(
     st.lists(st.integers(), max_size=2),
     st.binary(max_size=2),
 )
+CELERY = {"celery.task_name": "shop.tasks.bill", "messaging.destination": "celery"}
 KINDS = st.sampled_from(model.KINDS)
 SEMANTIC = st.dictionaries(st.sampled_from(sorted(semconv.SEMANTIC)), VALUES, max_size=8)
 OTHERS = st.dictionaries(
@@ -81,6 +82,10 @@ def test_columns_fit_their_types(attributes: dict[str, Any], kind: str) -> None:
         ({"rpc.method": "Add"}, "server", "Add"),
         ({"messaging.destination.name": "orders"}, "consumer", "process orders"),
         ({"messaging.destination": "q", "messaging.operation": "receive"}, "consumer", "receive q"),
+        ({**CELERY, "messaging.operation.name": "run"}, "consumer", "run shop.tasks.bill"),
+        (CELERY, "consumer", "process shop.tasks.bill"),
+        (CELERY, "producer", None),
+        ({"messaging.sidekiq.job_class": "Bill"}, "consumer", "process Bill"),
         ({"messaging.destination.name": "orders"}, "producer", None),
         ({}, "server", None),
     ],
