@@ -22,6 +22,7 @@ _SIGNS: dict[str, str] = {
     "requests": r"requests|urllib3",
     "aiohttp": r"aiohttp",
     "Redis": r"redis|valkey",
+    "Celery": r"celery",
     "gunicorn": r"gunicorn",
     "uvicorn": r"uvicorn",
     "Starlette": r"starlette|fastapi|anyio",
