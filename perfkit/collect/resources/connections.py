@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from perfkit.collect.resources import procfs
 from perfkit.collect.resources.rows import Attribute, Rows, gauge
@@ -35,7 +35,15 @@ BACKLOG = gauge(
     _LOCAL_PORT,
     source=_SOURCE,
 )
-METRICS = (COUNT, BACKLOG)
+UNREAD = gauge(
+    "process.linux.listen.unread",
+    "{connection}",
+    "connections from clients that were accepted and have sent what nobody has read yet: a request "
+    "that waits for a thread or for the event loop, or the rest of a large one",
+    _LOCAL_PORT,
+    source=_SOURCE,
+)
+METRICS = (COUNT, BACKLOG, UNREAD)
 
 
 class Connections:
@@ -59,12 +67,9 @@ class Connections:
         for attributes in self._before - set(counts):
             rows.add(COUNT, 0, *attributes)  # a series that just ended would look as before
         self._before = set(counts)
-        backlog: Counter[int] = Counter()
-        for connection in found:
-            if connection.state == "listen":
-                backlog[connection.local_port] += connection.receive_queue
-        for port, waiting in backlog.items():
-            rows.add(BACKLOG, waiting, (_LOCAL_PORT, port))
+        for metric, waiting in ((BACKLOG, _not_accepted(found)), (UNREAD, _not_read(found))):
+            for port, count in waiting.items():
+                rows.add(metric, count, (_LOCAL_PORT, port))
 
     def _inodes(self) -> set[int]:
         """Return the inodes of the sockets that the process holds; none when we may not look."""
@@ -82,6 +87,24 @@ class Connections:
             if target.startswith("socket:["):
                 found.add(int(target[8:-1]))
         return found
+
+
+def _not_accepted(connections: Iterable[procfs.Connection]) -> Counter[int]:
+    """Count by port the connections that wait to be accepted."""
+    found: Counter[int] = Counter()
+    for each in connections:
+        if each.state == "listen":
+            found[each.local_port] += each.receive_queue
+    return found
+
+
+def _not_read(connections: Collection[procfs.Connection]) -> Counter[int]:
+    """Count by port, of those that are listened on, the connections with bytes to be read."""
+    found = Counter({each.local_port: 0 for each in connections if each.state == "listen"})
+    for each in connections:
+        if each.state == "established" and each.receive_queue and each.local_port in found:
+            found[each.local_port] += 1
+    return found
 
 
 def count_peers(connections: Iterable[procfs.Connection]) -> dict[tuple[Attribute, ...], int]:

@@ -154,6 +154,13 @@ def test_connections_are_counted_by_peer() -> None:
         assert found[inward] == 2
         backlog = named(rows, "process.linux.listen.backlog")
         assert backlog[f'{{"network.local.port": {port}}}'] == 1
+        unread = "process.linux.listen.unread"
+        assert named(rows, unread)[f'{{"network.local.port": {port}}}'] == 0
+        clients[0].sendall(b"GET / HTTP/1.1")
+        accepted[1].sendall(b"an answer that the client has not read")
+        assert named(measured(process), unread)[f'{{"network.local.port": {port}}}'] == 1
+        accepted[0].recv(100)
+        assert named(measured(process), unread)[f'{{"network.local.port": {port}}}'] == 0
     finally:
         for each in (*clients, *accepted, server):
             each.close()
