@@ -1,6 +1,8 @@
 """What is planted in the clinic, and which of the rules' families should name it.
 
-Chosen from the names of the rules alone and written down before anything was recorded.
+Chosen from the names of the rules alone and written down before anything was recorded. Rules that
+were written meanwhile, before a look at what it showed, stand there too: `db.row-lock-wait`,
+`calls.waits-for-job`, `errors.job-retries` and `queue.at-the-door`.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ PROBLEMS = (
         "locked_row",
         "/book",
         "a row stays locked while upstream is asked",
-        ("db.transaction", "py.lock", "calls.one-at-a-time"),
+        ("db.transaction", "py.lock", "calls.one-at-a-time", "db.row-lock"),
         ("book", "doctor", "FOR UPDATE"),
     ),
     Problem(
@@ -89,14 +91,14 @@ PROBLEMS = (
         "waits_for_task",
         "/referral",
         "a request waits for the result of a slow task",
-        ("queue.", "calls.dominant", "calls.polling", "py.waits"),
+        ("queue.", "calls.dominant", "calls.polling", "py.waits", "calls.waits-for-job"),
         ("refer",),
     ),
     Problem(
         "retries",
         "/reminder",
         "a task that fails is tried five more times at once",
-        ("errors.retry", "errors.retries-inside", "errors.hidden"),
+        ("errors.retry", "errors.retries-inside", "errors.hidden", "errors.job-retries"),
         ("remind", "shipping"),
     ),
     Problem(
