@@ -23,6 +23,10 @@ SERVED = (
     ("WITH t AS (SELECT * FROM b WHERE k = $1) SELECT * FROM t WHERE u = 2", "b (k)", None),
     ("SELECT * FROM a WHERE name LIKE 'x%'", "a (name)", None),
     ("SELECT * FROM a WHERE $1 < t", "a (t)", None),
+    # As Django writes it.
+    ('SELECT "a"."t" FROM "a" WHERE ("a"."y" > %s AND "a"."x" = %s)', '"a" ("x", "y")', None),
+    ("SELECT * FROM a WHERE ((x = 1 AND (y = 2)) AND (z = 3 AND t < 4))", "a (x, y, z, t)", None),
+    ("SELECT * FROM a JOIN b ON (a.b_id = b.id AND b.x = $1)", "b (x)", "a (b_id)"),
     ("SELECT * FROM Users U WHERE u.name = $1 AND NAME = $2", "users (name)", None),
     ("SELECT * FROM a WHERE x = $1 AND id > $2 ORDER BY id", "a (x, id)", None),
     ("SELECT * FROM a WHERE x IN ($1, $2) AND y = 3 ORDER BY z", "a (x, y)", None),

@@ -145,11 +145,17 @@ def _conditions(select: exp.Select) -> Iterator[exp.Expr]:
     wholes = [where.this] if where else []
     wholes += [join.args["on"] for join in select.args.get("joins") or () if join.args.get("on")]
     for whole in wholes:
-        yield from (
-            (part.unnest() for part in whole.flatten())
-            if isinstance(whole, exp.And)
-            else [whole.unnest()]
-        )
+        yield from _all_of(whole)
+
+
+def _all_of(condition: exp.Expr) -> Iterator[exp.Expr]:
+    """Yield the conditions that must all hold; an ORM puts them in parentheses."""
+    condition = condition.unnest()
+    if isinstance(condition, exp.And):
+        for part in condition.flatten():
+            yield from _all_of(part)
+    else:
+        yield condition
 
 
 def _note(condition: exp.Expr, compared: Mapping[str, _Compared], dialect: str) -> str | None:
