@@ -122,6 +122,18 @@ class AttributeCache(dict[bytes, Attribute]):
         members = {key: text for key, text, _ in map(self.__getitem__, encoded)}
         return json_object(members[key] for key in (sorted(members) if sort else members))
 
+    def parted(self, encoded: Iterable[bytes]) -> tuple[tuple[int, ...], dict[str, str]]:
+        """Return the tokens of the semantic attributes, and the fragments of the others by key."""
+        rest: dict[str, str] = {}
+        tokens: list[int] = []
+        for raw in encoded:
+            key, text, token = self[raw]
+            if token:
+                tokens.append(token)
+            else:
+                rest[key] = text
+        return tuple(tokens), rest
+
     def resolve(self, key: ResolveKey, encoded: Iterable[bytes]) -> Resolved:
         """Return what the attributes of a span say; `key` is made of their tokens.
 

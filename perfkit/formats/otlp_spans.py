@@ -122,18 +122,11 @@ class SpanRows:
         """
         cache = self._edge.attributes
         encoded = self._edge.encoded(span.attributes)
-        rest: dict[str, str] = {}
-        tokens: list[int] = []
-        for raw in encoded:
-            key, text, token = cache[raw]
-            if token:
-                tokens.append(token)
-            else:
-                rest[key] = text
+        tokens, rest = cache.parted(encoded)
         status = span.status
         code = status.code if status else 0
         columns, leftover = cache.resolve(
-            (KINDS.get(span.kind, "unspecified"), STATUSES.get(code, "unset"), pid, tuple(tokens)),
+            (KINDS.get(span.kind, "unspecified"), STATUSES.get(code, "unset"), pid, tokens),
             encoded,
         )
         trace_state = span.trace_state

@@ -18,7 +18,8 @@ from perfkit.batch import Batch
 from perfkit.capture import CaptureWriter
 from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import HEAD_BYTES, Format, Source
-from perfkit.importers.jaeger_spans import Span, Spans, Trace, processes_of
+from perfkit.importers.jaeger_document import Span, Trace, processes_of
+from perfkit.importers.jaeger_spans import Spans
 from perfkit.semconv import SAMPLE_PROBABILITY, SAMPLE_RATE
 
 NAME = "jaeger-json"
@@ -132,7 +133,7 @@ def _sampled(raw: _Text) -> float:
     for part in _parts(raw) if _SAMPLER.search(raw) else ():
         spans = Spans()
         spans.add(part)
-        found = max(found, *spans.frame(Batch())["adjusted_count"])
+        found = max([found, *spans.frame(Batch())["adjusted_count"]])
     return found
 
 

@@ -10,151 +10,38 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 
 from perfkit import ids, model
 from perfkit.batch import Batch
 from perfkit.capture import CaptureWriter
-from perfkit.formats.attributes import (
-    CACHE_ENTRY_BYTES,
-    RESOLVED_COLUMNS,
-    AttributeCache,
-    DamagedAttribute,
-    Resolved,
-    json_object,
-    resolve_span,
-)
+from perfkit.formats.attributes import RESOLVED_COLUMNS, DamagedAttribute, json_object
 from perfkit.formats.spans import (
     EVENT_COLUMNS,
     LINK_COLUMNS,
     MAX_DURATION_NS,
     MAX_TIME_NS,
     Origin,
-    origin,
 )
-from perfkit.importers import id_columns, json_prefix
-from perfkit.semconv import SEMANTIC, Value
+from perfkit.importers import id_columns
+from perfkit.importers.jaeger_document import (
+    Number,
+    Process,
+    Span,
+    Trace,
+    origin_of,
+    processes_of,
+    tags,
+    tags_of,
+)
 
 _MAX_INT = 2**63 - 1
 _MAX_US = _MAX_INT // 1000
-_KEPT_ORIGINS = 1 << 12
 _KEPT_IDS = 1 << 10
 _BAD_TAG = "span with a tag that cannot be decoded"
 
-Number = int | float | str
 _Row = tuple[Any, ...]
-
-
-class _Tag(msgspec.Struct):
-    key: str
-    type: str | None = None
-    value: Any = None
-
-
-class Reference(msgspec.Struct):
-    """To another span."""
-
-    refType: str = "CHILD_OF"
-    traceID: str | None = None
-    spanID: str | None = None
-
-
-class _Log(msgspec.Struct):
-    timestamp: Number = 0
-    fields: list[msgspec.Raw] | None = None
-
-
-class Process(msgspec.Struct):
-    """What recorded a span."""
-
-    serviceName: str | None = None
-    tags: list[msgspec.Raw] | None = None
-
-
-class Span(msgspec.Struct):
-    """A span as the document has it; its tags are read when they are needed."""
-
-    spanID: str | None = None
-    traceID: str | None = None
-    parentSpanID: str | None = None
-    operationName: str | None = None
-    references: list[Reference] | None = None
-    startTime: Number = -1
-    duration: Number | None = None
-    tags: msgspec.Raw = msgspec.Raw()
-    logs: list[_Log] | None = None
-    processID: str | None = None
-    process: Process | None = None
-
-
-class Trace(msgspec.Struct):
-    """A trace as the document has it, or a part of its spans."""
-
-    traceID: str | None = None
-    spans: list[Span] | None = None
-    processes: msgspec.Raw = msgspec.Raw()
-    cut: bool = msgspec.field(default=False, name=json_prefix.CUT)
-
-
-_tag = msgspec.json.Decoder(_Tag)
-_tag_list = msgspec.json.Decoder(list[msgspec.Raw] | None)
-_processes = msgspec.json.Decoder(dict[str, Process] | None)
-
-
-def processes_of(trace: Trace) -> dict[str, Process]:
-    """Return the processes by their number."""
-    text = bytes(trace.processes)
-    return (_processes.decode(text) if text else None) or {}
-
-
-def _decode_tag(raw: bytes) -> tuple[str, Value]:
-    try:
-        tag = _tag.decode(raw)
-        if isinstance(tag.value, str):
-            if tag.type == "int64":
-                return tag.key, int(tag.value)
-            if tag.type == "float64":
-                return tag.key, float(tag.value)
-            if tag.type == "bool":
-                return tag.key, tag.value.lower() == "true"
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise DamagedAttribute from error
-    return tag.key, tag.value
-
-
-# Where the Jaeger exporters put what has fields of its own in OpenTelemetry:
-# https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/jaeger/
-_KIND, _STATUS, _MESSAGE = "span.kind", "otel.status_code", "otel.status_description"
-_SCOPES = ("otel.scope.name", "otel.library.name")
-_STATUSES = {name.upper(): name for name in model.STATUSES}
-
-
-def _resolve(kind: str, status: str, pid: int | None, attributes: dict[str, Value]) -> Resolved:
-    """Do as `resolve_span`, with kind and status from tags; adds message and scope."""
-    named = attributes.pop(_KIND, None)
-    recorded = _STATUSES.get(str(attributes.pop(_STATUS, "")), status)
-    message = attributes.pop(_MESSAGE, None)
-    scopes = [attributes.pop(name, None) for name in _SCOPES]
-    scope = next((str(name) for name in scopes if name), None)
-    kind = named if isinstance(named, str) and named in model.KINDS else kind
-    columns, leftover = resolve_span(kind, recorded, pid, attributes)
-    return Resolved((*columns, str(message) if message else None, scope), leftover)
-
-
-@functools.cache
-def _tags() -> AttributeCache:
-    """Return the tags that were seen: one cache for all files, which are often one trace each."""
-    semantic = SEMANTIC | {_KIND, _STATUS, _MESSAGE, *_SCOPES}
-    return AttributeCache(_decode_tag, semantic=semantic, resolve=_resolve)
-
-
-@functools.cache
-def _origins() -> dict[tuple[str | None, bytes], Origin]:
-    """Return the processes that were seen: nearly every trace has those of the one before."""
-    return {}
-
 
 _DESCRIBED = (*RESOLVED_COLUMNS, "status_message", "scope", "attributes")
 _UNREADABLE: _Row = ("unspecified", "unset", 1.0, *[None] * (len(_DESCRIBED) - 3))
@@ -171,27 +58,21 @@ class _Descriptions(dict[bytes, int]):
         self.damaged: list[int] = []
 
     def __missing__(self, text: bytes) -> int:
-        encoded = [bytes(raw) for raw in (_tag_list.decode(text) if text else None) or ()]
-        number = self[text] = len(self.rows)
+        encoded = tags_of(text)
+        number = len(self.rows)
         try:
-            self.rows.append(_described(encoded))
+            row = _described(encoded)
         except DamagedAttribute:
-            self.rows.append(_UNREADABLE)
+            row = _UNREADABLE
             self.damaged.append(number)
+        self.rows.append(row)
+        self[text] = number
         return number
 
 
 def _described(encoded: Sequence[bytes]) -> _Row:
-    cache = _tags()
-    rest: dict[str, str] = {}
-    tokens: list[int] = []
-    for raw in encoded:
-        key, text, token = cache[raw]
-        if token:
-            tokens.append(token)
-        else:
-            rest[key] = text
-    resolved = cache.resolve(("unspecified", "unset", None, tuple(tokens)), encoded)
+    tokens, rest = tags().parted(encoded)
+    resolved = tags().resolve(("unspecified", "unset", None, tokens), encoded)
     return (*resolved.columns, json_object((rest | resolved.leftover).values()))
 
 
@@ -227,31 +108,13 @@ class _Origins:
 
     def _of(self, process: Process | None) -> int:
         try:
-            found = _origin(process)
+            found = origin_of(process)
         except DamagedAttribute:
             return _DAMAGED
         number = self._numbers.setdefault(found, len(self.rows))
         if number == len(self.rows):
             self.rows.append(found)
         return number
-
-
-def _origin(process: Process | None) -> Origin:
-    if process is None:
-        return origin({})
-    origins = _origins()
-    encoded = [bytes(raw) for raw in process.tags or ()]
-    key = (process.serviceName, b"\n".join(encoded))
-    found = origins.get(key)
-    if found is None:
-        attributes = _tags().values_of(encoded)
-        attributes["service.name"] = process.serviceName
-        found = origin(attributes)
-        if len(key[1]) <= CACHE_ENTRY_BYTES:
-            if len(origins) >= _KEPT_ORIGINS:
-                origins.clear()
-            origins[key] = found
-    return found
 
 
 class Spans:
@@ -493,8 +356,8 @@ def _events(span: Span, own: _Row, batch: Batch) -> Iterator[_Row]:
             batch.reject("event without a plausible time")
             continue
         encoded = [bytes(raw) for raw in log.fields or ()]
-        name = _tags().values_of(encoded).get("event")
-        yield (*own, ts_ns, str(name or "log"), _tags().object_of(encoded))
+        name = tags().values_of(encoded).get("event")
+        yield (*own, ts_ns, str(name or "log"), tags().object_of(encoded))
 
 
 @functools.lru_cache(_KEPT_IDS)

@@ -169,6 +169,19 @@ def test_an_import_leaves_the_collection_of_garbage_as_it_was(tmp_path: Path) ->
     assert gc.isenabled()
 
 
+def test_a_large_sampled_trace_of_which_no_span_can_be_taken_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaeger_json, "_LARGE_BYTES", 0)
+    trace = json.loads((SAMPLES / "jaeger.json").read_text())
+    for span in trace["data"][0]["spans"]:
+        span["startTime"] = -5
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(trace))
+    with pytest.raises(InputError, match="nothing"):
+        imported(path)
+
+
 def test_a_large_trace_of_jaeger_is_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
