@@ -3,15 +3,17 @@
 A series that wanders looks as if it rose: neighbours that depend on each other are worth fewer than
 they are, and a random walk has a "significant" slope more often than not. So a slope is tested
 under each of many kinds of noise: independent, remembering a share of the value before, walking at
-random, walking with a momentum, and mixtures with independent noise; by generalised least squares,
-which weighs levels and increments as that noise wants it. What counts is the largest p of all kinds
+random, and mixtures with independent noise; by generalised least squares, which weighs levels and
+increments as that noise wants it. What counts is the largest p of all kinds
 that explain the series nearly as well as the likeliest does. (Berger and Boos 1994, JASA 89, 1012:
 the largest p over what a nuisance parameter may be. The likelihood is the restricted one, which
 does not favour noise with little memory: Harville 1977, JASA 72, 320. For tests that hold with and
 without a unit root see Harvey, Leybourne and Taylor 2007, J. Econometrics 141, 1302.)
 
 A leak that grows in steps has increments of one sign, which no walk has; one in independent noise
-has levels that no independent noise has. Either is seen, though for different reasons.
+has levels that no independent noise has. Either is seen, though for different reasons. What walks
+with a momentum, one way for a while, passes for a drift: told apart, a leak that takes a step a
+second would be found within half a minute 43 times in 100 instead of 97.
 """
 
 from __future__ import annotations
@@ -36,8 +38,6 @@ _NEARLY = 4.0
 """Kinds of noise count whose logarithm of the likelihood is that near to the best. At 4 what
 remembers 0.9 a second never passes for a drift (p under 0.01) in 8,000 minutes, at 3 it does
 twice."""
-_MOMENTA = (0.4, 0.7)
-"""Share of its last step that a walk repeats."""
 _MEANS = 1 / 6
 """Means over parts of a walk vary as a walk less so much independent noise for each step's 1."""
 _TINY = 1e-9
@@ -120,6 +120,4 @@ def kinds(count: int) -> list[Floats]:
     """Return the covariances of all kinds of noise."""
     at = np.arange(count)
     walk = np.minimum(at[:, None], at[None, :]) + 1.0
-    summed = np.tril(np.ones((count, count)))
-    momenta = [summed @ one ** np.abs(at[:, None] - at[None, :]) @ summed.T for one in _MOMENTA]
-    return [*covariances(count), walk - _MEANS * np.eye(count), *momenta]
+    return [*covariances(count), walk - _MEANS * np.eye(count)]
