@@ -42,7 +42,10 @@ class Spool:
         self._journal = Journal(directory)
         self._on_segment = on_segment
         self._overload = overload
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        # Apart, so that a record that comes in does not wake all who wait for theirs.
+        self._todo = threading.Condition(lock)
+        self._done = threading.Condition(lock)
         self._appended = 0
         self._synced = 0
         self._unsynced_bytes = 0
@@ -62,7 +65,7 @@ class Spool:
 
         Raises Overloaded, unless `urgent`, and SpoolFailed.
         """
-        with self._changed:
+        with self._done:
             self._check()
             if not urgent:
                 self._check_load()
@@ -74,16 +77,16 @@ class Spool:
             self._appended += 1
             self._unsynced_bytes += len(record.body)
             ticket = self._appended
-            self._changed.notify_all()
+            self._todo.notify()
             while self._synced < ticket:
                 self._check()
-                self._changed.wait()
+                self._done.wait()
 
     def close(self) -> None:
         """Sync, refuse everything from now on, and hand over the last segment."""
-        with self._changed:
+        with self._todo:
             self._closing = True
-            self._changed.notify_all()
+            self._todo.notify()
         self._thread.join()
         last = self._journal.current
         empty = not self._journal.current_bytes
@@ -111,13 +114,14 @@ class Spool:
 
     def _fail(self, error: OSError) -> None:
         self._failure = self._failure or error
-        self._changed.notify_all()
+        self._todo.notify()
+        self._done.notify_all()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._todo:
                 while self._synced == self._appended and not self._closing and not self._due():
-                    self._changed.wait(1.0)
+                    self._todo.wait(1.0)
                 if self._failure is not None or (self._closing and self._synced == self._appended):
                     return
                 target, covered = self._appended, self._unsynced_bytes
@@ -129,14 +133,14 @@ class Spool:
                 try:
                     self._journal.sync()
                 except OSError as error:
-                    with self._changed:
+                    with self._done:
                         self._fail(error)
                     return
-            with self._changed:
+            with self._done:
                 if self._failure is None:
                     self._synced = target
                     self._unsynced_bytes -= covered
-                self._changed.notify_all()
+                self._done.notify_all()
 
     def _due(self) -> bool:
         old = time.monotonic() - self._segment_began > _SEGMENT_AGE_S
