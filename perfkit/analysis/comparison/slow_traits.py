@@ -49,7 +49,10 @@ FEWEST_WITH = 5
 """A trait of fewer requests, slow and typical together, is not tested."""
 
 MINIMUM_LIFT = 1.5
-"""House limit: less than half again as frequent is no lead, however sure."""
+"""House limit: less than half again as frequent is no lead, however sure.
+
+Where most requests fail nothing can be so frequent: then lacking it may be, among the others.
+"""
 
 _BETTER = 1.1
 """Two traits together have a lift at least this many times that of either."""
@@ -152,7 +155,8 @@ def _found(
     texts, numbers = texts_and_numbers(tables, chosen)
     traits = pl.concat([texts, large(numbers, chosen)])
     tested = _tested(traits, chosen, slow_share, outcome)
-    singles = tested.filter(pl.col("p_adjusted") < LEVEL, pl.col("lift") >= MINIMUM_LIFT)
+    lifts = pl.max_horizontal("lift", "lift_without")
+    singles = tested.filter(pl.col("p_adjusted") < LEVEL, lifts >= MINIMUM_LIFT)
     if singles.is_empty():
         return pl.DataFrame(schema=_SCHEMA)
     members = traits.join(chosen.select("request", "endpoint_id"), on="request")
@@ -257,7 +261,10 @@ def _tested(
             p_adjusted=pl.Series(adjusted(p, "holm")),
             kind=pl.when(outcome).then(pl.lit("did")).otherwise(pl.lit("was")),
         )
-        .with_columns(lift=_lift(pl.col("slow_ratio"), pl.col("typical_ratio"), share))
+        .with_columns(
+            lift=_lift(pl.col("slow_ratio"), pl.col("typical_ratio"), share),
+            lift_without=_lift(1 - pl.col("typical_ratio"), 1 - pl.col("slow_ratio"), 1 - share),
+        )
         .sort(
             "endpoint_id",
             "kind",
@@ -282,7 +289,7 @@ def _counts(rows: pl.DataFrame, keys: list[str], prefix: str) -> pl.DataFrame:
     return counted.rename({name: prefix + name for name in counted.columns if name not in keys})
 
 
-def _lift(slow: pl.Expr, typical: pl.Expr, share: pl.Series | float) -> pl.Expr:
+def _lift(slow: pl.Expr, typical: pl.Expr, share: pl.Series) -> pl.Expr:
     return slow / (slow * share + typical * (1 - share))
 
 
