@@ -115,7 +115,11 @@ def test_what_an_import_calls_belongs_to_it(samples: list[Sample], importers: se
     ]
     tree = tables(made).frame("code_tree")
     for node, importing in enumerate(tree["importing"]):
-        assert importing == (importer in path_of(tree, node))
+        path = path_of(tree, node)
+        assert importing == (importer in path)
+        begun = [above for above in range(node + 1) if path_of(tree, above)[-1] == importer]
+        above = [one for one in begun if path[: tree["depth"][one] + 1] == path_of(tree, one)]
+        assert tree["import_id"][node] == (above[0] if above else None)
 
 
 @given(sample_lists())

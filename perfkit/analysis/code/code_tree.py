@@ -50,11 +50,23 @@ def compute(tables: Tables) -> pl.DataFrame:
         parent_id=place.gather(nodes["parent"]),
         end_id=place.gather(nodes["end"]),
         importing=pl.Series(importing(paths)),
-    ).filter(seen)
+    )
+    nodes = nodes.with_columns(import_id=_imports()).filter(seen)
     times = [name for name in COLUMNS if name.endswith("_ns")]
     if not timed:
         nodes = nodes.with_columns(pl.lit(None, dtype=pl.Int64).alias(name) for name in times)
     return nodes.select(list(COLUMNS))
+
+
+def _imports() -> pl.Expr:
+    """Return the outermost node of the import that a node is part of; null outside of imports.
+
+    Nodes are in depth-first order: until the next outermost one, those that import are below it.
+    """
+    imports, parent = pl.col("importing"), pl.col("parent")
+    outermost = imports & ~imports.gather(parent.fill_null(0)) | imports & parent.is_null()
+    begun = pl.when(outermost).then("node_id").forward_fill()
+    return pl.when(imports).then(begun)
 
 
 def population_samples(tables: Tables) -> pl.LazyFrame:
@@ -106,6 +118,7 @@ COLUMNS = {
     "count": "observations in the node and below",
     "self_count": "observations in the node itself",
     "importing": "whether it is part of the import of a module: a frame of `importlib`, or below",
+    "import_id": "the outermost node of that import",
 }
 
 DERIVED = Derived(
