@@ -7,6 +7,8 @@ is the innermost one or, for pools and workers, when it is an ancestor.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
 
 _ROLES: tuple[tuple[str, str, str], ...] = (
@@ -59,6 +61,28 @@ _ROLES: tuple[tuple[str, str, str], ...] = (
 )
 """The first role that matches wins. Sources: the files named, in the releases current in 2025."""
 
+_HANDLERS: tuple[tuple[str, str], ...] = (
+    (r"(?:^|/)socketserver\.py", r"process_request(?:_thread)?|finish_request"),
+    (r"(?:^|/)http/server\.py", r"handle_one_request"),
+    (r"(?:^|/)wsgiref/handlers\.py", r"run"),
+    (r"werkzeug/serving\.py", r"run_wsgi"),
+    (r"gunicorn/workers/\w+\.py", r"handle(?:_request)?"),
+    (r"waitress/task\.py", r"service|execute"),
+    (r"cheroot/\w+\.py", r"communicate|respond"),
+    (r"flask/app\.py", r"__call__|wsgi_app|full_dispatch_request|dispatch_request"),
+    (r"django/core/handlers/\w+\.py", r"__call__|_?get_response"),
+    (r"bottle\.py", r"__call__|wsgi|_handle"),
+    (r"falcon/app\.py", r"__call__"),
+    (r"pyramid/router\.py", r"__call__|invoke_request|handle_request"),
+    (r"grpc/_server\.py", r"_call_behavior|_(?:unary|stream)_response_in_pool"),
+    (r"anyio/_backends/_asyncio\.py", r"run"),
+    (r"celery/app/trace\.py", r"trace_task|__protected_call__"),
+    (r"rq/(?:job|worker/\w+|worker)\.py", r"perform(?:_job)?"),
+)
+"""Functions of servers and frameworks below which runs what one request or job asked for; of AnyIO
+the worker that FastAPI and Starlette call plain functions in. `concurrent.futures` has none: what
+a program gives to a pool may be meant to go on. Sources: the files named, as of 2025."""
+
 # fmt: off
 _FRAMEWORKS = frozenset(
     (
@@ -94,22 +118,29 @@ IDLE_LEAVES = ("select", "worker", "queue", "condition")
 
 def role() -> pl.Expr:
     """Return the role of a frame with the columns `function` and `file`, as text; mostly null."""
+    expression = pl.lit(None, dtype=pl.String)
+    for name in reversed(dict.fromkeys(name for name, _, _ in _ROLES)):
+        # One pattern a role: Polars compiles each, and keeps few.
+        matches = _stands_at((file, function) for known, file, function in _ROLES if known == name)
+        expression = pl.when(matches).then(pl.lit(name)).otherwise(expression)
+    return expression
+
+
+def handles() -> pl.Expr:
+    """Return whether a frame, by its `function` and `file`, serves one request or job."""
+    return _stands_at(_HANDLERS)
+
+
+def _stands_at(places: Iterable[tuple[str, str]]) -> pl.Expr:
+    """Return whether a frame is one of those at places: a file's end, a function's last part."""
     place = pl.concat_str(
         pl.col("file").fill_null("").str.replace_all("\\", "/", literal=True),
         pl.lit("\n"),
         pl.col("function").fill_null(""),
     )
-    expression = pl.lit(None, dtype=pl.String)
-    for name in reversed(dict.fromkeys(name for name, _, _ in _ROLES)):
-        # One pattern a role: Polars compiles each, and keeps few.
-        patterns = (
-            rf"(?:{file})\n(?:.*\.)?(?:{function})$"
-            for known, file, function in _ROLES
-            if known == name
-        )
-        matches = place.str.contains("|".join(patterns))
-        expression = pl.when(matches).then(pl.lit(name)).otherwise(expression)
-    return expression
+    return place.str.contains(
+        "|".join(rf"(?:{file})\n(?:.*\.)?(?:{function})$" for file, function in places)
+    )
 
 
 def own() -> pl.Expr:
