@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from perfkit.analysis.session import Tables, derived_tables
+from perfkit.analysis.session import Tables
 from perfkit.report import episodes, population
 from perfkit.report.baseline import Baseline
 from perfkit.report.episodes import Episode
@@ -49,8 +49,7 @@ class Context:
     @cached_property
     def population(self) -> Population:
         """The entries that the page can choose from."""
-        columns = derived_tables()["requests"].columns
-        entries = self.tables.where("requests", pl.col("entry"), *columns)
+        entries = self.tables.where("requests", pl.col("entry"), *population.OF_REQUEST)
         return population.read(entries, self.facts)
 
     @cached_property

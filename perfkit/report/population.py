@@ -16,6 +16,12 @@ EXACT_ENTRIES = 500_000
 """Up to so many requests each has its own row; above, they are binned."""
 
 BINNED_BUCKETS = 600
+OF_REQUEST = (
+    *("request_row", "entry", "service", "endpoint", "tool", "status", "hidden_error"),
+    *("start_ns", "duration_ns", "adjusted_count"),
+)
+"""Columns of `requests` that are kept of all entries: the others take several GiB of a large
+capture, and are looked up for the few that are shown by themselves."""
 _GROUP = ("endpoint_id", "tool_id", "service_id", "status_id")
 
 
@@ -23,7 +29,7 @@ _GROUP = ("endpoint_id", "tool_id", "service_id", "status_id")
 class Population:
     """All entries in order of their start, and the lists that the ids in the page index.
 
-    `entries` has the columns of `requests` and: `index` (its place), `endpoint_id`, `tool_id`,
+    `entries` has the columns of `OF_REQUEST` and: `index` (its place), `endpoint_id`, `tool_id`,
     `service_id` (-1 for none), `status_id`, `rel_ns` (start since `origin_ns`).
     """
 

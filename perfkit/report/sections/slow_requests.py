@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit.analysis.comparison.trait_words import sentences
+from perfkit.analysis.spans import requests
 from perfkit.ids import trace_hex
 from perfkit.report import request_details
 from perfkit.report.columns import Column
@@ -44,8 +45,10 @@ _COLUMNS = (
 def build(context: Context) -> dict[str, Any]:
     """Return all requests as columns, and the details of the slowest."""
     population = context.population
-    chosen = choose(population.entries, population.endpoints).join(
-        population.page_rows, on="request_row", how="left", maintain_order="left"
+    chosen = (
+        choose(population.entries, population.endpoints)
+        .join(population.page_rows, on="request_row", how="left", maintain_order="left")
+        .pipe(_with_all_columns, context)
     )
     listed = chosen.head(_LISTED).with_columns(at_ns="rel_ns")
     return {
@@ -91,9 +94,16 @@ def choose(entries: pl.DataFrame, endpoints: list[str]) -> pl.DataFrame:
             & pl.col("endpoint").is_in(endpoints[:_ENDPOINTS])
         )
     )
-    # All columns of a few rows: of a large capture they take several GiB.
     chosen: pl.DataFrame = entries[shown["place"]]
     return chosen
+
+
+def _with_all_columns(chosen: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Look up the columns of `requests` that the population does not keep."""
+    lacking = [name for name in requests.COLUMNS if name not in chosen.columns]
+    mine = pl.col("request_row").is_in(chosen["request_row"].to_list())
+    found = context.tables.where("requests", mine, "request_row", *lacking)
+    return chosen.join(found, on="request_row", how="left", maintain_order="left")
 
 
 def _traits(context: Context) -> list[dict[str, Any]]:
