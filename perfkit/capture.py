@@ -28,6 +28,7 @@ from perfkit import model
 from perfkit.batch import Batch, Columns
 from perfkit.errors import CaptureError
 from perfkit.layout import Wanted
+from perfkit.long_values import WHAT, WHY, shortened
 from perfkit.manifest import INFO_NAME, WriterLock, create
 from perfkit.manifest import CaptureInfo as CaptureInfo
 from perfkit.manifest import Loss as Loss
@@ -104,6 +105,9 @@ class CaptureWriter:
     def _buffer(self, table: str, frame: pl.DataFrame) -> None:
         if not frame.height:
             return
+        frame, cut = shortened(frame)
+        if cut:
+            self.lose(WHAT, cut, WHY)
         self._buffers.setdefault(table, []).append(frame)
         self._buffered_rows[table] = self._buffered_rows.get(table, 0) + frame.height
         if self._buffered_rows[table] >= _BUFFERED_ROWS:

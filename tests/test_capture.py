@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from perfkit import model
+from perfkit import long_values, model
 from perfkit.batch import Batch
 from perfkit.capture import Capture, CaptureWriter, atomic_write
 from perfkit.errors import CaptureError
@@ -53,6 +53,31 @@ def test_a_batch_brings_rows_and_what_was_rejected(path: Path) -> None:
     info = Capture.open(path).info
     assert [(loss.what, loss.count, loss.why) for loss in info.lost] == [("rejected", 4, "no name")]
     assert info.rows == {"metrics": 2}
+
+
+def test_values_that_are_too_long_are_cut_and_counted(path: Path) -> None:
+    limit = long_values.MOST_BYTES
+    members = {"short": "s", "text": "ü" * limit, "list": ["x" * limit, 1], "fits": "y" * 1000}
+    rows = {
+        "start_ns": [1, 2, 3, 4],
+        "attributes": [json.dumps(members), '{"a":1}', None, "no object" * limit],
+        "db_statement": [None, "SELECT 1", "z" * limit, "z" * (limit + 1)],
+    }
+    with CaptureWriter(path) as writer:
+        writer.append("spans", rows)
+    capture = Capture.open(path)
+    assert [(loss.what, loss.count) for loss in capture.info.lost] == [(long_values.WHAT, 4)]
+    spans = capture.table("spans").collect()
+    kept = json.loads(spans["attributes"][0])
+    assert kept["text"] == "ü" * (limit // 2 - 32) + f"… [cut, it had {2 * limit:,} bytes]"
+    assert kept["list"].startswith('["xxx')
+    assert kept["list"].endswith(f" [cut, it had {len(json.dumps(members['list'])):,} bytes]")
+    assert (kept["short"], kept["fits"]) == ("s", "y" * 1000)
+    assert spans["attributes"][1:3].to_list() == rows["attributes"][1:3]
+    assert spans["attributes"][3].endswith(f"… [cut, it had {9 * limit:,} bytes]")
+    assert spans["db_statement"][:3].to_list() == rows["db_statement"][:3]
+    assert spans["db_statement"][3].startswith("z" * (limit - 64) + "… [cut")
+    assert long_values.shortened(spans)[1] == 0
 
 
 def test_small_batches_come_out_whole_and_in_order(path: Path) -> None:

@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("capture", "bodies", "compact", "engine", "tail_sampling", "layout", "merge_parts"),
-            *("redaction", "remote", "parts", "replacement"),
+            *("redaction", "remote", "parts", "replacement", "long_values"),
         }
     ),
     frozenset({"collect", "importers", "exporters", "analysis"}),
