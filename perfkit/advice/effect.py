@@ -24,6 +24,7 @@ _FEWEST_BLOCKS = 5
 _FEWEST_REQUESTS = 5
 _MOST_STRATA = 10
 _LEVEL = 0.05
+_READ = ("start_ns", "endpoint", "tool", "duration_ns", "adjusted_count")
 
 
 def before(finding: Finding, tables: Tables) -> Before:
@@ -135,7 +136,8 @@ def _saved(entry: Entry, tables: Tables) -> tuple[float, float, float, int] | No
 
 def _concerned(tables: Tables, endpoints: Sequence[str], tools: Sequence[str]) -> pl.DataFrame:
     """Return the entries of these endpoints and tools; all, where none of them is an entry's."""
-    entries = tables["requests"].filter(pl.col("entry"), ~pl.col("open"))
+    # All columns take several GiB of a large capture.
+    entries = tables["requests"].filter(pl.col("entry"), ~pl.col("open")).select(_READ)
     chosen = entries
     if tools:
         chosen = chosen.filter(pl.col("tool").is_in(list(tools)))

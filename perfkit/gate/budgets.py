@@ -38,6 +38,11 @@ _SELECTOR = re.compile(
 )
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)\Z")
 _LONGEST = 4000
+_READ = (
+    *("entry", "service", "endpoint", "tool", "duration_ns", "status", "db_count"),
+    "adjusted_count",
+)
+"""Columns of `requests`: all of them take several GiB of a large capture."""
 _SQL_SECONDS = 60.0
 
 _HOLDS: Mapping[str, Callable[[float, float], bool]] = {
@@ -220,7 +225,7 @@ def _of_query(budget: Budget, tables: Tables) -> list[Reading]:
 
 
 def _of_requests(budget: Budget, tables: Tables) -> list[Reading]:
-    requests = select(tables.frame("requests"), budget.selectors)
+    requests = select(tables.columns("requests", *_READ), budget.selectors)
     if requests.is_empty():
         return []
     keys = [name for name in ("service", "endpoint", "tool") if name in budget.selectors]
@@ -285,6 +290,6 @@ def known(tables: Tables, budget: Budget) -> str:
         return "the query gives no row, or null"
     parts = []
     for name in budget.selectors or ("endpoint",):
-        values = tables.frame("requests")[name].drop_nulls().value_counts(sort=True)[name]
+        values = tables.columns("requests", name)[name].drop_nulls().value_counts(sort=True)[name]
         parts.append(f"{name}s: {', '.join(values.head(8).to_list()) or 'none'}")
     return "there are " + "; ".join(parts)
