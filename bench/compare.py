@@ -60,7 +60,7 @@ def halves(capture: str) -> int:
 
     opened = Capture.open(Path(capture))
     start = opened.table("spans").select("start_ns").collect()["start_ns"]
-    middle = int(start.median())  # type: ignore[arg-type]
+    middle = int(start.median())
     return compare(contrast.of_moment(Tables(opened), middle)).differences.height
 
 

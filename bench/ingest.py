@@ -23,9 +23,10 @@ from bench import plain_otlp
 from bench.generate import SPANS_PER_BODY, Bodies
 from bench.measure import Row, isolated
 from perfkit import journal
-from perfkit.capture import CaptureWriter, write_part
+from perfkit.capture import CaptureWriter
 from perfkit.collect.compactor import WORKER_ENVIRONMENT
 from perfkit.manifest import INFO_NAME, CaptureInfo
+from perfkit.parts import write_part
 
 BODIES = 1500
 SEGMENT_BODIES = 300

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import polars as pl
 
@@ -276,14 +277,13 @@ def _visible(known: list[Any]) -> Row:
 
 def _with_other_constants(known: list[Any]) -> Row:
     """Rank again with other constants: a result that hangs on one of them is no result."""
-    kept = votes.NORMAL_LEVEL, votes.SURE_Z
     ranged = []
-    try:
-        for level, z in itertools.product((0.95, 0.995), (1.28, 2.33)):
-            votes.NORMAL_LEVEL, votes.SURE_Z, standing.SURE_Z = level, z, z
+    for level, z in itertools.product((0.95, 0.995), (1.28, 2.33)):
+        with (
+            mock.patch.multiple(votes, NORMAL_LEVEL=level, SURE_Z=z),
+            mock.patch.multiple(standing, SURE_Z=z),
+        ):
             ranged.append(accuracy([place(*case) for case in known]))
-    finally:
-        votes.NORMAL_LEVEL, votes.SURE_Z, standing.SURE_Z = *kept, kept[1]
     low, high = (tuple(limit(one) for one in zip(*ranged, strict=True)) for limit in (min, max))
     return Row(
         "root cause with percentiles 95 and 99.5 and bounds of 90 and 99 %: AC@1/3/5",

@@ -208,7 +208,7 @@ def test_a_full_disk_loses_nothing_that_is_buffered(
     ids=["absent", "other directory", "broken json", "no object", "newer"],
 )
 def test_what_is_no_capture_is_refused(path: Path, make: object, message: str) -> None:
-    make(path)  # type: ignore[operator]
+    make(path)
     with pytest.raises(CaptureError, match=message) as caught:
         Capture.open(path)
     assert "\n" not in caught.value.message

@@ -187,10 +187,10 @@ def test_the_thread_log_gives_states_and_ends_dead_threads(path: Path) -> None:
 def test_overlapping_traces_are_cut_at_one_instant(path: Path, slow_ns: int) -> None:
     # Between its two clocks the first one was held up a little.
     clocks = (WALL_NS, MONOTONIC_NS - slow_ns), (WALL_NS, MONOTONIC_NS)
-    metas = (StackMeta(7, RATE, *one) for one in clocks)
+    one, other = (StackMeta(7, RATE, *clock) for clock in clocks)
     first, second = (
         stack_segment(path, two_phases(), number=number, meta=meta)
-        for number, meta in enumerate(divided(*metas, MONOTONIC_NS + 150 * MS), start=1)
+        for number, meta in enumerate(divided(one, other, MONOTONIC_NS + 150 * MS), start=1)
     )
     compactor = SegmentCompactor(path, ME)
     compactor.compact(first)

@@ -30,6 +30,7 @@ from perfkit.errors import CaptureError
 from perfkit.layout import Wanted
 from perfkit.manifest import CaptureInfo, WriterLock
 from perfkit.merge_parts import compact
+from perfkit.replacement import RECORD
 from perfkit.stacks import Frame
 from tests.analysis.build import S, span_columns
 from tests.analysis.test_sharded import QUICK, assert_equal, many, spans_of_many_traces
@@ -73,7 +74,7 @@ def test_every_row_stays_and_parts_become_few(path: Path) -> None:
     assert set(parts(path).values()) == {1}
     assert (path / "capture.json").read_bytes() == info
     assert not list(path.glob(".compaction-*"))
-    assert not (path / merge_parts.RECORD).exists()
+    assert not (path / RECORD).exists()
     names = sorted(path.rglob("part-*"))
     assert compact(path).bytes_after == done.bytes_after
     assert sorted(path.rglob("part-*")) == names, "there was nothing to do"
@@ -134,7 +135,7 @@ def test_killed_before_any_change_of_a_name_the_capture_is_whole(path: Path) -> 
         command = [sys.executable, "-c", _KILLED_AT, str(copy), str(change)]
         done = subprocess.run(command, check=False)
         assert rows(copy) == before, change
-        assert not (copy / merge_parts.RECORD).exists()
+        assert not (copy / RECORD).exists()
         subprocess.run(["rm", "-r", copy], check=True)
         if done.returncode == 0:
             break
@@ -156,13 +157,13 @@ def test_a_decided_compaction_is_carried_out_at_the_next_opening(
     with monkeypatch.context() as patch:
         patch.setattr(Capture, "settle", lambda capture: False)
         compact(path)
-    assert (path / merge_parts.RECORD).exists()
+    assert (path / RECORD).exists()
     # As on a disk that cannot be written: read from where the new parts are.
     unopened = Capture(path, CaptureInfo.load(path / "capture.json"))
     for name in model.BY_NAME:
         assert Counter(unopened.table(name).collect().rows()) == before[name]
     assert rows(path) == before
-    assert not (path / merge_parts.RECORD).exists()
+    assert not (path / RECORD).exists()
     assert set(parts(path).values()) == {1}
 
 
@@ -316,7 +317,7 @@ def test_only_the_row_groups_of_the_wanted_rows_are_read(path: Path) -> None:
     (part,) = (path / "spans").iterdir()
     capture = Capture.open(path)
     starts = capture.table("spans").select(pl.col("start_ns")).collect()["start_ns"]
-    early = Wanted(until_ns=starts.min() + (starts.max() - starts.min()) // 20)  # type: ignore[operator]
+    early = Wanted(until_ns=starts.min() + (starts.max() - starts.min()) // 20)
     expected = capture.restricted(early).table("spans").collect()
     assert 0 < expected.height < SPANS // 5
     # Whatever lies beyond is not looked at: it may as well be destroyed.

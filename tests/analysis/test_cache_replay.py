@@ -34,7 +34,7 @@ def test_equals_a_cache_asked_call_by_call(
     calls: list[tuple[int, int, int]], lifetime: int
 ) -> None:
     columns = [np.array([one[part] for one in calls], dtype=np.int64) for part in range(3)]
-    assert hits(*columns, lifetime).tolist() == simulated(calls, lifetime)
+    assert hits(columns[0], columns[1], columns[2], lifetime).tolist() == simulated(calls, lifetime)
 
 
 def test_an_answer_is_kept_for_its_lifetime_and_asked_for_again_after() -> None:

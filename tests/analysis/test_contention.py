@@ -261,7 +261,7 @@ def gil_samples(holders: dict[int, list[float]]) -> pl.DataFrame:
 
 def test_the_lock_of_the_interpreter_is_contended_when_it_is_never_free() -> None:
     busy = gil_samples({1: [0.6, 0.96, 0.3, 0.5], 2: [0.39, 0.03, 0.2, 0.45]})
-    found = contended_gil({"samples": busy.lazy()})  # type: ignore[arg-type]
+    found = contended_gil({"samples": busy.lazy()})
     # In second 1 one thread alone holds it, in second 2 it is free half of the time.
     rows = found.sort("start_ns").to_dicts()
     assert [(row["start_ns"] - EPOCH) // SECOND for row in rows] == [0, 3]
@@ -273,5 +273,5 @@ def test_the_lock_of_the_interpreter_is_contended_when_it_is_never_free() -> Non
 def test_a_recording_that_did_not_watch_the_lock_says_nothing_of_it() -> None:
     unwatched = gil_samples({1: [1.0]}).with_columns(gil_ns=pl.lit(None, pl.Int64))
     for samples in (unwatched, unwatched.drop("gil_ns")):
-        found = contended_gil({"samples": samples.lazy()})  # type: ignore[arg-type]
+        found = contended_gil({"samples": samples.lazy()})
         assert contention._conformed(found).is_empty()

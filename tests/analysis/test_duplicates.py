@@ -118,7 +118,7 @@ def test_a_template_matches_the_path_that_fits_it() -> None:
     ],
 )
 def test_what_differs_is_another_request(change: dict[str, object]) -> None:
-    spans = [span for number in range(1, 6) for span in pair(number, **change)]  # type: ignore[arg-type]
+    spans = [span for number in range(1, 6) for span in pair(number, **change)]
     assert len(requests(spans)) == 10
 
 

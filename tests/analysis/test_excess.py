@@ -39,7 +39,7 @@ def test_values_are_matched_by_rank_in_each_group(
     groups = [
         tuple(list({value: (value, weight) for value, weight in side}.values()) for side in sides)
         for sides in groups
-    ]  # type: ignore[misc]
+    ]
     flat = [
         (number, side, value, weight)
         for number, sides in enumerate(groups)
@@ -51,7 +51,7 @@ def test_values_are_matched_by_rank_in_each_group(
     values = Values(group, len(groups), columns[:, 2])
     weight = [np.where(side == number, columns[:, 3], 0.0) for number in (0, 1)]
     # With a bound of no width a rank is what it is.
-    found = beyond(values, *weight, np.full(len(groups), 10.0), 0.0)
+    found = beyond(values, weight[0], weight[1], np.full(len(groups), 10.0), 0.0)
     for number, (normal, judged) in enumerate(groups):
         mine = found[(group == number) & (side == 1)].tolist()
         assert mine == pytest.approx(matched(normal, judged), nan_ok=True)

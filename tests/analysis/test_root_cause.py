@@ -45,7 +45,7 @@ def test_what_got_slower_is_named(name: str, component: str, factor: float) -> N
     assert first(found) == component
     top = found.ranking.row(0, named=True)
     rest = found.ranking.filter(found.ranking["component"] != component)
-    assert top["latency_score"] > 2 * rest["latency_score"].max()  # type: ignore[operator]
+    assert top["latency_score"] > 2 * rest["latency_score"].max()
     assert top["explained_ratio"] > 0.8
     (why,) = found.evidence.filter(component=component).to_dicts()
     assert (why["reason"], why["operation"]) == ("slower", name)

@@ -332,7 +332,9 @@ def test_a_template_may_report_what_a_path_does() -> None:
     with pytest.raises(UsageError, match="two instrumentations"):
         open_tables(Memory({"spans": span_columns(spans)}), Filters(), "shards")
     spans = [S(1, 0, 9, **one, endpoint="/a/{path}"), S(2, 0, 9, **other, endpoint="/b")]
-    open_tables(Memory({"spans": span_columns(spans)}), Filters(), "shards").close()
+    tables = open_tables(Memory({"spans": span_columns(spans)}), Filters(), "shards")
+    assert isinstance(tables, ShardedTables)
+    tables.close()
 
 
 def test_what_may_not_fit_into_memory_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:

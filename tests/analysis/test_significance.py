@@ -89,7 +89,7 @@ def test_corrections_equal_their_definitions(p: list[float]) -> None:
         ("holm", slow_holm(tested)),
         ("benjamini-hochberg", slow_benjamini_hochberg(tested)),
     ):
-        found = adjusted(np.array(p), method)  # type: ignore[arg-type]
+        found = adjusted(np.array(p), method)
         assert list(np.isnan(found)) == [value != value for value in p]
         assert found[~np.isnan(found)] == pytest.approx(slow)
 

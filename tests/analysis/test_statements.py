@@ -191,7 +191,7 @@ HOSTILE = {
 def test_hostile_statements_have_short_names(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = count_parsed(monkeypatch)
     found = normalise_all(frame([(system, text) for text in HOSTILE.values()]))
-    assert found.str.len_chars().max() <= statements._MAX_RESULT + 2  # type: ignore[operator]
+    assert found.str.len_chars().max() <= statements._MAX_RESULT + 2
     # sqlglot gets nothing that could keep it busy.
     assert all(len(text) <= statements._MAX_PARSED_TEXT for text in parsed)
     assert all(text.count("[") <= statements._MAX_BRACKETS for text in parsed)

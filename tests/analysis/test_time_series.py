@@ -98,7 +98,7 @@ def check(measure: str, bucket: dict[str, Any], inside: list[S], width: int) -> 
     elif len(inside) < (3 if measure == "p50_ns" else 10):
         assert bucket["value"] is None
     else:
-        every = [one.end - one.start for one in inside for _ in range(int(one.columns["adjusted_count"]))]  # type: ignore[operator]  # fmt: skip  # noqa: E501
+        every = [one.end - one.start for one in inside for _ in range(int(one.columns["adjusted_count"]))]  # fmt: skip  # noqa: E501
         level = {"p50_ns": 0.5, "p95_ns": 0.95}[measure]
         assert bucket["value"] == pytest.approx(float(np.quantile(every, level)))
 

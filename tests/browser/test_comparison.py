@@ -27,7 +27,7 @@ _SIDES = """(name) => { const view = perfkit.flame.views[name];
 def sides(page: Any, name: str = "difference-requests") -> dict[str, Any]:
     page.locator("#comparison").scroll_into_view_if_needed()
     page.wait_for_function("(name) => perfkit.flame.views[name]?.difference", arg=name)
-    return page.evaluate(_SIDES, name)  # type: ignore[no-any-return]
+    return page.evaluate(_SIDES, name)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ _BARS = """(name) => {
 
 
 def bars_of(page: Any, name: str) -> dict[str, Any]:
-    return page.evaluate(_BARS, name)  # type: ignore[no-any-return]
+    return page.evaluate(_BARS, name)
 
 
 def shown(page: Any, name: str, column: str) -> list[float]:
@@ -40,7 +40,7 @@ def click_bar(page: Any, selector: str, name: str, index: int) -> None:
 
 
 def drawn_boxes(page: Any, selector: str) -> int:
-    return page.locator(f"{selector} .bars .point").count()  # type: ignore[no-any-return]
+    return page.locator(f"{selector} .bars .point").count()
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,7 @@ def saved(page: Any, section: str, format_: str, folder: Path) -> Path:
 
 
 def self_times(page: Any, name: str) -> list[float]:
-    return page.evaluate(  # type: ignore[no-any-return]
-        "(name) => Array.from(perfkit.flame.views[name].values.self)", name
-    )
+    return page.evaluate("(name) => Array.from(perfkit.flame.views[name].values.self)", name)
 
 
 def test_collapsed_stacks_sum_to_what_is_shown(open_page: Any, data: Any, tmp_path: Path) -> None:

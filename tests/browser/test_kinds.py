@@ -42,7 +42,7 @@ def test_what_is_not_there_is_said(
             pass
     else:
         parts = {f"with_{name}": name == kinds for name in ("spans", "samples", "metrics")}
-        write_capture(path, **parts)  # type: ignore[arg-type]
+        write_capture(path, **parts)
     page = ready(open_page(report(path, kinds)))
     assert page.locator(".is-error").count() == 0
     for section, text in said.items():

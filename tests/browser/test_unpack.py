@@ -31,7 +31,7 @@ _READ = """async (packed) => {
 
 def test_round_trip(open_page: Any) -> None:
     page = open_page(synthetic.build(requests=5, span_nodes=10, code_nodes=10, samples=10))
-    data = {
+    data: dict[str, Any] = {
         "text": "é \U0001f600 </script>",
         "nested": {"list": [1, None, True, {"x": 1.5}], "empty": []},
         "u1": np.array([0, 255]),

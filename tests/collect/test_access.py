@@ -247,7 +247,7 @@ def test_what_cannot_be_seen_of_a_process_is_said(
 ) -> None:
     if not access.may_attach(python):
         pytest.skip("this machine does not let us look into our own child process")
-    monkeypatch.setattr(checks.Gil, "find", lambda pid: None)
+    monkeypatch.setattr("perfkit.collect.checks.Gil.find", lambda pid: None)
     monkeypatch.setattr(checks, "watchable_threads", lambda limit: 0)
     done = {check.name: check for check in checks.process_checks(python)}
     assert (done["gil"].state, done["files"].state) == ("warning", "warning")

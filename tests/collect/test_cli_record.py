@@ -48,7 +48,7 @@ def start(*arguments: str, directory: Path) -> subprocess.Popen[str]:
 
 def wait_for(condition: object, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
 

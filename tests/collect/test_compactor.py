@@ -74,8 +74,8 @@ def test_a_segment_that_is_gone_is_an_error_and_not_the_end(path: Path) -> None:
 def test_a_capture_that_is_gone_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(worker.os, "nice", lambda _: 0)
+    monkeypatch.setattr("perfkit.collect.compactor.signal.signal", lambda *_: None)
+    monkeypatch.setattr("perfkit.collect.compactor.os.nice", lambda _: 0)
     assert worker.main([str(tmp_path / "gone.perfkit")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("perfkit: error: ")

@@ -30,7 +30,7 @@ def test_a_percentile_is_within_its_bucket(durations: list[int], share: float) -
 
 def test_what_is_old_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(latency.time, "monotonic", lambda: now)
+    monkeypatch.setattr("perfkit.collect.latency.time.monotonic", lambda: now)
     watched = Latency()
     assert watched.quantile(0.5) is None
     watched.add([100])

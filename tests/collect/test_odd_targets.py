@@ -78,7 +78,7 @@ def stop(pid: int) -> None:
 @contextmanager
 def soon(action: object, *arguments: object) -> Iterator[None]:
     """Do something while a recording is well under way."""
-    timer = threading.Timer(3, action, arguments)  # type: ignore[arg-type]
+    timer = threading.Timer(3, action, arguments)
     timer.start()
     try:
         yield

@@ -26,7 +26,7 @@ class Kept(SpanExporter):
         self.spans: list[ReadableSpan] = []
 
     def export(self, spans: object) -> SpanExportResult:
-        self.spans += spans  # type: ignore[operator]
+        self.spans += spans
         return SpanExportResult.SUCCESS
 
 

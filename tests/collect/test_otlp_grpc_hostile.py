@@ -84,7 +84,7 @@ def caught() -> Iterator[list[str]]:
     """What gRPC says of errors in our code."""
     found: list[str] = []
     handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: found.append(record.getMessage())
     logger = logging.getLogger("grpc._server")
     logger.addHandler(handler)
     yield found

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.collect import overhead
 from perfkit.collect.overhead import Governor, Use, cores_busy_ns, cpu_ns
 from perfkit.collect.sampling import Limit
 
@@ -90,7 +89,7 @@ class Machine:
         self.cost_per_sample_ns = cost_per_sample_ns
         self.governor = Governor(0.02, os.getpid(), lambda: (self.ran, self.waited))
         monkeypatch.setattr(self.governor, "_read", self.read)
-        monkeypatch.setattr(overhead.time, "monotonic_ns", lambda: self.now)
+        monkeypatch.setattr("perfkit.collect.overhead.time.monotonic_ns", lambda: self.now)
         self.governor.begin(1, blocking=False)
 
     def read(self) -> Use:

@@ -73,7 +73,7 @@ def test_the_oldest_goes_and_stacks_with_their_samples(
 ) -> None:
     known = written(tmp_path)
     rows = {part.path.name: part.rows for part in known.parts}
-    answer = forget(known, bounds)  # type: ignore[arg-type]
+    answer = forget(known, bounds)
     left = {path.name for path in tmp_path.iterdir()}
     assert rows.keys() - left == set(gone)
     assert {part.path.name for part in known.parts} == left
@@ -84,7 +84,7 @@ def test_the_oldest_goes_and_stacks_with_their_samples(
 def test_the_generation_that_still_grows_stays(tmp_path: Path) -> None:
     """Samples that come next may name what is in it."""
     known = written(tmp_path)
-    forget(known, Bounds(spans=0))  # type: ignore[arg-type]
+    forget(known, Bounds(spans=0))
     assert known.generation == 1
     assert [part.path.name for part in known.parts] == ["stacks-29"]
 
@@ -113,7 +113,7 @@ def recording(tmp_path: Path, limits: Limits, **options: object) -> Recording:
             otlp=("127.0.0.1", 0),
             stacks=False,
             limits=limits,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
     )
 

@@ -114,9 +114,9 @@ def test_everything_is_exported_before_the_processes_end() -> None:
 
     metrics = {}
     for body in bodies["/v1/metrics"]:
-        for part in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            for scope in part.scope_metrics:
-                metrics.update({metric.name: metric for metric in scope.metrics})
+        for measured in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for meter in measured.scope_metrics:
+                metrics.update({metric.name: metric for metric in meter.metrics})
     assert {
         "http.server.request.duration",
         "http.client.request.duration",

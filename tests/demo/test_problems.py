@@ -60,7 +60,7 @@ def test_cache_runs_the_same_statement_for_the_same_arguments_again(
             each.call("database-query", slower_than_ms=123)
         assert len(each.statements("usage_events")) - before == statements
         calls = each.spans("tools/call database-query")[-3:]
-        assert len({call.attributes["gen_ai.tool.call.arguments"] for call in calls}) == 1  # type: ignore[index]
+        assert len({call.attributes["gen_ai.tool.call.arguments"] for call in calls}) == 1
 
 
 def test_n_plus_one_queries_once_for_each_order(
@@ -170,7 +170,7 @@ def test_hot_code_builds_a_tls_context_for_each_call(
 
     def counted(*arguments: object, **options: object) -> ssl.SSLContext:
         built.append(options)
-        return create(*arguments, **options)  # type: ignore[arg-type]
+        return create(*arguments, **options)
 
     for problems, contexts in ((select(only="hot_code"), 3), (frozenset[str](), 0)):
         each = gateways(problems)
@@ -187,7 +187,7 @@ def test_lock_waits_in_a_span_of_its_own(gateway: Gateway) -> None:
     waits = gateway.spans("acquire voucher lock")
     assert len(waits) == 3
     # On a busy machine a worker thread may be done in time to serve the next call, too.
-    assert len({span.attributes["thread.id"] for span in waits}) > 1  # type: ignore[index]
+    assert len({span.attributes["thread.id"] for span in waits}) > 1
 
 
 def test_voucher_numbers_never_repeat(mended: Gateway) -> None:

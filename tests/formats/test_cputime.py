@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfkit import model
-from perfkit.capture import conform
 from perfkit.formats import cputime
 from perfkit.formats.threadlog import POLLED, RUNS, SLEEPS, TICK, ThreadLogWriter
 from perfkit.formats.threadstates import ThreadStates
+from perfkit.parts import conform
 
 MS = 1_000_000
 EPOCH_NS = 1_790_000_000_000_000_000

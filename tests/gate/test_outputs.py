@@ -16,7 +16,8 @@ import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.gate.outputs import annotations, code_quality, data, junit, markdown, sarif
+from perfkit.gate.outputs import annotations as github
+from perfkit.gate.outputs import code_quality, data, junit, markdown, sarif
 from perfkit.gate.result import Check, Result, Source
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -86,7 +87,7 @@ def test_junit_is_what_jenkins_reads(one: Result, tmp_path: Path) -> None:
     ):
         counted = sum(int(suite.get(attribute, "0")) for suite in suites)
         found = sum(len(suite.findall(f"testcase/{tag}")) for suite in suites)
-        assert counted == found == len(one.of(state))  # type: ignore[arg-type]
+        assert counted == found == len(one.of(state))
 
 
 @pytest.mark.parametrize("one", ALL)
@@ -183,7 +184,7 @@ def test_the_verdict_is_the_worst_of_all() -> None:
         ("unstable", ["passed", "unstable"]),
         ("passed", ["passed"]),
     ):
-        assert Result([states[state] for state in among], []).verdict == worst  # type: ignore[index]
+        assert Result([states[state] for state in among], []).verdict == worst
 
 
 def test_a_fingerprint_is_of_what_was_asked_and_not_of_the_figures() -> None:
@@ -203,7 +204,7 @@ def test_any_name_can_be_written(text: str) -> None:
 
 
 def test_annotations_are_the_checks_that_did_not_pass() -> None:
-    lines = annotations.write(result("GET /a, b: 100 %")).decode().splitlines()
+    lines = github.write(result("GET /a, b: 100 %")).decode().splitlines()
     first = "::error title=perfkit%3A p95 < 1s GET /a%2C b%3A 100 %25 GET /a%2C b%3A 100 %25::"
     assert lines[0] == f"{first}2 s GET /a, b: 100 %25"
     commands = [line.split(" ", 1)[0] for line in lines]
@@ -211,7 +212,7 @@ def test_annotations_are_the_checks_that_did_not_pass() -> None:
 
 
 def test_no_name_makes_a_command_of_its_own() -> None:
-    written = annotations.write(result("x\r\n::stop-commands::y\n")).decode()
+    written = github.write(result("x\r\n::stop-commands::y\n")).decode()
     assert all(
         line.startswith(("::error title=", "::warning title=")) for line in written.split("\n")[:-1]
     )
@@ -220,4 +221,4 @@ def test_no_name_makes_a_command_of_its_own() -> None:
 
 def test_of_many_annotations_the_first_are_written() -> None:
     many = [Check("budget", f"p{number}", "", "failed", "2 s") for number in range(12)]
-    assert annotations.write(Result(many, [])).count(b"::error ") == 10
+    assert github.write(Result(many, [])).count(b"::error ") == 10

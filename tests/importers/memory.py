@@ -56,7 +56,7 @@ class MemoryWriter(CaptureWriter):
 def imported(*paths: Path, **options: object) -> MemoryWriter:
     """Import files into memory."""
     writer = MemoryWriter()
-    import_files(paths, writer, **options)  # type: ignore[arg-type]
+    import_files(paths, writer, **options)
     return writer
 
 

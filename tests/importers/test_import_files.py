@@ -265,7 +265,7 @@ def test_spans_that_come_with_coarser_times_too_are_kept_once(order: str, tmp_pa
     group = {"resource": {"attributes": [name]}, "scopeSpans": scopes}
     (tmp_path / "a").write_text(json.dumps({"resourceSpans": [group]}))
     spans = [in_jaeger(number) for number in range(12)]
-    spans[2]["startTime"] += 2  # type: ignore[operator] - another call, by its time
+    spans[2]["startTime"] += 2  # another call, by its time
     (tmp_path / "b").write_text(json.dumps({"data": [{"spans": [one]} for one in spans]}))
     writer = imported(*(tmp_path / file for file in order))
     found = writer.table("spans")

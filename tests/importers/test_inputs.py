@@ -39,7 +39,7 @@ def zip_of(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def tar_of(path: Path, files: dict[str, bytes], mode: str) -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(path, mode) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -188,7 +188,7 @@ def test_archives_of_anything(
 @pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
 def test_other_compressions(pack: object, tmp_path: Path) -> None:
     path = tmp_path / "traces"
-    path.write_bytes(pack(JAEGER))  # type: ignore[operator]
+    path.write_bytes(pack(JAEGER))
     assert imported(path).info.rows["spans"] == 3
 
 

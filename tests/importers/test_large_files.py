@@ -117,7 +117,7 @@ def test_a_large_document_that_is_cut_off_says_so(tmp_path: Path, cut: int) -> N
 def test_documents_by_line_are_told_from_one_document(
     tmp_path: Path, content: bytes, lines: bool, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base.compression, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("perfkit.importers.base.compression.CHUNK_BYTES", chunk_bytes)
     path = tmp_path / "x.json"
     path.write_bytes(content)
     assert otlp_json._one_document_a_line(base.Source(path)) == lines
@@ -151,7 +151,7 @@ def test_no_room_to_decompress_says_what_to_do(
     def full() -> Any:
         return open("/dev/full", "w+b")
 
-    monkeypatch.setattr(base.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr("perfkit.importers.base.tempfile.TemporaryFile", full)
     with pytest.raises(InputError, match=r"x\.json\.gz: no room to decompress it") as caught:
         imported(path)
     assert "TMPDIR" in str(caught.value.hint)

@@ -47,7 +47,7 @@ def group(*numbers: int, in_base64: bool, old: bool = False) -> dict[str, Any]:
 
 
 PLAIN = {"resourceSpans": [group(1, 2, in_base64=False)]}
-ANSWERS = {
+ANSWERS: dict[str, list[Any]] = {
     "Jaeger, one answer": [{"result": PLAIN}],
     "Jaeger, in pieces": [
         {"result": {"resourceSpans": [group(number, in_base64=False)]}} for number in (1, 2)

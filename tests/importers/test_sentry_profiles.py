@@ -34,7 +34,7 @@ def test_profiles_of_the_sdk_become_samples_in_the_time_of_their_transaction(nam
     root = spans.filter(name="GET /x")
     start, length = root["start_ns"].item(), root["duration_ns"].item()
     main = samples.filter(thread_name="MainThread").sort("ts_ns")
-    assert start <= main["ts_ns"].min() < main["ts_ns"].max() <= start + length + 10**8  # type: ignore[operator]
+    assert start <= main["ts_ns"].min() < main["ts_ns"].max() <= start + length + 10**8
     ends = (main["ts_ns"] + main["duration_ns"]).to_list()
     assert ends[:-1] == main["ts_ns"].to_list()[1:]
     assert ends[-1] is None
