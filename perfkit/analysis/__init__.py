@@ -14,7 +14,7 @@ from perfkit.analysis.code import (
 )
 from perfkit.analysis.comparison import slow_traits
 from perfkit.analysis.database import queries, query_repeats, table_scans
-from perfkit.analysis.series import metric_stats, shifts, time_series, timeline
+from perfkit.analysis.series import error_bursts, metric_stats, shifts, time_series, timeline
 from perfkit.analysis.session import Derived
 from perfkit.analysis.spans import (
     cache_fills,
@@ -96,6 +96,7 @@ DERIVED: tuple[Derived, ...] = (
     time_series.DERIVED,
     shifts.TRENDS,
     shifts.SHIFTS,
+    error_bursts.DERIVED,
     contention.DERIVED,
     contention.ENDPOINTS,
     slow_traits.DERIVED,
