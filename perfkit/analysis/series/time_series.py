@@ -27,6 +27,8 @@ _NEEDED = {"p50_ns": 3, "p95_ns": 10}
 """Entries that a bucket's percentiles need."""
 _MIN_BUCKETS = 24
 _LEVELS = {"p50_ns": 0.5, "p95_ns": 0.95}
+_COUNTED = ("start_ns", "duration_ns", "adjusted_count", "failed")
+"""What is known of an entry beside its endpoint."""
 
 KEY = ("series_id", "kind", "measure", "service", "endpoint", "instance", "attributes", "unit")
 
@@ -51,7 +53,7 @@ def _entries(tables: Tables) -> pl.DataFrame:
     entries = (
         tables["requests"]
         .filter("entry")
-        .select("service", "endpoint", "start_ns", "duration_ns", "status", "adjusted_count")
+        .select("service", "endpoint", *_COUNTED[:-1], failed=pl.col("status") == "error")
         .collect()
     )
     if entries.is_empty():
@@ -61,17 +63,18 @@ def _entries(tables: Tables) -> pl.DataFrame:
     groups = _grouped(entries, base_ns, last_ns - first_ns)
     if groups.is_empty():
         return _empty()
+    everything = groups.filter(pl.col("endpoint").is_null())["group"].to_list()
+    named = groups.drop_nulls("endpoint")
+    # Each entry comes twice: of a large capture without its texts.
     rows = pl.concat(
         [
-            entries.join(
-                groups.drop_nulls("endpoint"), on=["service", "endpoint"], nulls_equal=True
+            entries.join(named, on=["service", "endpoint"], nulls_equal=True).select(
+                *_COUNTED, "group"
             ),
-            entries.join(
-                groups.filter(pl.col("endpoint").is_null()).drop("service", "endpoint"), how="cross"
-            ).select(*entries.columns, "width_ns", "group"),
-        ],
-        how="diagonal",
+            *(entries.select(*_COUNTED, group=pl.lit(group, pl.Int64)) for group in everything),
+        ]
     )
+    del entries
     return _bucketed(rows, groups, first_ns, last_ns)
 
 
@@ -153,7 +156,7 @@ class _Buckets:
 
     def __init__(self, rows: pl.DataFrame, code: Ints, buckets: int) -> None:
         weights = rows["adjusted_count"].to_numpy()
-        failed = (rows["status"] == "error").to_numpy()
+        failed = rows["failed"].to_numpy()
         self.weight = sums(code, weights, buckets)
         squares = sums(code, weights * weights, buckets)
         with np.errstate(divide="ignore", invalid="ignore"):
