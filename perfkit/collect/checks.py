@@ -34,6 +34,8 @@ from perfkit.errors import RecordError
 from perfkit.units import size
 
 _LOW_SPACE_BYTES = 1 << 30
+_LOOKS = 5
+"""So often py-spy tries to read the stacks of a busy process, of which some looks fail."""
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 _SLOW_CLOCKS = ("hpet", "acpi_pm", "pit", "jiffies")
 
@@ -153,14 +155,7 @@ def _python_check(pid: int) -> Check:
     if path is None:
         return Check("python", "failed", "not checked: py-spy is missing", "pip install py-spy")
     try:
-        done = subprocess.run(
-            [str(path), "dump", "--nonblocking", "--pid", str(pid)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-        )
+        done = _dump(path, pid)
     except (OSError, subprocess.SubprocessError) as error:
         return Check("python", "failed", f"py-spy dump: {error}", None)
     if done.returncode:
@@ -177,6 +172,22 @@ def _python_check(pid: int) -> Check:
         )
         return Check("python", "warning", detail, "watch lag and errors under capture health")
     return Check("python", "ok", f"{pid}: Python {version}")
+
+
+def _dump(path: Path, pid: int) -> subprocess.CompletedProcess[str]:
+    """Look at the stacks once; again where they changed while they were read, as busy ones do."""
+    for _ in range(_LOOKS):
+        done = subprocess.run(
+            [str(path), "dump", "--nonblocking", "--pid", str(pid)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+        if done.returncode == 0 or not may_attach(pid):
+            break
+    return done
 
 
 def endpoint_check(host: str, port: int, name: str = "otlp") -> Check:

@@ -228,6 +228,24 @@ def test_checks_of_a_process(python: int, other: int) -> None:
     assert [check.state for check in checks.process_checks(free_pid())] == ["failed"]
 
 
+def test_a_look_that_fails_is_no_refusal(
+    python: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not access.may_attach(python):
+        pytest.skip("this machine does not let us look into our own child process")
+    fake = tmp_path / "py-spy"
+    fake.write_text(
+        f"#!/bin/sh\necho >> {tmp_path}/looks\n"
+        f'if [ "$(wc -l < {tmp_path}/looks)" -lt 3 ]; then\n'
+        "echo 'Error: Failed to get stack traces' >&2; exit 1; fi\n"
+        "echo 'Python v3.11.7 (/usr/bin/python3)'\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(checks, "py_spy", lambda: fake)
+    states = {check.name: check.state for check in checks.process_checks(python)}
+    assert states["python"] == "ok"
+
+
 def test_a_process_that_somebody_else_looks_into(
     python: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
