@@ -73,7 +73,7 @@ def slow_evidence(pieces: list[tuple[float, float]], first: int, last: int) -> f
         varied, lawful = variance_ratio(blocks, low)
         uneven.append(varied / lawful if lawful > 0 else 1.0)
     gain = (failed * math.log(share / usual) - failed + asked * usual) / max(uneven)
-    known = max(sum(e > 0 for _, e in pieces) - 1, 6)
+    known = max(sum(e > 0 for _, e in pieces) - 1, 10)
     return known / 2 * math.log(1 + 2 * gain / known)
 
 
@@ -115,6 +115,11 @@ def test_two_outages_are_two_bursts() -> None:
 def test_an_outage_of_a_minute_in_an_hour_is_found_to_the_bucket() -> None:
     (found,) = minute(dict.fromkeys(range(300, 310), 20), 600, 60)
     assert (found.first, found.last) == (300, 309)
+
+
+def test_a_burst_of_seconds_is_found_where_nothing_else_fails() -> None:
+    (found,) = minute(dict.fromkeys(range(30, 36), 9))
+    assert (found.first, found.last) == (30, 35)
 
 
 def test_failures_of_one_moment_are_one_event() -> None:

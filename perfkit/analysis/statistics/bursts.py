@@ -41,9 +41,9 @@ _BLOCKS = (2, LEAST)
 """So many pieces in a row are looked at together to see how failures go on."""
 _USUAL = 0.005
 """No usual share is taken to be lower."""
-_KNOWN = 6
+_KNOWN = 10
 """By so many pieces with failures, and one more, it is reckoned at least how even failures are."""
-CERTAIN = 14.0
+CERTAIN = 16.0
 """Evidence that a burst needs in _BUCKETS buckets."""
 _BUCKETS = 60
 _WORTH = 6.0
