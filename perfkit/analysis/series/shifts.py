@@ -24,7 +24,7 @@ _MIN_RATIO = 0.1
 """Metrics that are shares of 1 change by at least this much."""
 
 
-class _Series(NamedTuple):
+class Series(NamedTuple):
     """One series without gaps."""
 
     key: dict[str, Any]
@@ -43,14 +43,8 @@ def compute_trends(tables: Tables) -> pl.DataFrame:
     """Return one row a series."""
     rows = []
     shifts = tables.frame("shifts")["series_id"].to_list()
-    for part in _parts(tables):
-        one = _prepared(part)
-        # A day's course goes nowhere itself, but may hide what does.
-        drifts = one.baseline.shape == "drift"
-        # Logarithms both: means of them vary less than medians do.
-        even = one.even.values if one.level is None else one.level
-        along = one.baseline.course if drifts else (one.start_ns - one.start_ns[0]) / 1e9
-        left = even - one.baseline.course if one.baseline.shape == "daily" else even
+    for part in parts(tables):
+        one = prepared(part)
         rows.append(
             one.key
             | {
@@ -63,7 +57,7 @@ def compute_trends(tables: Tables) -> pl.DataFrame:
                 "max": float(one.values.max()),
                 "baseline": one.baseline.shape,
                 "slope_per_s": slope_per_s(one.start_ns, one.values),
-                "trend_p": drift_p(left, along),
+                "trend_p": trend_p(one),
                 "shifts": shifts.count(one.key["series_id"]),
             }
         )
@@ -72,8 +66,8 @@ def compute_trends(tables: Tables) -> pl.DataFrame:
 
 def compute_shifts(tables: Tables) -> pl.DataFrame:
     """Return one row a shift, the clearest first."""
-    parts = _parts(tables)
-    rows = [row for part in parts for row in _told(_prepared(part), len(parts))]
+    series = parts(tables)
+    rows = [row for part in series for row in told(prepared(part), len(series))]
     if not rows:
         return pl.DataFrame(schema=_SHIFTS_SCHEMA)
     schema = {name: dtype for name, dtype in _SHIFTS_SCHEMA.items() if name in rows[0]}
@@ -83,7 +77,7 @@ def compute_shifts(tables: Tables) -> pl.DataFrame:
     return _with_sufferers(shifts, tables).select(list(SHIFT_COLUMNS))
 
 
-def _parts(tables: Tables) -> list[pl.DataFrame]:
+def parts(tables: Tables) -> list[pl.DataFrame]:
     """Return the series that are long enough, without their gaps."""
     series = tables.frame("series").drop_nulls("value")
     return [
@@ -93,7 +87,8 @@ def _parts(tables: Tables) -> list[pl.DataFrame]:
     ]
 
 
-def _prepared(part: pl.DataFrame) -> _Series:
+def prepared(part: pl.DataFrame) -> Series:
+    """Return a series of `series`, with its baseline."""
     key = part.select(KEY).row(0, named=True)
     width_ns = int(part["bucket_width_ns"][0])
     start = part["bucket_ns"].to_numpy()
@@ -101,10 +96,21 @@ def _prepared(part: pl.DataFrame) -> _Series:
     scale = scaled(key["kind"], values, observations, width_ns)
     expected = baseline(start + width_ns // 2, scale.values)
     level = part["log_mean"].to_numpy() if part["log_mean"].null_count() == 0 else None
-    return _Series(key, width_ns, start, values, observations, level, scale, expected)
+    return Series(key, width_ns, start, values, observations, level, scale, expected)
 
 
-def _told(one: _Series, together: int) -> list[dict[str, Any]]:
+def trend_p(one: Series) -> float | None:
+    """Return the p of "it drifts nowhere"; None where the series is short."""
+    # A day's course goes nowhere itself, but may hide what does.
+    drifts = one.baseline.shape == "drift"
+    # Logarithms both: means of them vary less than medians do.
+    even = one.even.values if one.level is None else one.level
+    along = one.baseline.course if drifts else (one.start_ns - one.start_ns[0]) / 1e9
+    left = even - one.baseline.course if one.baseline.shape == "daily" else even
+    return drift_p(left, along)
+
+
+def told(one: Series, together: int) -> list[dict[str, Any]]:
     """Return the runs of a series, one of so many, that are large enough to be told."""
     residual = one.even.values - one.baseline.course
     runs, noise = find_runs(residual, one.even.floor, together)
@@ -117,7 +123,7 @@ def _told(one: _Series, together: int) -> list[dict[str, Any]]:
     return [row for row in rows if _matters(one.key, row["expected"], row["mean"])]
 
 
-def _row(one: _Series, run: Run, noise: Noise, normal: Bools) -> dict[str, Any]:
+def _row(one: Series, run: Run, noise: Noise, normal: Bools) -> dict[str, Any]:
     inside = slice(run.first, run.last + 1)
     values = one.values[inside]
     expected = _expected(one, noise, normal, inside)
@@ -146,13 +152,13 @@ def _row(one: _Series, run: Run, noise: Noise, normal: Bools) -> dict[str, Any]:
     }
 
 
-def _mean(one: _Series, values: Floats, observations: Floats) -> float:
+def _mean(one: Series, values: Floats, observations: Floats) -> float:
     if one.key["kind"] == "errors":
         return float((values * observations).sum() / max(observations.sum(), 1e-9))
     return float(values.mean())
 
 
-def _expected(one: _Series, noise: Noise, normal: Bools, inside: slice) -> float:
+def _expected(one: Series, noise: Noise, normal: Bools, inside: slice) -> float:
     """Return what the series would have been, had it gone on as outside of its runs."""
     if one.baseline.shape == "level":
         return _mean(one, one.values[normal], one.observations[normal])
