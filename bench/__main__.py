@@ -25,7 +25,7 @@ BENCHMARKS = (
         "recording",
         "page",
     ),
-    *("rules", "compare", "gate", "rca", "resources"),
+    *("rules", "compare", "gate", "noise", "rca", "resources"),
 )
 DETAILS = ("tables",)
 """Run only when named."""

@@ -447,9 +447,10 @@ def false_alarms(pool: Executor, kind: Kind, hours: float, captures: int, seed: 
     passed = count * kind.minutes / 60
     rate = 100 * raised.total() / passed
     by_rules = f"; rules: {_listed(ruled) or 'none'} in {captures} more" if captures else ""
+    each = f" ({_listed(raised)})" if raised else ""
     return Row(
         f"nothing happens: {kind.what}",
-        f"{rate:.3g} false alarms in 100 h" + (f" ({_listed(raised)})" if raised else ""),
+        f"{rate:.3g} false alarm{'s' * (rate != 1)} in 100 h{each}",
         f"{passed:,.0f} h in {count:,} captures{by_rules}",
         "",
         "≤ 1" if kind.judged else "as few as can be",
