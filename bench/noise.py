@@ -432,7 +432,8 @@ def trials(pool: Executor, kind: Kind, count: int, seed: int) -> list[list[str]]
 def false_alarms(pool: Executor, kind: Kind, hours: float, captures: int, seed: int) -> Row:
     """Return a row: how many false alarms there are in a hundred hours."""
     count = max(math.ceil(hours * 60 / kind.minutes), _FEWEST)
-    together = 1 if kind.minutes > _LONG else _TOGETHER[kind.table]
+    short = kind.minutes <= _LONG
+    together = _TOGETHER[kind.table] if short else 1
     firsts = range(0, count, together)
     counts = [min(together, count - first) for first in firsts]
     raised = sum(
@@ -440,13 +441,13 @@ def false_alarms(pool: Executor, kind: Kind, hours: float, captures: int, seed: 
     )
     ruled = Counter(
         one
-        for capture in trials(pool, kind, captures if kind.minutes <= _LONG else 0, seed + 1)
+        for capture in trials(pool, kind, captures if short else 0, seed + 1)
         for one in capture
         if not one.startswith("shift")
     )
     passed = count * kind.minutes / 60
     rate = 100 * raised.total() / passed
-    by_rules = f"; rules: {_listed(ruled) or 'none'} in {captures} more" if captures else ""
+    by_rules = f"; rules: {_listed(ruled) or 'none'} in {captures} more" if short else ""
     each = f" ({_listed(raised)})" if raised else ""
     return Row(
         f"nothing happens: {kind.what}",
