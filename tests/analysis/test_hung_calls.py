@@ -40,8 +40,8 @@ def hung(*samples: Sample) -> list[dict[str, Any]]:
 def test_a_request_that_has_not_come_back_at_the_end_is_told_with_its_place() -> None:
     assert hung(
         row(COMPUTES, 0, 500, state="running"),
-        row(READS, 500, 4000, state="idle", thread_name="Thread-7"),
-        row(READS, 4003, 9000, state="idle", thread_name="Thread-7"),
+        row(READS, 500, 4000, state="idle", thread_name="Thread-7", unseen_ns=0),
+        row(READS, 4003, 9000, state="idle", thread_name="Thread-7", unseen_ns=0),
         row((*THREAD, RUN, WORKER), 0, 9500, tid=2, state="idle"),
     ) == [
         {
@@ -84,7 +84,22 @@ FRAMEWORKS = {
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_only_what_a_request_or_job_asked_for_can_hang(name: str) -> None:
     frames, hangs = FRAMEWORKS[name]
-    assert bool(hung(row(frames, 0, 9000, state="idle"))) is hangs
+    assert bool(hung(row(frames, 0, 9000, state="idle", unseen_ns=0))) is hangs
+
+
+def test_many_short_calls_are_no_long_one() -> None:
+    # No look fell between the calls, but the thread used CPU time there.
+    short = row(READS, 0, 7000, state="idle", unseen_ns=3_000_000)
+    assert hung(short, row(READS, 7000, 12_000, state="idle", unseen_ns=2_000_000)) == []
+    (last,) = hung(short, row(READS, 7000, 12_000, state="idle", unseen_ns=0))
+    assert last["hung_ns"] == 5_000_000_000
+    # Nobody knows what a thread did that nobody watched, or that was not seen for long.
+    assert hung(row(READS, 0, 9000, state="idle")) == []
+    (after,) = hung(
+        row(READS, 0, 2000, state="idle", unseen_ns=0),
+        row(READS, 6000, 9000, state="idle", unseen_ns=0),
+    )
+    assert after["hung_ns"] == 3_000_000_000
 
 
 STACKS = (ASKS, READS, COMPUTES, (*REQUEST, READ), (*THREAD, RUN, WORKER))
@@ -92,18 +107,20 @@ STEP = st.tuples(
     st.integers(0, len(STACKS) - 1),
     st.sampled_from([200, 700, 1500]),
     st.sampled_from(["idle", "idle", "running", None]),
+    st.sampled_from([0, 0, 0, 1, None]),
 )
 
 
 @given(st.lists(st.lists(STEP, min_size=1, max_size=6), min_size=1, max_size=4))
 def test_what_hangs_is_what_a_walk_over_each_threads_looks_finds(
-    threads: list[list[tuple[int, int, str | None]]],
+    threads: list[list[tuple[int, int, str | None, int | None]]],
 ) -> None:
     samples, looks = [], {}
     for tid, steps in enumerate(threads, 1):
         at = 0
-        for stack, length, state in steps:
-            samples.append(row(STACKS[stack], at, at + length, tid=tid, state=state))
+        for stack, length, state, unseen_ns in steps:
+            end = at + length
+            samples.append(row(STACKS[stack], at, end, tid=tid, state=state, unseen_ns=unseen_ns))
             at += length
         looks[tid] = (steps, at)
     over = max(at for _, at in looks.values())
@@ -111,15 +128,13 @@ def test_what_hangs_is_what_a_walk_over_each_threads_looks_finds(
     for tid, (steps, at) in looks.items():
         last = steps[-1][0]
         stay = []
-        for stack, length, state in reversed(steps):
-            if stack != last:
+        for stack, length, state, unseen_ns in reversed(steps):
+            if stack != last or state != "idle" or unseen_ns != 0:
                 break
-            stay.append((length, state))
-        states = {state for _, state in stay}
-        waits = states == {"idle"} or ("running" not in states and last == 1)
-        length = sum(length for length, _ in stay)
+            stay.append(length)
+        length = sum(stay)
         # Those with code of a request's own: it waits in C, or in the socket's frame.
-        if last in (0, 1, 2) and waits and length >= 1000 and over - at <= 1000:
+        if last in (0, 1, 2) and length >= 1000 and over - at <= 1000:
             expected[tid] = (length * 1_000_000, len(stay) == len(steps))
     found = {one["tid"]: (one["hung_ns"], one["throughout"]) for one in hung(*samples)}
     assert found == expected

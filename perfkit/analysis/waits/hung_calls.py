@@ -2,6 +2,7 @@
 
 A request that hangs ends no span, so that traces lack it; the stack of its thread shows it. Frames
 of servers and frameworks tell a thread that serves a request from a consumer whose task is to wait.
+That it used no CPU time at all tells one long call from many short ones with no look in between.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from perfkit.analysis.session import Derived, Tables
 
 _MIN_HUNG_NS = 1_000_000_000
 """What stood there for less is a request as any other (our own choice)."""
-_WAITING = ("pool", "lock", "queue", "condition", "io")
 _LAST_LOOK_NS = 1_000_000_000
-"""A thread whose last look was so long before its process's last one has ended (our own choice)."""
+"""A thread that was not seen for longer may have done anything, or ended (our own choice)."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -27,12 +27,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         return all_requests(tables).frame(DERIVED.name)
     paths = tables.frame("call_paths")
     samples = by_thread(tables["ordered_samples"]).drop_nulls("path").collect()
-    last = (
-        _last_stacks(samples)
-        .join(_served(paths), on="path", how="inner")
-        # Where no state was recorded, the frames must say that it waits.
-        .filter(pl.col("known") | pl.col("kind").is_in(_WAITING))
-    )
+    last = _last_stacks(samples).join(_served(paths), on="path", how="inner")
     resource, site = paths[last["resource"]], paths[last["site"]]
     return (
         last.with_columns(
@@ -47,27 +42,33 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 
 def _last_stacks(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return the stack in which each thread was last seen, where it waited for long enough."""
-    end = pl.col("ts_ns") + pl.col("duration_ns")
-    runs = samples.with_columns(
-        end_ns=end, stay=pl.col("path").rle_id().over("thread"), over_ns=end.max().over("pid")
+    """Return the stack in which each thread was last seen, if it slept in it for long enough."""
+    end, same = pl.col("ts_ns") + pl.col("duration_ns"), pl.struct("thread", "path", "slept")
+    slept = (pl.col("state") == "idle") & (pl.col("unseen_ns") == 0)
+    stays = samples.with_columns(
+        end_ns=end, slept=slept.fill_null(False), over_ns=end.max().over("pid")
+    ).with_columns(
+        stay=((same != same.shift()) | (pl.col("ts_ns") - pl.col("end_ns").shift() > _LAST_LOOK_NS))
+        .fill_null(True)
+        .cum_sum()
     )
     return (
-        runs.filter(pl.col("stay") == pl.col("stay").max().over("thread"))
+        stays.filter("slept", pl.col("stay") == pl.col("stay").max().over("thread"))
         .group_by("thread", "path", maintain_order=True)
         .agg(
             pl.col("pid", "tid", "thread_name", "over_ns").last(),
             since_ns=pl.col("ts_ns").min(),
             end_ns=pl.col("end_ns").max(),
-            throughout=pl.col("stay").first() == 0,
-            ran=(pl.col("state") == "running").any(),
-            known=pl.col("state").is_not_null().all(),
+            stay=pl.col("stay").first(),
         )
-        .with_columns(hung_ns=pl.col("end_ns") - pl.col("since_ns"))
+        .join(stays.group_by("thread").agg(first_stay=pl.col("stay").min()), on="thread")
+        .with_columns(
+            hung_ns=pl.col("end_ns") - pl.col("since_ns"),
+            throughout=pl.col("stay") == pl.col("first_stay"),
+        )
         .filter(
             pl.col("hung_ns") >= _MIN_HUNG_NS,
             pl.col("over_ns") - pl.col("end_ns") <= _LAST_LOOK_NS,
-            ~pl.col("ran").fill_null(False),
         )
     )
 
@@ -97,7 +98,7 @@ COLUMNS = {
     "line": "line in it",
     "waits_in": "function that it waits in; itself where that is written in C",
     "since_ns": "when it was first seen there",
-    "hung_ns": "how long it had been there when the recording ended",
+    "hung_ns": "how long it had been there, without any CPU time, when the recording ended",
     "throughout": "whether it was there at the first look already, so that it waits for longer",
 }
 
