@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from itertools import count
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.sql import guard
+from perfkit.sql import execute, guard
 from perfkit.sql.execute import Limits, TooMuch, add_column, reason, run_query
 from perfkit.sql.guard import check_expression, check_query
 from perfkit.sql.scopes import GuardError
@@ -547,10 +549,30 @@ def test_results_and_time_are_bounded() -> None:
         return batch
 
     with pytest.raises(TooMuch, match="longer than"):
-        run_query(query, {"t": frame.map_batches(slow)}, {}, Limits(seconds=0.05))
+        run_query(query, {"t": frame.map_batches(slow)}, {}, Limits(seconds=0.01))
     # A thread that comes back into an interpreter which is ending aborts the process.
     assert over.wait(60)
     time.sleep(0.1)
+
+
+def test_a_query_that_waits_for_a_processor_is_not_endless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(batch: pl.DataFrame) -> pl.DataFrame:
+        time.sleep(0.1)
+        return batch
+
+    query = check_query("SELECT row FROM t ORDER BY row", {"t": ("row",)}, ())
+    tables = {"t": pl.LazyFrame({"row": [1]}).map_batches(late)}
+    # Between two looks at the clock a second goes by, as on a machine with many other programs.
+    clock = SimpleNamespace(monotonic=count().__next__, process_time=lambda: 0.0, sleep=time.sleep)
+    monkeypatch.setattr(execute, "time", clock)
+    monkeypatch.setattr(execute, "_STARVED", 10**6)
+    assert run_query(query, tables, {}, Limits(seconds=2)).height == 1
+    clock.process_time = clock.monotonic
+    with pytest.raises(TooMuch, match="longer than 2 s"):
+        run_query(query, tables, {}, Limits(seconds=2))
+    time.sleep(0.2)  # its thread must not come back into an interpreter that is ending
 
 
 STARS = {"a": ("x", "y"), "b": ("x", "z")}
