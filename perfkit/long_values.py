@@ -6,6 +6,8 @@ is a document of many megabytes in a span says no more about its time than how i
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import polars as pl
 
@@ -39,7 +41,9 @@ def shortened(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 def _text(text: str) -> str:
     raw = text.encode()
     kept = raw[: MOST_BYTES - _REMARK_BYTES].decode(errors="ignore")
-    return f"{kept}… [cut, it had {len(raw):,} bytes]"
+    # Two texts that differ behind the cut must not pass for the same, say as a tool's arguments.
+    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
+    return f"{kept}… [cut, it had {len(raw):,} bytes, {digest}]"
 
 
 def _object(text: str) -> tuple[str, int]:
