@@ -89,13 +89,16 @@ class SpanProcessor(_Base):
 class _Steps:
     """The intervals in which one span was current."""
 
-    __slots__ = ("begins", "ends", "full", "tids")
+    __slots__ = ("begins", "ends", "full", "other", "task", "tids")
 
     def __init__(self) -> None:
         self.begins: list[int] = []
         self.ends: list[int] = []
         self.tids: list[int] = []
         self.full = False
+        self.task = asyncio.current_task()
+        self.other: Any = None
+        """The task that ran last for the span, of those that did not begin it."""
 
     @classmethod
     def of(cls, span: Any) -> None:
@@ -255,6 +258,10 @@ def _step(callback: Callable[..., Any], *args: Any) -> None:
         thread.switch(span)
     if span is None:
         thread.last = 0
+    elif (steps := getattr(span, "_perfkit_steps", None)) is not None:
+        task = getattr(callback, "__self__", None)
+        if task is not steps.task and isinstance(task, asyncio.Task):
+            steps.other = task
     try:
         callback(*args)
     finally:

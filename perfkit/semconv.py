@@ -46,6 +46,11 @@ JOB = ("celery.task_name", "messaging.sidekiq.job_class")
 """What a worker does with a message. Many kinds of jobs share a queue, as many routes do a port."""
 INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name", "hostname")
 
+OPEN_NS = "perfkit.open_ns"
+"""How long a span had been open when it was sent without an end."""
+AWAITS = "perfkit.awaits."
+"""Where its task waited then: `function`, `file`, `line` of the program, and the `call` in it."""
+
 RPC_METHOD, RPC_SERVICE = "rpc.method", "rpc.service"
 MESSAGING_OPERATION = ("messaging.operation.name", "messaging.operation")
 FAILURE = ("success", "error", "error.type")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -63,3 +64,42 @@ def test_a_request_that_hangs_is_told_though_its_trace_says_nothing_more() -> No
     (row,) = analyse(spans).frame("open_requests").to_dicts()
     assert (row["open"], row["requests"], row["oldest_ns"]) == (1, 100, 9820 - 500)
     assert row["sure_level"] == 0.95
+
+
+def awaits(**place: object) -> str:
+    return json.dumps({f"perfkit.{name}": value for name, value in place.items()})
+
+
+def test_where_most_of_them_wait() -> None:
+    here = {"awaits.function": "reserve", "awaits.file": "a.py", "awaits.line": 14}
+    spans = [
+        S(1, 0, None, trace=n, kind="server", endpoint="GET /a", attributes=awaits(**here))
+        for n in (1, 2, 3)
+    ]
+    # Of this one the call that began last says where it waits.
+    there = {"awaits.function": "ask", "awaits.file": "b.py", "awaits.line": 9}
+    other = awaits(**there, **{"awaits.call": "Event.wait"})
+    spans += [
+        S(1, 5, None, trace=4, kind="server", endpoint="GET /b", attributes=awaits(**here)),
+        S(2, 6, None, 1, trace=4, kind="client", name="GET", attributes=other),
+        S(3, 5, 9, 1, trace=4, kind="client", name="ended"),
+        S(1, 7, None, trace=5, kind="server", endpoint="GET /a", http_status=200),
+    ]
+    first, second = analyse(spans).frame("open_requests").to_dicts()
+    assert (first["endpoint"], first["kind"], first["open"], first["unanswered"]) == (
+        *("GET /a", "server", 4, 3),
+    )
+    assert [first[name] for name in ("waiting", "function", "file", "line")] == [
+        *(3, "reserve", "a.py", 14),
+    ]
+    assert (first["waits_in"], first["call"]) == (None, None)
+    assert [second[name] for name in ("waiting", "function", "line", "waits_in", "call")] == [
+        *(1, "ask", 9, "Event.wait", "GET"),
+    ]
+
+
+def test_one_of_which_no_place_is_known() -> None:
+    (row,) = (
+        analyse([S(1, 0, None, kind="server", endpoint="GET /a")]).frame("open_requests").to_dicts()
+    )
+    assert (row["waiting"], row["function"], row["call"]) == (0, None, None)

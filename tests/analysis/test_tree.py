@@ -113,6 +113,38 @@ def test_times(spans: list[S]) -> None:
         assert row["end_ns"] - row["start_ns"] == row["duration_ns"]
 
 
+def test_an_open_span_is_as_long_as_it_is_known_to_have_been_open() -> None:
+    rows = place(
+        analyse(
+            [
+                S(1, 100, None, attributes='{"perfkit.open_ns": 400}'),
+                S(2, 110, 150, 1),
+                S(1, 100, None, trace=2, attributes='{"perfkit.open_ns": 20}'),
+                S(2, 110, 150, 1, trace=2),
+                S(1, 100, None, trace=3, attributes='{"perfkit.open_ns": "x"}'),
+                S(1, 100, None, trace=4, attributes='{"perfkit.open_ns": -4}'),
+                S(1, 1 << 62, None, trace=5, attributes=f'{{"perfkit.open_ns": {(1 << 63) - 1}}}'),
+                # What came with an end counts instead.
+                S(1, 100, 700, trace=6),
+                S(1, 100, None, trace=6, attributes='{"perfkit.open_ns": 400}'),
+                S(2, 100, None, 1, trace=6, attributes='{"perfkit.open_ns": 90}'),
+            ]
+        )
+    )
+    lengths = {key: row["duration_ns"] for key, row in rows.items()}
+    assert lengths.pop((5, 1)) >= 0
+    assert lengths == {
+        (1, 1): 400,
+        (1, 2): 40,
+        (2, 1): 50,
+        (2, 2): 40,
+        (3, 1): 0,
+        (4, 1): 0,
+        (6, 1): 600,
+        (6, 2): 600,
+    }
+
+
 def test_no_spans_give_all_columns() -> None:
     assert analyse([]).frame("tree").schema == analyse([S(1, 0, 1)]).frame("tree").schema
     assert analyse([]).frame("tree").columns == list(COLUMNS)

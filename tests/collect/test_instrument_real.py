@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from pathlib import Path
 
 import polars as pl
@@ -120,6 +122,45 @@ def test_long_steps_of_a_loop_are_told_apart(tmp_path: Path) -> None:
     for color in ("red", "blue"):
         assert code_by_color(capture, color)[f"GET /{color}/{{name}}"] > 0.2
         assert wrong(capture, color) < 0.05
+
+
+HANGS = """
+import asyncio
+from fastapi import FastAPI, Request
+
+app, never = FastAPI(), asyncio.Event()
+
+@app.middleware("http")
+async def pass_on(request: Request, call_next):
+    return await call_next(request)
+
+async def wait_for_stock():
+    await never.wait()
+
+@app.get("/stock")
+async def stock():
+    await wait_for_stock()
+"""
+
+
+def test_what_hangs_on_an_event_loop_is_named_with_the_place(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(HANGS)
+    port = free_port()
+    uvicorn = str(Path(PYTHON).with_name("uvicorn"))
+    with recorded(tmp_path, port, uvicorn, "shop:app", "--port", str(port)) as capture:
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        for client in clients:
+            client.sendall(b"GET /stock HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(15)
+    for client in clients:
+        client.close()
+    (row,) = Tables(Capture.open(capture)).frame("open_requests").to_dicts()
+    assert (row["endpoint"], row["open"], row["unanswered"], row["waiting"]) == (
+        *("GET /stock", 3, 3, 3),
+    )
+    assert row["function"].endswith("wait_for_stock")
+    assert row["file"] == str(tmp_path / "shop.py")
+    assert row["waits_in"].endswith("wait")
 
 
 def test_gunicorn_tells_its_forked_workers_apart(tmp_path: Path) -> None:

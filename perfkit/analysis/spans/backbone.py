@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from perfkit import semconv
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans import double_calls, duplicates, parents, skew
@@ -25,7 +26,8 @@ COLUMNS = {
     "depth": "number of spans above it in its entry",
     "subtree": "number of spans in its subtree, itself included",
     "start_ns": "start, corrected for clock skew",
-    "end_ns": "end; for an open span the latest time seen in its trace",
+    "end_ns": "end; for an open span the latest time seen in its trace, or the one until which it "
+    "is known to have been open",
     "duration_ns": "end minus start, never negative",
     "open": "had not ended when the capture did",
     "negative": "ended before it started, as recorded; counted as of no length",
@@ -126,8 +128,19 @@ def _times(spans: Recorded) -> tuple[Ints, Ints, Bools]:
             .with_columns(end=pl.Series(end), open=still_open)
             .select(pl.when("open").then(pl.col("end").max().over(trace)).otherwise("end"))
         )
-        end = latest["end"].to_numpy()
+        end = np.maximum(latest["end"].to_numpy(), _seen_open(spans, start))
     return start, end, recorded < 0
+
+
+def _seen_open(spans: Recorded, start: Ints) -> Ints:
+    """Return until when each open span is known to have been open; 0 where it is not said."""
+    said = spans.attributes_of_open()
+    text = said["attributes"].str.json_path_match(f"$['{semconv.OPEN_NS}']")
+    length = text.cast(pl.Int64, strict=False)
+    until = np.zeros(spans.height, dtype=np.int64)
+    rows = said["row"].to_numpy()
+    until[rows] = start[rows] + length.fill_null(0).clip(0, LAST_NS).to_numpy()
+    return np.minimum(until, LAST_NS)
 
 
 def _requests(spans: Recorded, parent: Ints, missing: Bools, duplicate: Bools) -> Bools:

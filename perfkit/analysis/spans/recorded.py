@@ -45,6 +45,23 @@ class Recorded:
         self.read(*names)
         return pl.DataFrame([self._columns[name] for name in names])
 
+    def attributes_of_open(self) -> pl.DataFrame:
+        """Return `row` and `attributes` of the spans that were still open and have any."""
+        unended = pl.col("duration_ns").is_null()
+        found = (
+            self._spans.select("attributes", "duration_ns")
+            .with_row_index("row")
+            .filter(unended, pl.col("attributes").is_not_null())
+            .select(pl.col("row").cast(pl.Int64), "attributes")
+            .collect()
+        )
+        if self._kept is None:
+            return found
+        kept = pl.DataFrame({"row": self._kept}).with_row_index("place")
+        return found.join(kept, on="row").select(
+            pl.col("place").cast(pl.Int64).alias("row"), "attributes"
+        )
+
     def pop(self, name: str) -> pl.Series:
         """Return a column and forget it."""
         self.read(name)
