@@ -117,9 +117,9 @@ def test_the_environment_points_at_the_receiver(monkeypatch: pytest.MonkeyPatch)
     assert disabled == ["redis", "system_metrics", "django"]
 
 
-def test_only_our_module_is_put_on_the_path_of_the_program() -> None:
+def test_only_our_modules_are_put_on_the_path_of_the_program() -> None:
     names = {path.name for path in SITE.iterdir() if path.suffix == ".py"}
-    assert names == {"__init__.py", "sitecustomize.py"}
+    assert names == {"__init__.py", "perfkit_open_spans.py", "sitecustomize.py"}
 
 
 def test_the_sitecustomize_that_ours_hides_is_run_too(tmp_path: Path) -> None:
