@@ -12,7 +12,8 @@ from perfkit.analysis.series.time_series import KEY, KEY_DOCS
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.statistics.baselines import Baseline, Scaled, baseline, scaled
 from perfkit.analysis.statistics.drift import drift_p
-from perfkit.analysis.statistics.shift_scan import MIN_POINTS, Floats, Noise, Run, find_runs
+from perfkit.analysis.statistics.error_runs import find_error_runs
+from perfkit.analysis.statistics.shift_scan import MIN_POINTS, Floats, Run, find_runs
 from perfkit.analysis.statistics.step_test import find_steps
 from perfkit.analysis.statistics.trend import slope_per_s
 from perfkit.analysis.vector.forest import Bools, Ints
@@ -112,21 +113,30 @@ def trend_p(one: Series) -> float | None:
 
 def told(one: Series, together: int) -> list[dict[str, Any]]:
     """Return the runs of a series, one of so many, that are large enough to be told."""
+    runs, base = _runs(one, together)
+    normal = np.ones(len(one.values), dtype=np.bool_)
+    for run in runs:
+        normal[run.first : run.last + 1] = False
+    rows = [_row(one, run, base, normal) for run in runs] if normal.any() else []
+    return [row for row in rows if _matters(one.key, row["expected"], row["mean"])]
+
+
+def _runs(one: Series, together: int) -> tuple[list[Run], float]:
+    """Return the runs of a series, and its level on the even scale apart from its course."""
+    if one.key["kind"] == "errors" and one.baseline.shape == "level":
+        errors = one.values * one.observations
+        return find_error_runs(one.observations, errors, together), 0.0
     residual = one.even.values - one.baseline.course
     runs, noise = find_runs(residual, one.even.floor, together)
     if not runs and one.level is not None:
         runs = find_steps(one.level - one.baseline.course, together)
-    normal = np.ones(len(one.values), dtype=np.bool_)
-    for run in runs:
-        normal[run.first : run.last + 1] = False
-    rows = [_row(one, run, noise, normal) for run in runs] if normal.any() else []
-    return [row for row in rows if _matters(one.key, row["expected"], row["mean"])]
+    return runs, noise.base
 
 
-def _row(one: Series, run: Run, noise: Noise, normal: Bools) -> dict[str, Any]:
+def _row(one: Series, run: Run, base: float, normal: Bools) -> dict[str, Any]:
     inside = slice(run.first, run.last + 1)
     values = one.values[inside]
-    expected = _expected(one, noise, normal, inside)
+    expected = _expected(one, base, normal, inside)
     mean = float(_mean(one, values, one.observations[inside]))
     peak = run.first + int(np.argmax(values) if run.up else np.argmin(values))
     end_ns = int(one.start_ns[run.last]) + one.width_ns
@@ -158,13 +168,13 @@ def _mean(one: Series, values: Floats, observations: Floats) -> float:
     return float(values.mean())
 
 
-def _expected(one: Series, noise: Noise, normal: Bools, inside: slice) -> float:
+def _expected(one: Series, base: float, normal: Bools, inside: slice) -> float:
     """Return what the series would have been, had it gone on as outside of its runs."""
     if one.baseline.shape == "level":
         return _mean(one, one.values[normal], one.observations[normal])
     # On the even scale the baseline moves; the buckets outside say what it is in the units.
     even = one.even.values[normal]
-    wanted = one.baseline.course[inside].mean() + noise.base
+    wanted = one.baseline.course[inside].mean() + base
     order = np.argsort(even)
     return float(np.interp(wanted, even[order], one.values[normal][order]))
 
