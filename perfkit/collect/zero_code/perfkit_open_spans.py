@@ -48,13 +48,14 @@ class OpenSpans(SpanProcessor):
 
     def _begin(self) -> None:
         # What was open at a fork goes on in the parent.
-        self._open: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._open: dict[int, weakref.ref[Any]] = {}
         threading.Thread(target=self._watch, name="perfkit-open-spans", daemon=True).start()
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """Keep a span in sight."""
         if span.is_recording():
-            self._open[span.context.span_id] = span
+            # Held weakly: a span that nobody ends must not stay in memory.
+            self._open[span.context.span_id] = weakref.ref(span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Lose sight of it."""
@@ -70,11 +71,11 @@ class OpenSpans(SpanProcessor):
 
     def send_before(self, before_ns: int) -> None:
         """Send the open spans that began before a time, each once."""
-        for reference in self._open.valuerefs():
+        for span_id, reference in list(self._open.items()):
             span = reference()
-            if span is None or span.start_time > before_ns:
+            if span is not None and span.start_time > before_ns:
                 continue
-            if self._open.pop(span.context.span_id, None) is None or _lasts(span):
+            if self._open.pop(span_id, None) is None or span is None or _lasts(span):
                 continue
             sent = _as_it_is(span)
             for receiver in self._receivers:
