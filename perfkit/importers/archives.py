@@ -43,7 +43,9 @@ def is_archive(path: Path) -> bool:
             return False
         file.seek(0)
         try:
-            return _is_tar(_Stream(compression.inflate(file, str(path))).read(_BLOCK_BYTES))
+            return _is_tar(
+                compression.Stream(compression.inflate(file, str(path))).read(_BLOCK_BYTES)
+            )
         except InputError:
             return False
 
@@ -121,7 +123,11 @@ def _tar(path: Path, label: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     with path.open("rb") as file:
         packed = compression.name(file.read(compression.MAGIC_BYTES)) is not None
         file.seek(0)
-        stream = cast(IO[bytes], _Stream(compression.inflate(file, label))) if packed else file
+        stream = (
+            cast(IO[bytes], compression.Stream(compression.inflate(file, label)))
+            if packed
+            else file
+        )
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for info in archive:
                 if info.isreg() and not info.issparse():
@@ -139,22 +145,3 @@ class _Member(tarfile.TarInfo):
         if member.type in _HEADERS and member.size > _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {member.size} bytes")
         return member
-
-
-class _Stream:
-    """A file to read from, made of pieces."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """Return so many bytes, fewer at the end."""
-        pieces = [self._rest]
-        have = len(self._rest)
-        while have < size and (chunk := next(self._chunks, None)) is not None:
-            pieces.append(chunk)
-            have += len(chunk)
-        data = b"".join(pieces)
-        self._rest = data[size:]
-        return data[:size]

@@ -21,6 +21,7 @@ MAX_RATIO = 200
 MAX_RATIO_FROM_BYTES = 64 << 20
 MAX_BYTES = 8 << 30
 _MAX_MEMORY_BYTES = 256 << 20
+_MAX_LAYERS = 3
 
 
 class _Decompressor(Protocol):
@@ -114,8 +115,39 @@ def inflate(
 ) -> Iterator[bytes]:
     """Decompress in pieces of at most 1 MiB. Raises InputError on damage, truncation and bombs.
 
-    `on_bytes` hears how many compressed bytes were taken so far.
+    So is what comes out of it compressed: pprof's files are gzip by themselves, and may be packed
+    as others are. `on_bytes` hears how many compressed bytes were taken so far.
     """
+    outer = given = 0
+
+    def on_outer(taken: int) -> None:
+        nonlocal outer
+        outer = taken
+        if on_bytes is not None:
+            on_bytes(taken)
+
+    stream = Stream(_inflate_once(file, where, on_outer))
+    for _ in range(_MAX_LAYERS):
+        head = stream.read(MAGIC_BYTES)
+        stream.put_back(head)
+        if name(head) is None:
+            break
+        stream = Stream(_inflate_once(stream, where, None))
+    else:
+        raise InputError(f"compressed more than {_MAX_LAYERS} times", where=where)
+    for chunk in stream:
+        given += len(chunk)
+        check(given, outer, where)
+        yield chunk
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _inflate_once(
+    file: _Readable, where: str, on_bytes: Callable[[int], None] | None
+) -> Iterator[bytes]:
     pending = file.read(CHUNK_BYTES)
     found = name(pending)
     make = next(make for _, one, make in _FORMATS if one == found)
@@ -153,6 +185,35 @@ def inflate(
             on_bytes(taken)
         if chunk:
             yield chunk
+
+
+class Stream:
+    """A file to read from, made of pieces."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield what is left of it, in pieces as they come."""
+        if self._rest:
+            yield self._rest
+        yield from self._chunks
+
+    def put_back(self, data: bytes) -> None:
+        """Let what was read be read again."""
+        self._rest = data + self._rest
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes, fewer at the end."""
+        pieces = [self._rest]
+        have = len(self._rest)
+        while have < size and (chunk := next(self._chunks, None)) is not None:
+            pieces.append(chunk)
+            have += len(chunk)
+        data = b"".join(pieces)
+        self._rest = data[size:]
+        return data[:size]
 
 
 def check(given: int, taken: int, where: str) -> None:

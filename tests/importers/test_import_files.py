@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import pkgutil
+import random
 import re
 import zlib
 from pathlib import Path
@@ -112,6 +113,31 @@ def test_a_decompression_bomb_is_refused_early(
     assert sum(taken) <= compression.MAX_RATIO_FROM_BYTES + (2 << 20)
     with pytest.raises(InputError, match="decompression bomb"):
         imported(bomb)
+
+
+def test_what_is_compressed_twice_is_read_and_counts_once(tmp_path: Path) -> None:
+    profile = SAMPLES / "go.pprof"  # gzip by itself, as pprof has it
+    packed = tmp_path / "go.pprof.gz"
+    packed.write_bytes(gzip.compress(profile.read_bytes()))
+    once = imported(profile)
+    assert imported(packed).table("samples").equals(once.table("samples"))
+    assert imported(profile, packed).info.rows == once.info.rows
+    packed.write_bytes(gzip.compress(gzip.compress(gzip.compress(profile.read_bytes()))))
+    with pytest.raises(InputError, match="more than 3 times"):
+        imported(packed)
+
+
+def test_a_bomb_within_a_bomb_is_refused_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "MAX_RATIO_FROM_BYTES", 1 << 20)
+    bomb = tmp_path / "bomb.gz"
+    spaces = random.Random(1).randbytes(1 << 10) * (2 << 10)  # 2 MiB in 12 kB, which shrink again
+    bomb.write_bytes(gzip.compress(gzip.compress(spaces)))
+    size = bomb.stat().st_size
+    assert len(gzip.compress(spaces)) * compression.MAX_RATIO > len(spaces) > 200 * size
+    with pytest.raises(InputError, match="decompression bomb"):
+        list(base.Source(bomb).chunks())
 
 
 @pytest.mark.parametrize("cut", [3, 12, 40, -9, -1])
