@@ -20,6 +20,7 @@ from perfkit.importers import json_prefix, json_stream
 from perfkit.importers.base import HEAD_BYTES, Format, Source
 from perfkit.importers.jaeger_document import Span, Trace, processes_of
 from perfkit.importers.jaeger_spans import Spans
+from perfkit.importers.rows import WallTimes
 from perfkit.semconv import SAMPLE_PROBABILITY, SAMPLE_RATE
 
 NAME = "jaeger-json"
@@ -73,7 +74,7 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(source: Source, writer: CaptureWriter) -> None:
     """Read all traces."""
-    spans = Spans()
+    spans, times = Spans(), WallTimes()
     nameless = False
     try:
         for place, raw in _split(source):
@@ -83,12 +84,13 @@ def read(source: Source, writer: CaptureWriter) -> None:
                     spans.add(part, sampled)
                     nameless = nameless or (part.cut and not processes_of(part))
                     if len(spans) >= _BATCH_SPANS:
-                        spans.finish(writer)
+                        spans.finish(writer, times)
                         spans = Spans()
             except json_stream.BAD_JSON as error:
                 source.pass_over(json_stream.refuse("Jaeger JSON", place, error))
     finally:
-        spans.finish(writer)
+        spans.finish(writer, times)
+        times.judge(source.name, writer)
         if nameless:
             writer.note(
                 f"{source.name} is cut off before the names of services, which come last: spans "
@@ -101,7 +103,7 @@ def read_together(sources: Sequence[Source], writer: CaptureWriter) -> int:
 
     That one is to be read by `read`, which says where, or keeps what is whole of it.
     """
-    spans = Spans()
+    spans, times = Spans(), WallTimes()
     done = 0
     for source in sources:
         before = spans.mark()
@@ -112,7 +114,9 @@ def read_together(sources: Sequence[Source], writer: CaptureWriter) -> int:
             spans.back_to(before)
             break
         done += 1
-    spans.finish(writer)
+    spans.finish(writer, times)
+    others = f" or one of {done - 1} after it" if done > 1 else ""
+    times.judge(f"{sources[0].name}{others}", writer)
     return done
 
 

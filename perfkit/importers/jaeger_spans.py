@@ -35,6 +35,7 @@ from perfkit.importers.jaeger_document import (
     tags,
     tags_of,
 )
+from perfkit.importers.rows import WallTimes
 
 _MAX_INT = 2**63 - 1
 _MAX_US = _MAX_INT // 1000
@@ -160,11 +161,13 @@ class Spans:
         for of_traces in (self._sizes, self._sampled):
             del of_traces[traces:]
 
-    def finish(self, writer: CaptureWriter) -> None:
-        """Give everything to a capture."""
+    def finish(self, writer: CaptureWriter, times: WallTimes) -> None:
+        """Give everything to a capture, and say of what times it was."""
         batch = Batch()
         frame = self.frame(batch)
         if frame.height:
+            start = pl.col("start_ns")
+            times.seen(*frame.select(start.min(), start.max().alias("last")).row(0))
             writer.append("spans", frame)
         writer.add(batch)
 

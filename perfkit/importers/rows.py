@@ -42,25 +42,40 @@ Id = tuple[int, int]
 """A trace id, as (high, low)."""
 
 
+class WallTimes:
+    """From when to when the times of a file are, and whether these can be times of a clock."""
+
+    def __init__(self) -> None:
+        self._earliest_ns = _MAX_INT
+        self._latest_ns = 0
+
+    def seen(self, earliest_ns: int, latest_ns: int) -> None:
+        """Take in that there are these times, and others between them."""
+        self._earliest_ns = min(self._earliest_ns, earliest_ns)
+        self._latest_ns = max(self._latest_ns, latest_ns)
+
+    def judge(self, name: str, writer: CaptureWriter) -> None:
+        """Note it where they are not plausible."""
+        if self._latest_ns and (self._earliest_ns < MIN_TIME_NS or self._latest_ns > _LATEST_NS):
+            strange = self._earliest_ns if self._earliest_ns < MIN_TIME_NS else self._latest_ns
+            writer.note(
+                f"{name}: times such as {units.timestamp(strange)} are no plausible "
+                "wall-clock times; they may be in another unit than the format says"
+            )
+
+
 class _Rows:
     def __init__(self, source: Source, writer: CaptureWriter) -> None:
         self.source = source
         self.writer = writer
-        self._earliest_ns = _MAX_INT
-        self._latest_ns = 0
+        self._times = WallTimes()
 
     def __exit__(self, *_: object) -> None:
         self.flush()
-        if self._latest_ns and (self._earliest_ns < MIN_TIME_NS or self._latest_ns > _LATEST_NS):
-            strange = self._earliest_ns if self._earliest_ns < MIN_TIME_NS else self._latest_ns
-            self.writer.note(
-                f"{self.source.name}: times such as {units.timestamp(strange)} are no plausible "
-                "wall-clock times; they may be in another unit than the format says"
-            )
+        self._times.judge(self.source.name, self.writer)
 
     def _seen(self, ts_ns: int) -> None:
-        self._earliest_ns = min(self._earliest_ns, ts_ns)
-        self._latest_ns = max(self._latest_ns, ts_ns)
+        self._times.seen(ts_ns, ts_ns)
 
     def flush(self) -> None:
         """Give everything to the capture."""

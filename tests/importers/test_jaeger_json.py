@@ -114,6 +114,18 @@ def test_lists_of_traces_and_the_query_api_are_the_same(tmp_path: Path) -> None:
     assert imported(path).table("spans").equals(expected)
 
 
+@pytest.mark.parametrize("files", [1, 3])
+def test_times_in_another_unit_are_spoken_of_once(files: int, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.json" for number in range(files)]
+    for number, path in enumerate(paths, 1):
+        spans = [span(traceID=f"{number}", startTime=1_764_450_000_123)]  # ms
+        path.write_text(json.dumps({"data": [{"spans": spans, "processes": {}}]}))
+    (note,) = imported(*paths).info.notes
+    assert note.startswith("0.json")
+    assert "1970-01-21" in note
+    assert "another unit" in note
+
+
 def test_an_error_names_the_trace(tmp_path: Path) -> None:
     path = tmp_path / "traces.json"
     path.write_text(json.dumps({"data": [{"traceID": "a", "spans": [span()]}, {"spans": 4}]}))
