@@ -46,8 +46,8 @@ MOST_AT_ONCE = 8_000_000
 PART_SPANS = 4_000_000
 """Of so many spans a query is asked at once."""
 _TEXT_BYTES = 16
-_RULES_BYTES = 120
-"""What rules need for a span (measured: 1.8 GiB at 10 M, 2.1 at 20 M, 3.6 at 40 M)."""
+_RULES_BASE_BYTES, _RULES_BYTES = 1 << 30, 70
+"""What rules need, and for each span (measured: 1.8 GiB at 10 M, 2.1 at 20 M, 3.6 at 40 M)."""
 _LOOK_AT_A_PART = (
     "If that is too little, look at a part of the capture: --since, --until or --endpoint"
 )
@@ -255,7 +255,7 @@ class ShardedTables(Tables):
     def asks_much(self) -> None:
         """Say it if all rules may ask for more than fits into memory."""
         spans, free = int(self.cuts()[-1]), free_bytes()
-        needed = spans * _RULES_BYTES
+        needed = _RULES_BASE_BYTES + spans * _RULES_BYTES
         if free is not None and needed > free:
             self._division.warn(
                 f"what rules ask of {spans:,} spans takes about {needed / (1 << 30):.1f} GiB, with "

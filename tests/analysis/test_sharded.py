@@ -348,7 +348,7 @@ def test_what_may_not_fit_into_memory_is_said_before(monkeypatch: pytest.MonkeyP
     (line,) = said
     assert line.startswith("2 columns of the 1 rows of `tree` are needed at once")
     parts.asks_much()
-    assert said[1].startswith("what rules ask of 1 spans takes about 0.0 GiB, with 0.0 GiB free.")
+    assert said[1].startswith("what rules ask of 1 spans takes about 1.0 GiB, with 0.0 GiB free.")
     parts.close()
 
 
