@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from perfkit import journal, model
+from perfkit import journal, long_values, model
 from perfkit.batch import Batch
 from perfkit.errors import InputError
+from perfkit.manifest import CUT
 from perfkit.parts import conform
 
 _CHUNK_ROWS = 1 << 18
@@ -74,6 +75,14 @@ class _Joined:
 
 def body_frames(segment: Path, rejected: dict[str, int]) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the rows of received bodies, at most about `_CHUNK_ROWS` at a time."""
+    for table, frame in _body_frames(segment, rejected):
+        shorter, cut = long_values.shortened(frame)
+        if cut:
+            rejected[CUT] = rejected.get(CUT, 0) + cut
+        yield table, shorter
+
+
+def _body_frames(segment: Path, rejected: dict[str, int]) -> Iterator[tuple[str, pl.DataFrame]]:
     joined = _Joined()
     for batch, spans in _decoded(journal.read_segment(segment)):
         for reason, count in batch.rejected.items():

@@ -28,8 +28,8 @@ from perfkit import model
 from perfkit.batch import Batch, Columns
 from perfkit.errors import CaptureError
 from perfkit.layout import Wanted
-from perfkit.long_values import WHAT, WHY, shortened
-from perfkit.manifest import INFO_NAME, WriterLock, create
+from perfkit.long_values import shortened
+from perfkit.manifest import CUT, INFO_NAME, WriterLock, create
 from perfkit.manifest import CaptureInfo as CaptureInfo
 from perfkit.manifest import Loss as Loss
 from perfkit.manifest import atomic_write as atomic_write
@@ -107,7 +107,7 @@ class CaptureWriter:
             return
         frame, cut = shortened(frame)
         if cut:
-            self.lose(WHAT, cut, WHY)
+            self.info.lose_rejected({CUT: cut})
         self._buffers.setdefault(table, []).append(frame)
         self._buffered_rows[table] = self._buffered_rows.get(table, 0) + frame.height
         if self._buffered_rows[table] >= _BUFFERED_ROWS:

@@ -246,7 +246,7 @@ def compact_leftovers(capture: Path, info: CaptureInfo, *, write: bool) -> Waiti
     With `write` false (a read-only or full disk) the rows are returned instead of written.
     """
     segments = SegmentCompactor(capture, info)
-    _count_losses(info, _unwritten(capture, remove=write))
+    info.lose_rejected(_unwritten(capture, remove=write))
     found = leftovers(capture)
     while write and found:
         try:
@@ -259,7 +259,7 @@ def compact_leftovers(capture: Path, info: CaptureInfo, *, write: bool) -> Waiti
         else:
             found.pop(0)
             _count(info.rows, done.rows)
-            _count_losses(info, done.rejected)
+            info.lose_rejected(done.rejected)
     if not write:
         return _read_leftovers(capture, info, segments)
     _tidy(capture)
@@ -284,7 +284,7 @@ def _read_leftovers(capture: Path, info: CaptureInfo, segments: SegmentCompactor
             rows.setdefault(table, []).append(frame.lazy())
     for _, table, frame in segments.rest():
         rows.setdefault(table, []).append(frame.lazy())
-    _count_losses(info, rejected)
+    info.lose_rejected(rejected)
     # What was already compacted of them is in them too.
     return Waiting(rows, tuple(f"part-{info.id}-{segment.stem}-" for segment in found))
 
@@ -310,8 +310,3 @@ def _unwritten(capture: Path, *, remove: bool) -> dict[str, int]:
         if remove:
             segment.remove()
     return {"stacks: py-spy was killed before it wrote a segment": lost} if lost else {}
-
-
-def _count_losses(info: CaptureInfo, rejected: dict[str, int]) -> None:
-    for reason, count in rejected.items():
-        info.lose("rejected", count, reason)

@@ -16,7 +16,6 @@ MOST_BYTES = 1 << 20
 prompts and statements are shorter."""
 _REMARK_BYTES = 64
 """Room for what is said at the end: what was cut once is not cut again."""
-WHAT, WHY = "value longer than 1 MiB", "only its beginning is kept"
 _OBJECTS = ("attributes", "resource")
 
 

@@ -16,7 +16,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +29,10 @@ FORMAT_VERSION = 1
 """Version of the layout of a capture and of the tables in `model.py`; kept in every part too."""
 
 INFO_NAME = "capture.json"
+
+CUT = "only its beginning is kept"
+"""Why something of a value is lost that `long_values` cut."""
+_CUT_VALUE = "value longer than 1 MiB"
 
 
 @dataclass
@@ -120,6 +124,11 @@ class CaptureInfo:
                 loss.count += count
                 return
         self.lost.append(Loss(what, count, why))
+
+    def lose_rejected(self, rejected: Mapping[str, int]) -> None:
+        """Remember how many rows were refused, or values cut, as reason -> count."""
+        for reason, count in rejected.items():
+            self.lose(_CUT_VALUE if reason == CUT else "rejected", count, reason)
 
     def note(self, text: str) -> None:
         """Remember a remark for the reader of the report."""

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from perfkit import bodies, compact, model
+from perfkit import bodies, compact, long_values, model
 from perfkit.capture import Capture, CaptureInfo, CaptureWriter
 from perfkit.compact import SegmentCompactor
 from perfkit.formats.threadlog import DIED, POLLED, TICK, ThreadLogWriter
@@ -87,6 +87,22 @@ def test_a_damaged_body_is_counted_and_the_rest_is_kept(path: Path, bad: Record)
     assert done.rows == {"spans": 2}
     assert sum(done.rejected.values()) == 1
     assert next(iter(done.rejected)).startswith("undecodable body")
+
+
+def test_long_values_are_cut_and_no_rejected_spans(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_values, "MOST_BYTES", 1000)
+    request = ExportTraceServiceRequest.FromString(trace_body(2))
+    prompt = request.resource_spans[0].scope_spans[0].spans[1].attributes.add(key="prompt")
+    prompt.value.string_value = "x" * 5000
+    segment_of(path, Record(Kind.TRACES_PROTOBUF, False, request.SerializeToString()))
+    info = CaptureInfo.load(path / "capture.json")
+    compact.compact_leftovers(path, info, write=True)
+    assert [(loss.what, loss.count) for loss in info.lost] == [("value longer than 1 MiB", 1)]
+    attributes = Capture.open(path).table("spans").collect()["attributes"].to_list()
+    assert attributes[0] is None
+    assert "[cut, it had 5,000 bytes" in attributes[1]
 
 
 def test_compacting_a_segment_twice_changes_nothing(path: Path) -> None:

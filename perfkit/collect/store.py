@@ -101,8 +101,7 @@ class Store:
         self.compactor.close()
         for table, count in self.compactor.rows.items():
             self.info.rows[table] = self.info.rows.get(table, 0) + count
-        for reason, count in self.compactor.rejected.items():
-            self.info.lose("rejected", count, reason)
+        self.info.lose_rejected(self.compactor.rejected)
         self._describe_losses()
         for error in dict.fromkeys(self.compactor.errors):
             self.info.note(f"The journal was not compacted to its end: {error}.")
