@@ -87,6 +87,8 @@ def read(source: Source, writer: CaptureWriter) -> None:
     types = [(text(one.type), text(one.unit)) for one in profile.sample_type]
     at = next((n for n, (_, unit) in enumerate(types) if unit in _NS), None)
     counts = next((n for n, (_, unit) in enumerate(types) if unit == "count"), None)
+    if types and not any(unit for _, unit in types):
+        raise source.error("its names, which come last, are not there: nothing can be kept")
     if at is None and counts is None:
         units = ", ".join(f"{name} in {unit}" for name, unit in types)[:100] or "no values"
         raise source.error(f"a profile of {units}: there is no time and no count in it")

@@ -278,6 +278,8 @@ def test_pprof_without_one_name_keeps_its_samples(tmp_path: Path) -> None:
     assert "(damaged)" in writer.table("frames")["function"].to_list()
     with pytest.raises(InputError, match="nothing"):
         keeping(written(tmp_path, data[:60]), "pprof")
+    with pytest.raises(InputError, match="its names, which come last, are not there"):
+        keeping(written(tmp_path, data[:20]), "pprof")  # what is measured, and no word of it
 
 
 def test_metrics_of_a_damaged_otlp_document_are_kept(tmp_path: Path) -> None:
