@@ -228,7 +228,9 @@ def _add(rows: SpanRows, request: _Request, start_ns: int | None, unique: str) -
         "url.path": path or None,
         "http.response.status_code": request.status,
     }
-    unique = f"{unique} {start_ns} {request.duration_ns} {request.target}"
+    # All that is said of it: logs of several servers have one name, and health checks in step.
+    said = (start_ns, request.duration_ns, request.target, *attributes.values())
+    unique = " ".join(map(str, (unique, *said)))
     trace, span_id = ids.trace_id_from_text(f"t {unique}"), ids.span_id_from_text(f"s {unique}")
     name = f"{request.method or ''} {path}".strip() or "request"
     rows.add(trace, span_id, None, name, start_ns, request.duration_ns, _SERVER, attributes,

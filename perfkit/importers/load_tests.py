@@ -23,7 +23,6 @@ def add(
     attributes: dict[str, Value] | None = None,
 ) -> None:
     """Add one request. The route is the label: load tests name requests for grouping."""
-    trace, span_id = ids.trace_id_from_text(f"t {unique}"), ids.span_id_from_text(f"s {unique}")
     described: dict[str, Value] = {
         **(attributes or {}),
         "http.request.method": method or None,
@@ -31,6 +30,9 @@ def add(
         "url.full": url or None,
         "http.response.status_code": status,
     }
+    # All that is said of it: files of several generators have one name, and as many lines.
+    unique = " ".join(map(str, (unique, *described.values())))
+    trace, span_id = ids.trace_id_from_text(f"t {unique}"), ids.span_id_from_text(f"s {unique}")
     # Seen from outside, but it is the whole request: without its server's spans it stands for it.
     rows.add(trace, span_id, None, f"{method or ''} {label}".strip() or "request", start_ns,
              duration_ns, from_process(tool), described, kind="server",

@@ -164,6 +164,26 @@ def test_a_directory_is_read_whole_and_what_is_unknown_in_it_is_counted(tmp_path
     assert "not imported, its format is not recognised: README" in writer.info.notes
 
 
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("nginx.log", b"127.0.0.1", b"127.0.0.2"),
+        ("k6.json", b"http://", b"https://"),
+        ("jmeter.jtl", b"Users 1-", b"Users 2-"),
+    ],
+)
+def test_files_of_two_machines_with_one_name_are_no_copies(
+    name: str, one: bytes, other: bytes, tmp_path: Path
+) -> None:
+    data = (SAMPLES / name).read_bytes()
+    assert one in data
+    path = tmp_path / name
+    path.write_bytes(data.replace(one, other))
+    spans = imported(SAMPLES / name, path).table("spans")
+    ids = spans.select("trace_hi", "trace_lo", "span_id")
+    assert ids.unique().height == spans.height
+
+
 def test_a_file_that_is_given_twice_is_read_once(tmp_path: Path) -> None:
     copy = tmp_path / "jaeger.json"
     copy.write_bytes((SAMPLES / "jaeger.json").read_bytes())
