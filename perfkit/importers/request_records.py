@@ -90,7 +90,9 @@ def read(source: Source, writer: CaptureWriter) -> None:
     starts = _starts(source, writer, batch.batch, good)
     for number, (record, start_ns) in enumerate(zip(good, starts, strict=True)):
         if start_ns is not None:
-            _add(batch, record, start_ns, f"{source.content_name} record {number}")
+            # All that is said of it: files of several machines have one name, and a record 0 each.
+            said = msgspec.json.encode(record).decode()
+            _add(batch, record, start_ns, f"{source.content_name} record {number} {said}")
     writer.add(batch.finish())
     if any(record.spans for record in good):
         writer.note(

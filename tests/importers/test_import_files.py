@@ -170,6 +170,7 @@ def test_a_directory_is_read_whole_and_what_is_unknown_in_it_is_counted(tmp_path
         ("nginx.log", b"127.0.0.1", b"127.0.0.2"),
         ("k6.json", b"http://", b"https://"),
         ("jmeter.jtl", b"Users 1-", b"Users 2-"),
+        ("request-records.jsonl", b'"path": "/', b'"path": "/v2/'),
     ],
 )
 def test_files_of_two_machines_with_one_name_are_no_copies(
