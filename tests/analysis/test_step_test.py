@@ -15,6 +15,7 @@ from perfkit.analysis.statistics.shift_scan import MIN_POINTS, MIN_RUN, Floats
 from perfkit.analysis.statistics.step_test import (
     MAX_POINTS,
     covariances,
+    explained,
     find_steps,
     likeliest_step,
     likeliest_steps,
@@ -59,6 +60,31 @@ def test_the_gain_is_that_of_least_squares_one_by_one(seed: int, count: int, siz
     step = likeliest_step(values)
     assert step.gain == pytest.approx(slow_gain(values), rel=1e-6, abs=1e-6)
     assert MIN_RUN <= step.last - step.first + 1 <= count // 2
+
+
+@given(st.integers(0, 10**6), st.integers(8, 20), st.integers(1, 5), st.floats(0, 9))
+def test_what_one_step_explains_is_that_of_two_levels(
+    seed: int, count: int, first: int, size: float
+) -> None:
+    values = np.random.default_rng(seed).normal(0, 1, count)
+    values[first : first + 2] += size
+    level = np.ones((count, 1))
+    window = np.zeros((count, 1))
+    window[first : first + 2] = 1.0
+    likelihoods: dict[bool, list[float]] = {False: [], True: []}
+    for covariance in covariances(count):
+        inverse, (_, log_det) = np.linalg.inv(covariance), np.linalg.slogdet(covariance)
+        log_det += math.log((level.T @ inverse @ level).item())
+        for stepped, design in ((False, level), (True, np.hstack([level, window]))):
+            weights = np.linalg.solve(design.T @ inverse @ design, design.T @ inverse @ values)
+            left = values - design @ weights
+            likelihoods[stepped].append(
+                float(-(count - 1) / 2 * math.log(left @ inverse @ left) - log_det / 2)
+            )
+    found = explained(values, first, first + 1)
+    assert found.gain == pytest.approx(max(likelihoods[True]) - max(likelihoods[False]), abs=1e-6)
+    memory = max(likelihoods[True]) - likelihoods[True][0]
+    assert found.memory == pytest.approx(memory, abs=1e-6)
 
 
 def test_many_series_at_once_are_as_one_by_one() -> None:

@@ -14,7 +14,7 @@ from perfkit.analysis.statistics.baselines import Baseline, Scaled, baseline, sc
 from perfkit.analysis.statistics.drift import drift_p
 from perfkit.analysis.statistics.error_runs import find_error_runs
 from perfkit.analysis.statistics.shift_scan import MIN_POINTS, Floats, Run, find_runs
-from perfkit.analysis.statistics.step_test import find_steps
+from perfkit.analysis.statistics.step_test import MAX_POINTS, find_steps, is_sure
 from perfkit.analysis.statistics.trend import slope_per_s
 from perfkit.analysis.vector.forest import Bools, Ints
 
@@ -128,9 +128,35 @@ def _runs(one: Series, together: int) -> tuple[list[Run], float]:
         return find_error_runs(one.observations, errors, together), 0.0
     residual = one.even.values - one.baseline.course
     runs, noise = find_runs(residual, one.even.floor, together)
+    if one.key["kind"] != "rate" and len(residual) <= MAX_POINTS:
+        runs = [run for run in runs if _sure(one, run, runs, together)]
     if not runs and one.level is not None:
         runs = find_steps(one.level - one.baseline.course, together)
     return runs, noise.base
+
+
+def _sure(one: Series, run: Run, runs: list[Run], together: int) -> bool:
+    """Return whether a run of a short series is beyond what noise that remembers does.
+
+    In its own values or in the means of logarithms, with other runs taken back to the level. Rates
+    vary at least as Poisson's do, which a short series says of none else.
+    """
+    values = [one.even.values] if one.level is None else [one.even.values, one.level]
+    normal = np.ones(len(one.values), dtype=np.bool_)
+    for other in runs:
+        normal[other.first : other.last + 1] = False
+    if not normal.any():
+        return False
+    for each in values:
+        even = each - one.baseline.course
+        usual = np.median(even[normal])
+        for other in runs:
+            if other != run:
+                inside = slice(other.first, other.last + 1)
+                even[inside] += usual - np.median(even[inside])
+        if is_sure(even, run.first, run.last, together):
+            return True
+    return False
 
 
 def _row(one: Series, run: Run, base: float, normal: Bools) -> dict[str, Any]:

@@ -27,11 +27,14 @@ _SHARES = (0.03, 0.1, 0.3, 1.0, 3.0, 30.0)
 _EXTREMES = 0.1
 """This part of the buckets at either end counts as the next one does: so few make no step."""
 
-
-_CERTAIN = 10.0
+_CERTAIN = 11.5
 """What a step explains more than noise, as a logarithm of likelihoods, and 1 more for every
-_POINTS buckets: of simulated walks, the worst kind of noise, 1 to 1.5 % come to as much, of noise
-that remembers nothing less than 0.1 %. See the table in docs/performance.md."""
+_POINTS buckets: levels that remember 0.5 to 0.98 of themselves a bucket, beside white noise,
+come to as much in about one of 6,000 series of a minute. See the table in docs/performance.md."""
+_PLAIN = 9.0
+"""The same where beside the step nothing is remembered: white noise leaves it as likely."""
+_AS_LIKELY = 0.5
+"""Logarithms of likelihoods less than this apart are as likely as each other (our own choice)."""
 _POINTS = 30
 _SERIES = 8
 """So many series are looked at together without asking for more."""
@@ -44,6 +47,15 @@ class Step(NamedTuple):
     last: int
     gain: float
     """Logarithm of the ratio of likelihoods."""
+
+
+class Explained(NamedTuple):
+    """What a step explains, as logarithms of ratios of likelihoods."""
+
+    gain: float
+    """With the step by without it, each under the noise that suits it best."""
+    memory: float
+    """With the step, under the noise that suits best by under white noise."""
 
 
 class _Model(NamedTuple):
@@ -65,13 +77,43 @@ def find_steps(values: Floats, series: int) -> list[Run]:
     if np.ptp(without_extremes(values[None, :])) == 0.0:
         return []
     step = likeliest_step(values)
-    certain = _CERTAIN + len(values) / _POINTS + math.log(max(series / _SERIES, 1.0))
-    if step.gain < certain:
+    if not is_sure(values, step.first, step.last, series):
         return []
     inside = np.zeros(len(values), dtype=np.bool_)
     inside[step.first : step.last + 1] = True
     up = bool(np.median(values[inside]) > np.median(values[~inside]))
     return [Run(step.first, step.last, up, math.sqrt(2 * step.gain))]
+
+
+def is_sure(values: Floats, first: int, last: int, series: int) -> bool:
+    """Return whether [first, last] of at most MAX_POINTS values, one of so many series, is a step.
+
+    It must be one with the furthest values and without them, unless it is no longer than what is
+    left out as such. More is asked for where the rest remembers.
+    """
+    kinds = [values]
+    if last - first + 1 > _few(len(values)):
+        kinds.append(without_extremes(values[None, :])[0])
+    found = [explained(one, first, last) for one in kinds]
+    plain = max(one.memory for one in found) < _AS_LIKELY
+    certain = (_PLAIN if plain else _CERTAIN) + len(values) / _POINTS
+    return min(one.gain for one in found) >= certain + math.log(max(series / _SERIES, 1.0))
+
+
+def explained(values: Floats, first: int, last: int) -> Explained:
+    """Return how much a step that lasts from the bucket `first` to `last` explains of a series."""
+    if np.ptp(values) == 0.0:
+        return Explained(0.0, 0.0)
+    half = (len(values) - 1) / 2
+    plain, stepped = [], []
+    for model in _models(len(values)):
+        free = model.white @ values
+        step = model.steps[:, last + 1] - model.steps[:, first]
+        left = float(free @ free)
+        after = max(left - float(free @ step) ** 2 / float(step @ step), left * 1e-9)
+        plain.append(-half * math.log(left) - model.half_log_det)
+        stepped.append(-half * math.log(after) - model.half_log_det)
+    return Explained(max(stepped) - max(plain), max(stepped) - stepped[0])
 
 
 def likeliest_step(values: Floats) -> Step:
