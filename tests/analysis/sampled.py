@@ -143,7 +143,11 @@ _TREE: dict[str, pl.DataType] = {
     ),
     **dict.fromkeys(("skew_ns", "trace_hi", "trace_lo", "pid", "thread_id"), pl.Int64()),
     **dict.fromkeys(
-        ("service", "instance", "name", "db_system", "component", "entry_endpoint", "entry_tool"),
+        ("service", "instance", "name", "category", "peer", "component", "db_system"),
+        pl.String(),
+    ),
+    **dict.fromkeys(
+        ("entry_endpoint", "entry_tool"),
         pl.String(),
     ),
     "duplicate": pl.Boolean(),

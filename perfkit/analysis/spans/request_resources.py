@@ -9,7 +9,7 @@ from perfkit.analysis.session import Tables
 _NEAREST_NS = 5 * 10**9
 """An observation further away than this says nothing about the request."""
 
-_PID = r"^(?:.* \()?pid (\d+)\)?$"
+PID = r"^(?:.* \()?pid (\d+)\)?$"
 """How recording calls a process: `gunicorn (pid 7)`, or `pid 7`."""
 
 _METRICS = {"process.cpu.utilization": "cpu_ratio", "process.memory.usage": "rss_bytes"}
@@ -66,7 +66,7 @@ def _process(observed: pl.DataFrame) -> pl.Expr:
     )
     of_pid = (
         known.to_frame("process")
-        .with_columns(pid=pl.col("process").str.extract(_PID).cast(pl.Int64, strict=False))
+        .with_columns(pid=pl.col("process").str.extract(PID).cast(pl.Int64, strict=False))
         .drop_nulls("pid")
         .unique("pid", maintain_order=True)
     )

@@ -56,7 +56,7 @@ def contended_metrics(tables: Tables) -> pl.DataFrame:
         [{"name": name, **one._asdict()} for name, one in _WATCHED.items()], orient="row"
     )
     metrics = tables["metrics"].filter(pl.col("name").is_in(list(_WATCHED)))
-    readings = _timed(measured(metrics).collect(), SERIES).join(watched, on="name")
+    readings = timed(measured(metrics).collect(), SERIES).join(watched, on="name")
     name, pressed = pl.col("name"), _attribute("resource")
     machine_cores = cores(tables)
     per_core = name == "system.linux.tasks.running"
@@ -107,7 +107,7 @@ def contended_metrics(tables: Tables) -> pl.DataFrame:
 
 def contended_pools(tables: Tables) -> pl.DataFrame:
     """Return the readings in which a pool had no connection left and somebody waited for one."""
-    readings = _timed(pool_readings(tables["metrics"]), KEY)
+    readings = timed(pool_readings(tables["metrics"]), KEY)
     length = pl.col("end_ns") - pl.col("start_ns")
     waited = pl.coalesce("waited_ns", pl.col("pending") * length)
     level = pl.coalesce("pending", pl.when(length > 0).then(waited / length))
@@ -134,7 +134,7 @@ def knows_pools(tables: Tables) -> bool:
     return not pool_readings(tables["metrics"]).is_empty()
 
 
-def _timed(readings: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+def timed(readings: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
     """Add `start_ns` and `end_ns`: the time that each reading of a series stands for."""
     before = pl.col("ts_ns").shift(1).over(key)
     gap = pl.col("ts_ns") - before
