@@ -163,11 +163,10 @@ class _Choice:
 def _counts(finding: Finding) -> bool:
     """Whether a finding that was not replayed is a step: a risk, a saving, or one unsaid.
 
-    Without requests no share of their time can be saved; what is not of low severity counts then.
+    Without requests no share of their time can be saved. What is not of low severity counts then,
+    and of risks.
     """
-    if finding.risk is not None:
-        return True
-    if finding.impact_high_ratio is None:
+    if finding.risk is not None or finding.impact_high_ratio is None:
         return finding.severity in ("high", "medium")
     return finding.impact_high_ratio >= _WORTH_A_STEP
 

@@ -93,6 +93,14 @@ def test_without_requests_what_is_serious_is_a_step(severity: Severity, steps: i
     assert found.words() == ""
 
 
+@pytest.mark.parametrize(("severity", "steps"), [("medium", 1), ("low", 0)])
+def test_of_risks_what_is_serious_is_a_step(severity: Severity, steps: int) -> None:
+    outcome = next(o for o in outcomes(SLOW) if o.findings)
+    risk = replace(outcome.findings[0], severity=severity, risk="it runs out")
+    found = plan([replace(outcome, findings=[risk], changes={})], FixedTables({}))
+    assert len(found.steps) == steps
+
+
 def test_nothing_found_is_no_plan() -> None:
     found = plan([], FixedTables({}))
     assert (found.steps, found.covered, found.together, found.words()) == ((), {}, None, "")
