@@ -318,6 +318,26 @@ def test_endpoints_on_one_side_only_are_told_unless_by_chance() -> None:
     assert not any("rare" in line for line in answer)
 
 
+def beside_others(tasks: float, cpu: float, lasts: int = 50) -> Memory:
+    spans = [
+        S(1, n * 100, n * 100 + lasts + n % 3, trace=n + 1, kind="server", endpoint="GET /a")
+        for n in range(100)
+    ]
+    names = ["system.linux.tasks.running", "process.cpu.utilization"]
+    rows = [
+        (n * 100, name, value * (1 + n % 7 / 100))
+        for n in range(100)
+        for name, value in zip(names, (tasks, cpu), strict=True)
+    ]
+    metrics = {
+        "ts_ns": [row[0] for row in rows],
+        "name": [row[1] for row in rows],
+        "value": [row[2] for row in rows],
+        "kind": ["gauge"] * len(rows),
+    }
+    return Memory({"spans": span_columns(spans), "metrics": metrics})
+
+
 @pytest.mark.parametrize(
     ("running", "own", "said"),
     [
@@ -330,30 +350,24 @@ def test_endpoints_on_one_side_only_are_told_unless_by_chance() -> None:
 def test_a_machine_that_others_keep_busy_is_told(
     running: tuple[float, float], own: tuple[float, float], said: str | None
 ) -> None:
-    def side(tasks: float, cpu: float) -> Memory:
-        spans = [
-            S(1, n * 100, n * 100 + 50 + n % 3, trace=n + 1, kind="server", endpoint="GET /a")
-            for n in range(100)
-        ]
-        names = ["system.linux.tasks.running", "process.cpu.utilization"]
-        rows = [
-            (n * 100, name, value * (1 + n % 7 / 100))
-            for n in range(100)
-            for name, value in zip(names, (tasks, cpu), strict=True)
-        ]
-        metrics = {
-            "ts_ns": [row[0] for row in rows],
-            "name": [row[1] for row in rows],
-            "value": [row[2] for row in rows],
-            "kind": ["gauge"] * len(rows),
-        }
-        return Memory({"spans": span_columns(spans), "metrics": metrics})
-
-    before, after = (side(*each) for each in zip(running, own, strict=True))
+    before, after = (beside_others(*each) for each in zip(running, own, strict=True))
     answer = words.answer(compare(contrast.of_captures([before], [after])))
     told = [line for line in answer if line.startswith("The machine was")]
     assert len(told) == (said is not None)
     assert said is None or said in told[0]
+
+
+@pytest.mark.parametrize(
+    ("running", "said"),
+    [
+        (4, "Most likely cause: app"),
+        (16, "Most unusual beside that, and perhaps because of it: app"),
+    ],
+)
+def test_what_is_slower_beside_others_is_not_told_as_the_cause(running: int, said: str) -> None:
+    before, after = beside_others(4, 0.1), beside_others(running, 0.1, lasts=90)
+    answer = words.answer(compare(contrast.of_captures([before], [after])))
+    assert any(line.startswith(said) for line in answer)
 
 
 def test_one_request_a_side_is_not_tested() -> None:

@@ -50,7 +50,8 @@ def answer(comparison: Comparison) -> list[str]:
     what = _what_slow_ones_share(comparison) if tail else _what_changed(comparison)
     came = [] if tail else _on_one_side(comparison.contrast)
     machine = [] if tail else _machine(comparison.differences)
-    return [what, *came, *machine, _what_made_it(comparison), _claim(comparison.contrast)]
+    cause = _what_made_it(comparison, beside_machine=bool(machine))
+    return [what, *came, *machine, cause, _claim(comparison.contrast)]
 
 
 def _machine(differences: pl.DataFrame) -> list[str]:
@@ -165,7 +166,7 @@ def _importance(row: Row) -> tuple[bool, float]:
     return row["verdict"] == "grew", size
 
 
-def _what_made_it(comparison: Comparison) -> str:
+def _what_made_it(comparison: Comparison, *, beside_machine: bool) -> str:
     ranking, evidence = comparison.causes.ranking, comparison.causes.evidence
     if ranking.is_empty():
         return "No component to name: there are no requests on both sides."
@@ -184,10 +185,13 @@ def _what_made_it(comparison: Comparison) -> str:
     sampled = ""
     if min(comparison.causes.looked_at) < 1:
         sampled = f" (Causes were looked for in {shares[0]} and {shares[1]} of the requests.)"
-    return f"{_how_sure(ranking, named)}: {' '.join(parts)}{sampled}"
+    sure = _how_sure(ranking, named, beside_machine=beside_machine)
+    return f"{sure}: {' '.join(parts)}{sampled}"
 
 
-def _how_sure(ranking: pl.DataFrame, named: pl.DataFrame) -> str:
+def _how_sure(ranking: pl.DataFrame, named: pl.DataFrame, *, beside_machine: bool) -> str:
+    if beside_machine:
+        return "Most unusual beside that, and perhaps because of it"
     if named["verdict"][0] == CAUSE:
         return "Most likely cause"
     first = ranking["component"][0]
