@@ -14,6 +14,7 @@ from perfkit.analysis.code import (
 )
 from perfkit.analysis.comparison import slow_traits
 from perfkit.analysis.database import queries, query_repeats, table_scans
+from perfkit.analysis.replay import pool_demand
 from perfkit.analysis.series import error_bursts, metric_stats, shifts, time_series, timeline
 from perfkit.analysis.session import Derived
 from perfkit.analysis.spans import (
@@ -43,7 +44,6 @@ from perfkit.analysis.waits import (
     hung_calls,
     lock_waits,
     loop_blocking,
-    pool_demand,
     pool_waits,
     pools,
     turns,
@@ -90,6 +90,7 @@ DERIVED: tuple[Derived, ...] = (
     hung_calls.DERIVED,
     turns.DERIVED,
     core_waits.DERIVED,
+    core_waits.QUERIES,
     checkouts.DERIVED,
     pools.DERIVED,
     pool_waits.DERIVED,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.analysis.waits import core_waits, pool_demand
+from perfkit.analysis.replay import pool_demand
+from perfkit.analysis.waits import core_waits
 from tests.analysis.sampled import Row, Span, span, tables, tree_frame
 
 SECOND = 10**9
@@ -120,6 +121,20 @@ def test_who_answers_on_the_same_machine_may_wait_more(peer: str, seconds: float
     # A quarter of the time the caller waits. Of 16 tasks beside the reader four have a core.
     metrics = process([0.25] * 9, [0.75] * 9) + machine([17] * 9)
     assert calls(metrics, peer) == pytest.approx(seconds * SECOND, abs=2)
+
+
+def test_of_each_query_the_calls_are_added_up() -> None:
+    spans = [request(0, 2 * SECOND, 7 * SECOND)]
+    for row, (start, end, weight) in enumerate(((2, 3, 1.0), (3, 5, 1.0), (5, 6, 4.0)), 1):
+        more = {"parent_row": 0, "db_system": "postgresql", "adjusted_count": weight}
+        spans.append(request(row, start * SECOND, end * SECOND) | more)
+    calls = pl.DataFrame({"row": [1, 2, 3], "query_id": ["a", "b", "a"]})
+    derived = {"tree": tree_frame(spans), "query_calls": calls}
+    frame = tables(metrics=process([0.25] * 9, [0.75] * 9), derived=derived).frame(
+        "query_core_waits"
+    )
+    assert frame.columns == list(core_waits.QUERY_COLUMNS)
+    assert frame.rows() == [("a", 5 * SECOND, 1.25 * SECOND), ("b", 2 * SECOND, 0.5 * SECOND)]
 
 
 def test_a_machine_with_free_cores_explains_nothing() -> None:

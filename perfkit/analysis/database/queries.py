@@ -24,17 +24,16 @@ from perfkit.analysis.vector.summary import (
     sums,
     whole,
 )
-from perfkit.analysis.waits.core_waits import CoreWaits, core_waits
 from perfkit.model import STATUSES
 
 _NAMES = 20
 """Callers and endpoints that are listed for a query."""
 _STATUS = pl.Enum(STATUSES)
 _OF_CALL = ("row", "query_id", "statement", "entry_row", "loop_row")
-_NUMBERS = ("duration_ns", "status", "adjusted_count", "critical_ns", "core_wait_ns")
+_NUMBERS = ("duration_ns", "status", "adjusted_count", "critical_ns")
 _OF_SPAN = (
     *("db_system", "db_statement", "db_rows", "service", "name", "status"),
-    *("start_ns", "end_ns", "duration_ns", "adjusted_count", "entry_endpoint", "pid", "peer"),
+    *("duration_ns", "adjusted_count", "entry_endpoint"),
 )
 
 
@@ -75,26 +74,18 @@ def compute(tables: Tables) -> pl.DataFrame:
     percentiles.
     """
     columns = {"query_calls": _OF_CALL, "tree": _OF_SPAN, "span_times": ("critical_ns",)}
-    waits = tables.once(core_waits)
-    parts = tables.each_piece(columns, _described, [waits] * (len(tables.cuts()) - 1))
+    parts = tables.each_piece(columns, _described, [None] * (len(tables.cuts()) - 1))
     code, distinct = codes(pl.concat(part.queries for part in parts), ["query_id"])
     calls = pl.concat(part.calls for part in parts)
     began = np.cumsum([0, *(part.queries.height for part in parts)])
     first = np.repeat(began[:-1], [part.calls.height for part in parts])
     code = code[first + calls["query"].to_numpy()]
     weight = calls["adjusted_count"].to_numpy()
-    critical, core_wait = (
-        sums(code, weight * calls[name].to_numpy(), distinct.height)
-        for name in ("critical_ns", "core_wait_ns")
-    )
+    critical = sums(code, weight * calls["critical_ns"].to_numpy(), distinct.height)
     counts = summarise_groups(calls, code, distinct.height)
     queries = (
         distinct.hstack(counts.rename({"count": "calls", "duration_sum_ns": "total_ns"}))
-        .with_columns(
-            critical_ns=whole(critical),
-            core_wait_ns=whole(core_wait) if waits.known else None,
-            variance_to_mean=_dispersion(code, calls),
-        )
+        .with_columns(critical_ns=whole(critical), variance_to_mean=_dispersion(code, calls))
         .join(_merged(parts), on="query_id", maintain_order="left")
         .with_columns(share_ratio=ratio_of(pl.col("total_ns"), request_time(tables["tree"])))
         .sort("total_ns", descending=True, maintain_order=True)
@@ -114,7 +105,7 @@ class _Piece(NamedTuple):
     endpoints: pl.DataFrame
 
 
-def _described(frames: Frames, waits: CoreWaits) -> _Piece:
+def _described(frames: Frames, _: None) -> _Piece:
     """Return what the calls of a piece say; its rows are numbered from 0."""
     calls, tree = frames["query_calls"], frames["tree"]
     row = calls["row"]
@@ -124,7 +115,6 @@ def _described(frames: Frames, waits: CoreWaits) -> _Piece:
         caller=tree["name"].gather(calls["loop_row"]),
         status=pl.col("status").cast(_STATUS, strict=False),
     )
-    spans = spans.with_columns(core_wait_ns=pl.Series(waits.most_ns(spans)))
     code, distinct = codes(spans, ["query_id"])
     repeats = spans.drop_nulls("loop_row").group_by("query_id", "loop_row").len()
     most = repeats.group_by("query_id").agg(max_repeats=pl.col("len").max().cast(pl.Int64))
@@ -241,8 +231,6 @@ _COLUMNS = {
     "endpoints": f"endpoints of the entries that run it, likewise {_NAMES} at most",
     "max_repeats": "most calls under one span, likewise",
     "critical_ns": "time on the critical path of entries",
-    "core_wait_ns": "how much of its time may be waiting for a core, at most, of who asks or, on "
-    "the same machine, answers; null where nothing is known about that",
     "share_ratio": "its time by request time",
 }
 
@@ -263,6 +251,4 @@ CALLS = Derived(
         "statement": "normalised statement",
     },
 )
-QUERIES = Derived(
-    "queries", "one query", ("query_calls", "tree", "span_times", "metrics"), compute, _COLUMNS
-)
+QUERIES = Derived("queries", "one query", ("query_calls", "tree", "span_times"), compute, _COLUMNS)

@@ -25,7 +25,7 @@ import polars as pl
 
 from perfkit.analysis.facts import cores
 from perfkit.analysis.series.metric_stats import SERIES, measured
-from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.session import Derived, Frames, Tables
 from perfkit.analysis.spans.request_resources import PID
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.overlaps import covered, order_by
@@ -210,6 +210,38 @@ def compute(tables: Tables) -> pl.DataFrame:
     ).sort("entry_row")
 
 
+def compute_queries(tables: Tables) -> pl.DataFrame:
+    """Return the table `query_core_waits`, by query; empty where nothing is known."""
+    waits = tables.once(core_waits)
+    schema = {name: pl.String() if name == "query_id" else pl.Int64() for name in QUERY_COLUMNS}
+    if not waits.known:
+        return pl.DataFrame(schema=schema)
+    columns = {"query_calls": ("row", "query_id"), "tree": _OF_CALL}
+    parts = tables.each_piece(columns, _of_queries, [waits] * (len(tables.cuts()) - 1))
+    sums = pl.concat(parts).group_by("query_id").sum().sort("query_id")
+    return sums.select(
+        "query_id", *(pl.col(name).round().cast(pl.Int64) for name in ("total_ns", "core_wait_ns"))
+    )
+
+
+_OF_CALL = ("start_ns", "end_ns", "duration_ns", "adjusted_count", "pid", "peer")
+
+
+def _of_queries(frames: Frames, waits: CoreWaits) -> pl.DataFrame:
+    """Return the sums of a piece; its rows are numbered from 0."""
+    calls = frames["query_calls"]
+    spans = frames["tree"][calls["row"]]
+    weight = pl.col("adjusted_count")
+    return (
+        spans.with_columns(calls["query_id"], most=pl.Series(waits.most_ns(spans)))
+        .group_by("query_id")
+        .agg(
+            total_ns=(pl.col("duration_ns") * weight).sum(),
+            core_wait_ns=(pl.col("most") * weight).sum(),
+        )
+    )
+
+
 COLUMNS = {
     "entry_row": "the entry, as in `tree`",
     "duration_ns": "its length",
@@ -222,4 +254,19 @@ DERIVED = Derived(
     ("tree", "metrics"),
     compute,
     COLUMNS,
+)
+
+QUERY_COLUMNS = {
+    "query_id": "the query, as in `queries`",
+    "total_ns": "sum of the durations of its calls",
+    "core_wait_ns": "how much of that may be waiting for a core, at most, of who asks or, on the "
+    "same machine, answers",
+}
+
+QUERIES = Derived(
+    "query_core_waits",
+    "one query of a capture that tells how long cores were waited for",
+    ("query_calls", "tree", "metrics"),
+    compute_queries,
+    QUERY_COLUMNS,
 )
