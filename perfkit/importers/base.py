@@ -21,6 +21,8 @@ from perfkit.errors import InputError
 from perfkit.importers import compression
 
 HEAD_BYTES = 64 << 10
+MARK = b"\xef\xbb\xbf"
+"""What programs of Windows put before UTF-8; no format begins so, and none of them means it."""
 MAX_LINE_BYTES = 256 << 20
 """Of a record that is a line: longer ones would fill the memory."""
 
@@ -115,7 +117,7 @@ class Source:
             return self.content[:HEAD_BYTES]
         if not self.compressed:
             with self.path.open("rb") as file:
-                return file.read(HEAD_BYTES)
+                return file.read(HEAD_BYTES).removeprefix(MARK)
         out = b""
         try:
             for chunk in self._inflated():
@@ -130,7 +132,7 @@ class Source:
     def contents(self) -> bytes | mmap.mmap:
         """Return the whole content: mapped, so that a large file does not fill the memory.
 
-        What is compressed is mapped from a file without a name, in TMPDIR.
+        What is compressed, or has a mark before it, is mapped from a nameless file, in TMPDIR.
         """
         if self.content is not None:
             return self.content
@@ -142,11 +144,15 @@ class Source:
 
     def _plain(self) -> IO[bytes]:
         if not self.compressed:
-            return self.path.open("rb")
+            file = self.path.open("rb")
+            if file.read(len(MARK)) != MARK:
+                file.seek(0)
+                return file
+            file.close()
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             try:
-                file.writelines(self._inflated())
+                file.writelines(self.chunks(quietly=True))
             except InputError as error:  # what it gave until then may be enough
                 self.pass_over(error)
             file.flush()
@@ -202,6 +208,8 @@ class Source:
             return
         taken = 0
         with self._opened() as file:
+            if file.read(len(MARK)) != MARK:
+                file.seek(0)
             while chunk := file.read(compression.CHUNK_BYTES):
                 taken += len(chunk)
                 if report is not None:
@@ -236,7 +244,9 @@ class Source:
 
     def _inflated(self, on_bytes: Callable[[int], None] | None = None) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            yield from compression.inflate(file, str(self), on_bytes)
+            chunks = compression.inflate(file, str(self), on_bytes)
+            yield next(chunks, b"").removeprefix(MARK)
+            yield from chunks
 
     def error(
         self, message: str, *, offset: int | None = None, hint: str | None = None

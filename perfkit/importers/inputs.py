@@ -17,7 +17,7 @@ from pathlib import Path
 from perfkit.capture import SUFFIX
 from perfkit.errors import InputError
 from perfkit.importers import archives, compression
-from perfkit.importers.base import Source
+from perfkit.importers.base import MARK, Source
 
 STDIN = "-"
 SMALL_BYTES = 1 << 20
@@ -164,7 +164,7 @@ def small_content(one: Input) -> bytes | None:
         content = file.read(one.bytes + 1)
     if len(content) != one.bytes or compression.name(content) or archives.begins(content):
         return None
-    return content
+    return content.removeprefix(MARK)
 
 
 def unpacked(one: Input, temporary: Path) -> Iterator[Input]:

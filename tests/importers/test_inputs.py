@@ -14,6 +14,7 @@ import sys
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -183,6 +184,23 @@ def test_archives_of_anything(
         with contextlib.suppress(InputError):
             assert imported(path, keep_going=keep_going).info.rows["spans"] <= 5
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20])
+def test_a_mark_of_utf8_is_no_part_of_the_content(
+    pack: Callable[[bytes], bytes],
+    small_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inputs, "SMALL_BYTES", small_bytes)
+    for name in ("jaeger.json", "otlp-lines.jsonl", "pyspy-raw.txt", "psutil.csv"):
+        data = (SAMPLES / name).read_bytes()
+        plain, marked = tmp_path / f"plain-{name}", tmp_path / name
+        plain.write_bytes(data)
+        marked.write_bytes(pack(b"\xef\xbb\xbf" + data))
+        assert imported(marked).info.rows == imported(plain).info.rows
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
