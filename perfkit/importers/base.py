@@ -144,11 +144,11 @@ class Source:
 
     def _plain(self) -> IO[bytes]:
         if not self.compressed:
-            file = self.path.open("rb")
-            if file.read(len(MARK)) != MARK:
-                file.seek(0)
-                return file
-            file.close()
+            plain = self.path.open("rb")
+            if plain.read(len(MARK)) != MARK:
+                plain.seek(0)
+                return plain
+            plain.close()
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             try:
