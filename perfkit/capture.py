@@ -207,7 +207,10 @@ class Capture:
         if not path.exists():
             raise CaptureError(
                 f"{path}: no such capture",
-                hint="make one with `perfkit record` or `perfkit import`",
+                hint="nothing matches this pattern, so the shell left it as it is: were the runs "
+                "recorded, or fetched, into this folder?"
+                if "*" in path.name
+                else "make one with `perfkit record` or `perfkit import`",
             )
         info_path = path / INFO_NAME
         if not info_path.is_file():

@@ -187,11 +187,11 @@ class _Gate:
         if self.fail_on is not None:
             checks += self._rules(self.fail_on)
         compared: list[Check] = []
-        warnings: list[str] = []
+        warnings = runs.weaknesses([*self.baseline, *self.runs])
         if self.baseline:
             self.say("comparing with the baseline")
             runs.refuse_other_endpoints(self.baseline, self.runs)
-            warnings = runs.warnings(self.baseline, self.runs)
+            warnings = [*runs.warnings(self.baseline, self.runs), *warnings]
             compared = regression.checks(
                 [run.figures for run in self.baseline],
                 [run.figures for run in self.runs],

@@ -23,13 +23,18 @@ _VERDICTS = {
     "unstable": "UNSTABLE: give more runs, or run it again",
     "passed": "PASSED",
 }
+_COUNTED: dict[State, str] = {"error": "could not be judged"}
 _MOST_PASSED = 12
 
 
 def show(result: Result) -> None:
     """Print the result, the worst first."""
     click.secho(_VERDICTS[result.verdict], fg=_COLOURS[result.verdict], bold=True)
-    counts = [f"{len(result.of(state))} {state}" for state in _COLOURS if result.of(state)]
+    counts = [
+        f"{len(result.of(state))} {_COUNTED.get(state, state)}"
+        for state in _COLOURS
+        if result.of(state)
+    ]
     text.paragraph(f"{', '.join(counts)}. {_runs(result)}")
     told: tuple[State, ...] = ("failed", "error", "unstable")
     for state in told:

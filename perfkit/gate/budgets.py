@@ -288,6 +288,11 @@ def known(tables: Tables, budget: Budget) -> str:
         return "the capture has no such metric: record with a pid, not with OTLP alone"
     if budget.function == "sql":
         return "the query gives no row, or null"
+    if not tables.has_rows("requests"):
+        return (
+            "there is no request in the run: perfkit record needs --otlp or --instrument for "
+            "spans, and the load must come while it records"
+        )
     parts = []
     for name in budget.selectors or ("endpoint",):
         values = tables.columns("requests", name)[name].drop_nulls().value_counts(sort=True)[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from perfkit.gate.result import Check
 from perfkit.rules.model import SEVERITIES, BrokenRule, Finding, Outcome, Severity
@@ -30,7 +32,7 @@ def checks(
     """
     wanted = at_least(worst)
     severe = [[one for one in found if one.severity in wanted] for found in runs]
-    result = [_check(found, len(runs), known) for found in _by_key(severe).values()]
+    result = _told_apart([_check(found, len(runs), known) for found in _by_key(severe).values()])
     if not result:
         result = [
             Check("rule", f"no finding of severity {worst} or worse", "", "passed", "None found.")
@@ -66,10 +68,30 @@ def _check(found: Sequence[Finding], runs: int, known: Collection[str]) -> Check
     return Check(
         "rule",
         one.rule_id,
-        " ".join(f"{name}={value}" for name, value in one.key.items()),
+        _thing(one),
         "passed" if old else "failed" if sure else "unstable",
         message,
         runs=len(found),
         severity=one.severity,
         help=str(one.fix.get("summary", "")),
+        key=" ".join(f"{name}={value}" for name, value in one.key.items()),
     )
+
+
+def _told_apart(checks: Sequence[Check]) -> list[Check]:
+    """Add the key to what people read where that is not enough: test results go by their name."""
+    often = Counter((check.name, check.thing) for check in checks)
+    return [
+        replace(check, thing=f"{check.thing} ({check.key})".lstrip())
+        if often[check.name, check.thing] > 1
+        else check
+        for check in checks
+    ]
+
+
+def _thing(finding: Finding) -> str:
+    """Say whom it is about: the key, but for what is empty or an id that nobody can read."""
+    named = [value for name, value in finding.key.items() if value and not name.endswith("_id")]
+    if any(name.endswith("_id") for name in finding.key):
+        named += [one for one in finding.scope.get("endpoints", [])[:1] if one not in named]
+    return " ".join(named)

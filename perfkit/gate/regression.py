@@ -49,6 +49,12 @@ cases."""
 
 _TAILS = ("p95_ns", "p99_ns", "mean_ns")
 """Measures that a few requests that were held up move."""
+
+_FEW_RUNS, _MANY_RUNS = 5, 30
+"""Fewer runs a side do not know their noise well; more than so many nobody records (ours)."""
+
+_BEYOND = 10.0
+"""A figure that could grow so many times unseen is not known at all (ours)."""
 _KEYS = ("kind", "service", "name", "measure")
 
 
@@ -124,8 +130,12 @@ def _says(change: Change, p: float, minimum_effect: float) -> Says:
         return "no evidence"
     if not math.isfinite(p) or change.p < LEVEL:
         return "unstable"
-    coarse = COARSE if change.relative else COARSE / 5
-    return "unstable" if _detectable(change, minimum_effect) > coarse else "no evidence"
+    noisy = _detectable(change, minimum_effect) > _coarse(change)
+    return "unstable" if noisy else "no evidence"
+
+
+def _coarse(change: Change) -> float:
+    return COARSE if change.relative else COARSE / 5
 
 
 def _small(change: Change, least: float) -> bool:
@@ -219,7 +229,7 @@ def _check(figure: Figure, decision: Decision, fail_on_improvement: bool) -> Che
         detectable=_finite(decision.detectable),
         runs=seen[1],
         runs_before=seen[0],
-        help=_advice(figure.measure, decision, fail_on_improvement),
+        help=_advice(figure.measure, decision, seen, fail_on_improvement),
     )
 
 
@@ -249,19 +259,24 @@ def _sentence(
             return f"{amount}: with one run on a side nobody can tell this from noise"
         if decision.change.p < LEVEL:
             return f"{amount}: likely by itself, but not among so many figures"
-        return (
-            f"{amount}: too noisy to tell; a change under {units.percent(decision.detectable)} "
-            "would often be missed"
-        )
+        return f"{amount}: too noisy to tell; {_missed(decision)}"
+    if decision.detectable > _coarse(change):
+        return f"{amount}: hardly differs, but in much noise; {_missed(decision)}"
     if math.isfinite(decision.detectable):
         return f"{amount}: no evidence of change; one of {_found(decision)} would have been found"
     return f"{amount}: no change to be seen"
 
 
+def _missed(decision: Decision) -> str:
+    if decision.change.relative and decision.detectable > _BEYOND:
+        return "even a tenfold one would often be missed"
+    return f"a change under {_found(decision)} would often be missed"
+
+
 def _found(decision: Decision) -> str:
     if decision.change.relative:
         return units.percent(decision.detectable)
-    return f"{units.number(decision.detectable * 100)} points"
+    return f"{units.number(float(f'{decision.detectable * 100:.3g}'))} points"
 
 
 def _amount(change: Change) -> str:
@@ -277,13 +292,39 @@ def _signed(value: float, change: Change) -> str:
     return f"{sign}{units.number(float(f'{abs(value) * 100:.3g}'))} points"
 
 
-def _advice(measure: str, decision: Decision, fail_on_improvement: bool) -> str:
+def _advice(
+    measure: str, decision: Decision, seen: Sequence[int], fail_on_improvement: bool
+) -> str:
     if decision.says == "worse":
         return "Look for the cause with `perfkit compare BASELINE… vs CAPTURE…`."
     if decision.says == "better" and fail_on_improvement:
         return "Record the baseline anew from this commit."
     if decision.says == "unstable":
-        more = "Give more runs: five a side find a change of 16 %, ten one of 10 %, at 5 % noise."
         steadier = " Or compare what is steadier: --measure p50." if measure in _TAILS else ""
-        return more + steadier
+        return _more_runs(decision, min(seen)) + steadier
     return ""
+
+
+def _more_runs(decision: Decision, runs: int) -> str:
+    """Say how many runs would settle it, at the noise that was seen."""
+    if runs < _FEW_RUNS:
+        return "Give five runs a side, or more: they find a change of 16 % at 5 % noise."
+    coarse = _coarse(decision.change)
+    if decision.detectable <= coarse:
+        return "Give more runs, or compare fewer figures: --endpoint takes one."
+    needed = _needed(decision, runs)
+    size = units.percent(coarse) if decision.change.relative else f"{coarse * 100:.0f} points"
+    if needed > _MANY_RUNS:
+        return (
+            f"More runs hardly help: at this noise a change of {size} takes over {_MANY_RUNS} a "
+            "side. Record longer runs, on a machine that does nothing else."
+        )
+    return f"Give more runs: at this noise about {needed} a side find a change of {size}."
+
+
+def _needed(decision: Decision, runs: int) -> int:
+    """Return how many runs a side find a change of `COARSE`: noise shrinks with their root."""
+    found, wanted = decision.detectable, _coarse(decision.change)
+    if decision.change.relative:
+        found, wanted = math.log1p(found), math.log1p(wanted)
+    return math.ceil(runs * (found / wanted) ** 2)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,8 @@ from perfkit.gate.figures import figures
 from perfkit.gate.result import Source
 
 _FEW_RUNS = 5
+_BUSY = 0.5
+"""Ours: from so much of the processors on, what other programs do moves the figures of the runs."""
 _OTHER_LOAD = 1.3
 """Runs whose rate of requests differs by more than this factor are not under the same load (our
 own choice; latencies depend on the load)."""
@@ -61,8 +64,27 @@ class Run:
     @property
     def rate_per_s(self) -> float | None:
         """Requests a second."""
-        found = self.figures.filter(kind="all", measure="rate_per_s")["value"]
+        return self._of_all("rate_per_s")
+
+    def _of_all(self, measure: str) -> float | None:
+        found = self.figures.filter(kind="all", measure=measure)["value"]
         return found[0] if len(found) else None
+
+    @property
+    def others_ratio(self) -> float | None:
+        """Share of the machine's processors that programs took which were not recorded."""
+        if self.tables is None or not self.cores:
+            return None
+        name, attributes, value = (pl.col(one) for one in ("name", "attributes", "value"))
+        whole = (
+            self.tables["metrics"]
+            .filter(name == "system.cpu.utilization", attributes.is_null(), value.is_finite())
+            .select(value.mean())
+            .collect()
+            .item()
+        )
+        own = self._of_all("cpu_cores")
+        return None if whole is None or own is None else max(whole - own / self.cores, 0.0)
 
 
 def refuse_repeated(runs: Iterable[Run]) -> None:
@@ -81,16 +103,41 @@ def refuse_other_endpoints(before: Sequence[Run], after: Sequence[Run]) -> None:
     """Raise UsageError when the two sides have no endpoint in common."""
     sides = [set().union(*(run.endpoints for run in side)) for side in (before, after)]
     if not sides[0] & sides[1]:
-        names = [", ".join(sorted(side)[:5]) or "none" for side in sides]
+        for runs, side, whose in zip((before, after), sides, ("baseline", "runs"), strict=True):
+            if not side:
+                raise UsageError(
+                    f"nothing to compare: no request in the {whose}: "
+                    f"{', '.join(run.source.name for run in runs)}",
+                    hint="see in its report, under capture health, whether spans arrived; "
+                    "perfkit record needs --otlp or --instrument for them",
+                )
+        names = [", ".join(sorted(side)[:5]) for side in sides]
         raise UsageError(
             f"nothing to compare: the baseline has endpoints {names[0]}; the runs have {names[1]}",
             hint="record the same service under the same load on both sides",
         )
 
 
+def weaknesses(runs: Sequence[Run]) -> list[str]:
+    """Return what makes the figures of runs say less than they seem to, compared or not."""
+    found = []
+    empty = [run.source.name for run in runs if not run.endpoints]
+    if empty:
+        found.append(f"without any request, so it counts for nothing: {', '.join(empty)}")
+    busy = [ratio for run in runs if (ratio := run.others_ratio) is not None]
+    if busy and median(busy) >= _BUSY:
+        found.append(
+            f"other programs took {units.percent(median(busy))} of the machine's processors "
+            "while these runs were recorded: times vary with what those do; record where nothing "
+            "else runs"
+        )
+    return found
+
+
 def warnings(before: Sequence[Run], after: Sequence[Run]) -> list[str]:
     """Return what makes a comparison weaker than it looks."""
     found = []
+    before, after = ([run for run in side if run.endpoints] for side in (before, after))
     fewest = min(len(before), len(after))
     if fewest < MINIMUM_RUNS:
         found.append(

@@ -5,13 +5,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from perfkit.cli.main import main
 from perfkit.errors import CaptureError, UsageError
-from tests.gate.build import record, runs
+from tests.gate.build import START, record, runs
 from tests.report.build import write_capture
 
 BEFORE = {"GET /a": 100.0, "POST /b": 40.0}
@@ -179,6 +180,10 @@ def test_findings_fail_by_severity(tmp_path: Path) -> None:
     data = json.loads(high.stdout)
     assert high.exit_code == 3
     assert {check["kind"] for check in data["checks"]} == {"rule"}
+    # People read whom it is about; the id of the query is for programs.
+    assert any("query_id=" in check["key"] for check in data["checks"])
+    assert not any("query_id" in check["thing"] for check in data["checks"])
+    assert any("GET /a" in check["thing"] for check in data["checks"])
     again = str(record(tmp_path / "m.perfkit", {"GET /a": 300.0}, queries=30, seed=1))
     known = run(path, "--fail-on", "low", "--only-new", "--group", "database", "--baseline", again)
     assert known.exit_code == 0
@@ -226,6 +231,42 @@ def test_other_sampling_other_load_and_other_endpoints_are_told(
     assert 'sampled differently: {} against {"head_ratio": 0.1}' in words
     assert "not called in the runs, but in the baseline: POST /b" in words
     assert "not in the baseline, so not compared: GET /more, GET /new" in words
+
+
+def test_a_run_without_requests_is_no_run_and_is_told(
+    made: dict[str, list[str]], tmp_path: Path
+) -> None:
+    empty = str(record(tmp_path / "empty.perfkit", {}))
+    done = run(made["same"][0], empty, "--baseline", *made["before"])
+    said = " ".join(done.stdout.split())
+    assert "4 against 1 runs" in said
+    assert f"without any request, so it counts for nothing: {empty}" in said
+    for sides in ([empty, "--baseline", *made["before"]], [made["same"][0], "--baseline", empty]):
+        with pytest.raises(UsageError, match=r"no request in the (baseline|runs): .*empty"):
+            run(*sides)
+    done = run(empty, "--budget", "p95 < 1s")
+    assert done.exit_code == 2
+    assert "there is no request in the run" in " ".join(done.stdout.split())
+
+
+def test_a_machine_that_others_kept_busy_is_told(tmp_path: Path) -> None:
+    def metrics(host: float) -> dict[str, list[Any]]:
+        names = ["system.cpu.utilization", "process.cpu.utilization", "system.cpu.logical.count"]
+        return {
+            "ts_ns": [START] * 3,
+            "name": names,
+            "unit": ["1"] * 3,
+            "kind": ["gauge"] * 3,
+            "value": [host, 0.4, 2.0],
+        }
+
+    busy, quiet = (
+        str(record(tmp_path / f"{host}.perfkit", BEFORE, metrics=metrics(host)))
+        for host in (0.95, 0.3)
+    )
+    said = " ".join(run(busy, "--budget", "p95 < 1s").stdout.split())
+    assert "other programs took 75 % of the machine's processors" in said
+    assert "other programs" not in run(quiet, "--budget", "p95 < 1s").stdout
 
 
 RERUN = f"""{sys.executable} -c "

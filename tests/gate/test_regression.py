@@ -46,6 +46,37 @@ def test_runs_that_scatter_are_unstable_not_failed() -> None:
     assert decision.detectable > regression.COARSE
 
 
+def words(before: list[float], after: list[float]) -> tuple[str, str]:
+    sides = []
+    for side in (before, after):
+        rows = [("endpoint", "app", "GET /a", "p95_ns", value, 100) for value in side]
+        sides.append([pl.DataFrame([r], schema=regression_schema(), orient="row") for r in rows])
+    (check,) = regression.checks(*sides, measures=["p95_ns"])
+    return check.message, check.help
+
+
+def test_advice_to_give_more_runs_is_of_the_noise_that_was_seen() -> None:
+    message, advice = words([100e6, 122e6, 90e6, 112e6, 85e6], [112e6, 125e6, 95e6, 135e6, 98e6])
+    assert "too noisy to tell" in message
+    assert "Give more runs: at this noise about 19 a side find a change of 25 %." in advice
+    luck = np.random.default_rng(3)
+    level = np.array([[0.0], [math.log(1.25)]])
+    trials = [np.exp(level + luck.normal(0, 0.15, (2, 19))).tolist() for _ in range(200)]
+    assert sum(one(*trial).says == "worse" for trial in trials) >= 190
+    _, advice = words([100e6, 300e6, 60e6, 180e6, 80e6], [120e6, 350e6, 70e6, 200e6, 95e6])
+    assert "More runs hardly help: at this noise a change of 25 % takes over 30 a side." in advice
+    _, advice = words([100e6, 180e6], [150e6, 240e6])
+    assert "Give five runs a side" in advice
+
+
+def test_what_hardly_differs_in_much_noise_is_not_told_as_found_out() -> None:
+    message, _ = words([100e6, 300e6, 60e6, 180e6, 80e6], [103e6, 310e6, 60e6, 180e6, 80e6])
+    assert "hardly differs, but in much noise" in message
+    assert "would have been found" not in message
+    message, _ = words([100e6, 101e6, 99e6, 100e6, 102e6], [101e6, 102e6, 100e6, 101e6, 103e6])
+    assert "one of 5 % would have been found" in message
+
+
 def test_what_only_the_correction_takes_away_is_unstable() -> None:
     suspicious = figure([100.0, 104, 97, 101, 99], [106.0, 108, 104, 112, 107])
     alone = decide([suspicious])[0]

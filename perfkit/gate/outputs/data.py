@@ -36,6 +36,7 @@ _CHECK: dict[str, dict[str, Any]] = {
     "runs_before": {**_COUNT, "description": "The same of the baseline."},
     "severity": {**_TEXT, "description": "Of a rule's finding."},
     "help": {**_TEXT, "description": "What to do about it."},
+    "key": {**_TEXT, "description": "Of a rule's finding: names and values that tell it apart."},
     "fingerprint": {**_TEXT, "description": "The same for the same check in every run."},
 }
 

@@ -14,19 +14,24 @@ _TITLES = {
     "error": "⛔ Performance gate could not judge",
 }
 _MARKS: dict[State, str] = {"failed": "❌", "error": "⛔", "unstable": "⚠️", "passed": "✅"}
+_COUNTED: dict[State, str] = {"error": "could not be judged"}
 _SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~!@$&"})
 _LIVE = re.compile(r"(?i)(?<=@)|(?<=#)|(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=\bGH)(?=-\d)")
 _BREAK = "<!-- -->"
 """Parts a mention, an issue's number or an address, which GitHub and GitLab look for in what was
 rendered, where a backslash is gone."""
-_LIST = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=]))")
+_LIST = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-+=]))")
 _MOST_PASSED = 50
 _LONGEST = 600
 
 
 def write(result: Result) -> bytes:
     """Return the result as Markdown."""
-    counts = [f"{len(result.of(state))} {state}" for state in _MARKS if result.of(state)]
+    counts = [
+        f"{len(result.of(state))} {_COUNTED.get(state, state)}"
+        for state in _MARKS
+        if result.of(state)
+    ]
     lines = [f"## {_TITLES[result.verdict]}", "", f"{', '.join(counts)}; {_of(result)}.", ""]
     told = result.of("failed", "error", "unstable")
     lines += _table(told)
