@@ -240,7 +240,7 @@ def test_a_run_without_requests_is_no_run_and_is_told(
     done = run(made["same"][0], empty, "--baseline", *made["before"])
     said = " ".join(done.stdout.split())
     assert "4 against 1 runs" in said
-    assert f"without any request, so it counts for nothing: {empty}" in said
+    assert "without any request, so it counts for nothing" in said
     for sides in ([empty, "--baseline", *made["before"]], [made["same"][0], "--baseline", empty]):
         with pytest.raises(UsageError, match=r"no request in the (baseline|runs): .*empty"):
             run(*sides)
