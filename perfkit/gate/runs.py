@@ -129,7 +129,7 @@ def weaknesses(runs: Sequence[Run]) -> list[str]:
         found.append(
             f"other programs took {units.percent(median(busy))} of the machine's processors "
             "while these runs were recorded: times vary with what those do; record where nothing "
-            "else runs"
+            "else runs, or at least both sides in turn"
         )
     return found
 

@@ -17,6 +17,12 @@ from perfkit import units
 from perfkit.report.text import clean, clean_all
 from perfkit.resources import data_dir
 
+
+def _signed(ratio: float) -> str:
+    """Write a change with its sign."""
+    return f"{'+' if ratio > 0 else '−' if ratio < 0 else ''}{units.percent(abs(ratio))}"
+
+
 _SUFFIXES = (
     ("_ns", units.duration),
     ("_bytes", units.size),
@@ -31,7 +37,7 @@ _LONG_AGO_NS = 10**17
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|h|B|KiB|MiB|GiB|TiB)(?!\w))")
 """The space between a number and its unit."""
 
-_NAMES = ("pid", "tid", "port", "id")
+_NAMES = ("pid", "tid", "port", "id", "most_held_by_thread")
 """What is a number and yet a name: no thousands are separated."""
 
 
@@ -82,6 +88,8 @@ def value(content: Any, name: str) -> str:
     if isinstance(content, int | float):
         if name in _NAMES:
             return str(content)
+        if name == "change_ratio":
+            return _signed(content)
         if name.endswith("_ns") and content > _LONG_AGO_NS:
             return units.timestamp(int(content))
         for suffix, write in _SUFFIXES:

@@ -109,7 +109,7 @@
       scale.replaceChildren(...pk.heatmap.key(panel, most, steps));
       Object.assign(area.style, { left: `${left}px`, top: "6px", width: `${width - left - 14}px`, height: `${height}px` });
       const layout = {
-        ...pk.timeAxis.layout(width, height + 26),
+        ...pk.timeAxis.layout(width, height + 26, { labels: false }),
         xaxis: { range: [-0.5, shape.columns - 0.5], ...axis(columnTicks(shape.columns, width)) },
         yaxis: { range: [shape.rows.length - 0.5, -0.5], ...axis(rowTicks(shape.rows, rowHeight)) },
       };

@@ -10,8 +10,8 @@
   };
 
   /**
-   * `panel`: {title, unit, rows, bucket_ns, start_ns, columns, values (row-major), max?, note?,
-   * log?}. Returns {update(values)}.
+   * `panel`: {title, unit, of? (what is counted), rows, bucket_ns, start_ns, columns, values
+   * (row-major), max?, note?, log?}. Returns {update(values)}.
    */
   function create(element, panel) {
     const scale = el("span", { class: "scale" });
@@ -105,10 +105,11 @@
   function key(panel, most, steps) {
     const cells = steps.map((colour) => el("i", { style: { background: colour } }));
     const text = (value) => pk.format.value(value, panel.unit);
+    const greatest = panel.of ? `${text(most)} ${panel.of}` : text(most);
     return [
       text(0),
       el("span", { class: "scale-steps", "aria-hidden": "true" }, ...cells),
-      panel.log ? `${text(most)}, logarithmic` : text(most),
+      panel.log ? `${greatest}, logarithmic` : greatest,
     ];
   }
 

@@ -30,7 +30,7 @@
    * A panel of how many requests, or calls, took how long, when. Rows from slow to fast. `each` calls
    * back with (column, duration, weight) for what passes the filter.
    */
-  function latencyPanel(title, durations, each) {
+  function latencyPanel(title, of, durations, each) {
     const limits = bounds(durations);
     const classes = Math.max(limits.length - 1, 1);
     const rows = [];
@@ -48,6 +48,7 @@
     const panel = {
       title,
       unit: "count",
+      of,
       rows,
       start_ns: 0,
       bucket_ns: Math.max(pk.data.page.duration_ns / COLUMNS, 1),
@@ -62,7 +63,7 @@
 
   function ofRequests(requests) {
     const bucket = Math.max(pk.data.page.duration_ns / COLUMNS, 1);
-    return latencyPanel("Latency of requests", requests.duration_ns, (add) => {
+    return latencyPanel("Latency of requests", "requests", requests.duration_ns, (add) => {
       const passed = pk.filter.mask(requests);
       for (let i = 0; i < passed.length; i++) {
         if (!passed[i]) continue;
@@ -73,7 +74,7 @@
   }
 
   function ofQueries(calls, requests) {
-    return latencyPanel("Latency of queries", calls.duration_ns, (add) => {
+    return latencyPanel("Latency of queries", "queries", calls.duration_ns, (add) => {
       const passed = pk.filter.mask(requests);
       for (let i = 0; i < calls.request.length; i++) {
         const request = calls.request[i];

@@ -48,7 +48,7 @@
       range: [0, end],
       fixedrange: true,
       tickvals: at,
-      ticktext: at.map((time) => pk.format.plotly(time === 0 ? began() : pk.format.duration(time))),
+      ticktext: at.map((time) => (time === 0 ? "" : pk.format.plotly(pk.format.duration(time)))),
       showticklabels: labels,
       showgrid: true,
       gridcolor: pk.theme.colour("--line"),
@@ -57,8 +57,21 @@
     };
   }
 
+  /** The first tick's text: centred under the axis it would lie on the figure at its foot. */
+  const beginning = () => ({
+    x: 0,
+    y: 0,
+    xref: "x",
+    yref: "paper",
+    xanchor: "left",
+    yanchor: "top",
+    xshift: -2,
+    text: pk.format.plotly(began()),
+    showarrow: false,
+  });
+
   /** Plotly's layout for a chart over time, without its axes. */
-  function layout(width, height) {
+  function layout(width, height, { labels = true } = {}) {
     const { l, r } = margins(width);
     return {
       width,
@@ -68,6 +81,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       hovermode: false,
       showlegend: false,
+      annotations: labels ? [beginning()] : [],
       font: {
         family: getComputedStyle(document.body).fontFamily,
         size: 11,

@@ -81,7 +81,7 @@
     });
     const top = Math.max(...series.map(({ values }) => greatest(values)), 0);
     const layout = {
-      ...pk.timeAxis.layout(width, height),
+      ...pk.timeAxis.layout(width, height, { labels: last }),
       xaxis: pk.timeAxis.axis(width, { labels: last }),
       yaxis: amounts(top, series[0].unit),
     };

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import synthetic
 from tests.browser.test_report_page import ready, report
 from tests.report.incident import write_incident
 
@@ -62,3 +63,12 @@ def test_boxes_and_labels_are_inside_the_picture(html: str, open_page: OpenPage)
 def test_it_scrolls_in_a_narrow_window(html: str, open_page: OpenPage) -> None:
     page = ready(open_page(html, width=390))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_headings_wrap_rather_than_push_columns_out_of_sight(open_page: OpenPage) -> None:
+    heads = "<th class='num'><button>Network and queue</button></th>" * 10
+    cells = "<td class='num'>1.5 ms</td>" * 10
+    table = f"<table class='table'><thead><tr>{heads}</tr></thead><tr>{cells}</tr></table>"
+    wide = f"<div class='table-wrap' id='wide'>{table}</div>"
+    page = open_page(synthetic.build(), extra=wide, width=1280)
+    assert page.locator("#wide").evaluate("one => one.scrollWidth <= one.clientWidth")

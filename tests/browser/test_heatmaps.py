@@ -157,3 +157,20 @@ def test_the_clock_counts_every_request_once(open_page: OpenPage) -> None:
 def test_short_captures_have_no_clock(open_page: OpenPage) -> None:
     page = ready(open_page(synthetic.build(requests=20)))
     assert page.locator("#heatmaps .is-calendar").count() == 0
+
+
+def test_a_legend_says_what_is_counted(incident: Path, open_page: OpenPage) -> None:
+    page = ready(open_page(report(incident, "incident")))
+    legends = page.locator("#heatmaps figure .scale").all_inner_texts()
+    assert legends[0].endswith("requests, logarithmic")
+    assert legends[1].endswith("queries, logarithmic")
+
+
+def test_when_the_capture_began_lies_beside_the_figure_at_the_axis_foot(
+    incident: Path, open_page: OpenPage
+) -> None:
+    page = ready(open_page(report(incident, "incident")))
+    began = page.locator("#heatmaps .js-plotly-plot .annotation text").first.bounding_box()
+    names = [one.bounding_box() for one in page.locator("#heatmaps .ytick text").all()]
+    assert began
+    assert all(one["x"] + one["width"] <= began["x"] + 1 for one in names)

@@ -97,6 +97,14 @@ def test_a_capture_against_itself_shows_no_change(pages: dict[str, Page]) -> Non
     assert {one["data-delta"] for one in deltas} >= {"p50_ns", "p95_ns", "error_ratio"}
 
 
+def test_where_nothing_changed_no_other_figure_stands_beside_the_tile(
+    pages: dict[str, Page],
+) -> None:
+    (same,) = [one for one in pages["same"].all("div") if one.get("data-delta") == "p50_ns"]
+    assert "→" in str(same["title"])
+    assert "mean of blocks" not in pages["same"].words
+
+
 def test_a_change_says_of_what_it_is_the_mean(pages: dict[str, Page]) -> None:
     deltas = {
         one["data-delta"]: one["title"] for one in pages["same"].all("div") if one.get("data-delta")

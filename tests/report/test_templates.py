@@ -29,6 +29,9 @@ from perfkit.report.templates import attribute, environment, heading, link, valu
         ({"rate": 100, "wait_ns": 5}, "settings", "rate 100, wait 5 ns"),
         (1_795_416_395_000_000_000, "since_ns", "2026-11-23 06:46:35.000Z"),
         (9805, "pid", "9805"),
+        (9805, "most_held_by_thread", "9805"),
+        (0.31, "change_ratio", "+31 %"),
+        (-0.31, "change_ratio", "−31 %"),
         ("text", "name", "text"),
     ],
 )

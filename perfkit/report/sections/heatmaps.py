@@ -122,5 +122,6 @@ def _pools(context: Context) -> Iterator[dict[str, Any]]:
         id="pools",
         title="Connections of each pool: in use, and callers waiting",
         unit="count",
+        of="connections or callers",
         **({"note": note} if note else {}),
     )

@@ -219,12 +219,14 @@ def _delta(context: Context, measure: str) -> dict[str, str] | None:
     # What was tested is the mean over runs, or blocks of time, and not the figure of all requests;
     # of resources the figures of both sides as a whole are said.
     of_what = f", mean of {baseline.contrast.unit.split()[0]}s" if measure not in RESOURCES else ""
-    if row["low"] is None:
+    tested = row["low"] is not None
+    if not tested:
         text, of_what = f"{words.relative(row['change'], row)}, not tested", ""
     compared = f"{before} → {words.amount(row['after'], row)}{of_what}"
     return {
         "text": text,
-        "before": compared,
+        # Beside the tile's own figure the means that were tested only confuse, where none changed.
+        "before": compared if changed or not tested else "",
         "hint": f"Baseline → this capture: {compared}; change {words.interval(row)}",
         # More requests are neither better nor worse.
         "tone": row["verdict"] if measure != "rate_per_s" else "",
