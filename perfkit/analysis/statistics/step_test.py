@@ -29,8 +29,8 @@ _EXTREMES = 0.1
 
 _CERTAIN = 11.5
 """What a step explains more than noise, as a logarithm of likelihoods, and 1 more for every
-_POINTS buckets: levels that remember 0.5 to 0.98 of themselves a bucket, beside white noise,
-come to as much in about one of 6,000 series of a minute. See the table in docs/performance.md."""
+_POINTS buckets: of walks, alone or in white noise, and of a sine, 0 to 0.4 % come to as much, of
+noise that remembers nothing hardly any. See the tables in docs/performance.md."""
 _PLAIN = 9.0
 """The same where beside the step nothing is remembered: white noise leaves it as likely."""
 _AS_LIKELY = 0.5
