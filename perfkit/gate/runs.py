@@ -22,6 +22,9 @@ from perfkit.gate.result import Source
 _FEW_RUNS = 5
 _BUSY = 0.5
 """Ours: from so much of the processors on, what other programs do moves the figures of the runs."""
+_BUSIER = 0.03
+_IN_MOST = 0.8
+"""Ours: by so much of the processors, and in so many pairs of runs, one side was the busier one."""
 _OTHER_LOAD = 1.3
 """Runs whose rate of requests differs by more than this factor are not under the same load (our
 own choice; latencies depend on the load)."""
@@ -166,8 +169,7 @@ def warnings(before: Sequence[Run], after: Sequence[Run]) -> list[str]:
         if sides[0] != sides[1]:
             names = " against ".join(", ".join(sorted(side)) or "unknown" for side in sides)
             found.append(f"{what}: {names}; differences may come from that")
-    found += _load(before, after)
-    return found
+    return found + _load(before, after) + _busier(before, after)
 
 
 def _absent(of: Sequence[Run], among: Sequence[Run]) -> str:
@@ -188,3 +190,29 @@ def _load(before: Sequence[Run], after: Sequence[Run]) -> list[str]:
         return []
     words = " against ".join(units.rate(rate) for rate in rates)
     return [f"under another load: {words} requests; latencies depend on it"]
+
+
+def _busier(before: Sequence[Run], after: Sequence[Run]) -> list[str]:
+    """Say when other programs took more of the machine beside one side: time is lost to them.
+
+    They may be part of the service, as its database is, so this changes no verdict.
+    """
+    earlier, later = ([run.others_ratio for run in side] for side in (before, after))
+    pairs = [(a, b) for a in earlier for b in later if a is not None and b is not None]
+    if not pairs or len(pairs) < len(earlier) * len(later):
+        return []
+    medians = [median(side) for side in zip(*pairs, strict=True)]
+    if abs(medians[1] - medians[0]) < _BUSIER or max(medians) < _BUSY:
+        return []
+    if sum(b > a for a, b in pairs) >= _IN_MOST * len(pairs):
+        effect = "slower"
+    elif sum(b < a for a, b in pairs) >= _IN_MOST * len(pairs):
+        effect = "faster"
+    else:
+        return []
+    in_baseline, in_runs = (units.percent(one) for one in medians)
+    return [
+        f"other programs took {in_runs} of the processors beside these runs, and {in_baseline} "
+        "beside the baseline: unless they are part of the service, as its database is, they may be "
+        f"what made it {effect}"
+    ]

@@ -249,24 +249,43 @@ def test_a_run_without_requests_is_no_run_and_is_told(
     assert "there is no request in the run" in " ".join(done.stdout.split())
 
 
-def test_a_machine_that_others_kept_busy_is_told(tmp_path: Path) -> None:
-    def metrics(host: float) -> dict[str, list[Any]]:
-        names = ["system.cpu.utilization", "process.cpu.utilization", "system.cpu.logical.count"]
-        return {
-            "ts_ns": [START] * 3,
-            "name": names,
-            "unit": ["1"] * 3,
-            "kind": ["gauge"] * 3,
-            "value": [host, 0.4, 2.0],
-        }
+def cpu_metrics(host: float) -> dict[str, list[Any]]:
+    names = ["system.cpu.utilization", "process.cpu.utilization", "system.cpu.logical.count"]
+    return {
+        "ts_ns": [START] * 3,
+        "name": names,
+        "unit": ["1"] * 3,
+        "kind": ["gauge"] * 3,
+        "value": [host, 0.4, 2.0],
+    }
 
+
+def test_a_machine_that_others_kept_busy_is_told(tmp_path: Path) -> None:
     busy, quiet = (
-        str(record(tmp_path / f"{host}.perfkit", BEFORE, metrics=metrics(host)))
+        str(record(tmp_path / f"{host}.perfkit", BEFORE, metrics=cpu_metrics(host)))
         for host in (0.95, 0.3)
     )
     said = " ".join(run(busy, "--budget", "p95 < 1s").stdout.split())
     assert "other programs took 75 % of the machine's processors" in said
     assert "other programs" not in run(quiet, "--budget", "p95 < 1s").stdout
+
+
+def test_a_side_beside_which_others_took_more_is_told(tmp_path: Path) -> None:
+    def side(name: str, *hosts: float) -> list[str]:
+        return [
+            str(record(tmp_path / f"{name}{n}.perfkit", BEFORE, metrics=cpu_metrics(host), seed=n))
+            for n, host in enumerate(hosts)
+        ]
+
+    calm, busy = side("calm", 0.75, 0.76, 0.74), side("busy", 0.94, 0.95, 0.7)
+    mixed = side("mixed", 0.74, 0.75, 0.77)
+    assert "beside these" not in " ".join(run(*busy, "--baseline", *calm).stdout.split())
+    busy[2] = side("busier", 0.96)[0]
+    said = " ".join(run(*busy, "--baseline", *calm).stdout.split())
+    assert "took 75 % of the processors beside these runs, and 55 % beside the baseline" in said
+    assert "made it slower" in said
+    assert "made it faster" in " ".join(run(*calm, "--baseline", *busy).stdout.split())
+    assert "beside these" not in " ".join(run(*mixed, "--baseline", *calm).stdout.split())
 
 
 RERUN = f"""{sys.executable} -c "
