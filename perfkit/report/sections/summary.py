@@ -169,7 +169,7 @@ def _spent_in(row: dict[str, Any]) -> str:
     """Say in words what an operation's own time is."""
     name, component = row["name"] or "a span without a name", row["component"]
     if row["category"] in ("server", "internal"):
-        return f"the own work of {name} in {component}"
+        return f"in {name} of {component} itself: in its code, or in waiting that no span shows"
     where = f" ({component})" if component and component not in name else ""
     return f"spent in {name}{where}"
 
