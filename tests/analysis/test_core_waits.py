@@ -102,6 +102,22 @@ def test_nothing_is_known_without_readings_or_of_other_processes() -> None:
     assert found(process([1.0] * 9, [1.0] * 9), [span(0, 3 * SECOND, 5 * SECOND, pid=8)]) == []
 
 
+@pytest.mark.parametrize(
+    ("busy", "share"), [(0.5, 0.0), (0.25, 0.0), (1.0, 0.5), (0.625, 0.2), (0.0, 1.0), (None, 1.0)]
+)
+def test_what_the_recorded_processes_take_from_each_other_does_not_count(
+    busy: float | None, share: float
+) -> None:
+    # They use two of four cores.
+    readings = process([1.0] * 9, [2.0] * 9)
+    if busy is not None:
+        readings += [metric("system.cpu.utilization", n, busy, instance="vm") for n in range(9)]
+    (alone,) = found(process([1.0] * 9, [2.0] * 9), [request(0, 3 * SECOND, 5 * SECOND)])
+    (row,) = found(readings, [request(0, 3 * SECOND, 5 * SECOND)])
+    assert alone["core_wait_ns"] > 0
+    assert row["core_wait_ns"] == pytest.approx(share * alone["core_wait_ns"], abs=2)
+
+
 def calls(metrics: list[Row], peer: str) -> int | None:
     spans = [
         request(0, 2 * SECOND, 6 * SECOND),

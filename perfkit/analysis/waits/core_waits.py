@@ -9,6 +9,8 @@ time, and waited R / (C + R) of that. Its k threads that serve requests (one, fo
 waited at most min(1, (C + R) / k) × R / (C + R) of the time, as if no other thread of the process
 did. Of a machine with n cores and r tasks that run or want to, a task has a core n / r of the time
 that it wants one. Both are the most that can be explained; what is left is no work of others.
+Of both only the share counts that other programs have of the used cores: what the recorded
+processes wait for each other, they do to themselves.
 
 A call to the same machine is answered by a process that is mostly not recorded: there the larger of
 both counts. Of one to elsewhere only the caller's waiting is known.
@@ -36,7 +38,7 @@ HERE = r"^(?:localhost|127\.\d+\.\d+\.\d+|\[?::1\]?|/.*)(?::\d+)?$"
 """Peers on the same machine: by loopback, or by the path of a socket."""
 
 _WAITED, _USED = "process.linux.run_queue.time", "process.cpu.utilization"
-_RUNNING = "system.linux.tasks.running"
+_RUNNING, _BUSY = "system.linux.tasks.running", "system.cpu.utilization"
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,37 @@ def core_waits(tables: Tables) -> CoreWaits:
     if not (readings["name"] != _USED).any():
         return CoreWaits({}, None)
     by_name = {name: readings.filter(pl.col("name") == name) for name in names}
+    others = _others_ratio(tables)
     return CoreWaits(
-        _processes(by_name[_WAITED], by_name[_USED], tables),
-        _machine(by_name[_RUNNING], cores(tables)),
+        _processes(by_name[_WAITED], by_name[_USED], others, tables),
+        _machine(by_name[_RUNNING], others, cores(tables)),
     )
 
 
-def _processes(waited: pl.DataFrame, used: pl.DataFrame, tables: Tables) -> dict[int, Curve]:
+def _others_ratio(tables: Tables) -> float:
+    """Return the share of the used cores that unrecorded programs had; 1 where it is unknown."""
+    means = (
+        tables["metrics"]
+        .filter(
+            pl.col("name").is_in((_USED, _BUSY)),
+            pl.col("attributes").is_null(),
+            pl.col("value").is_finite(),
+        )
+        .group_by("name", "instance")
+        .agg(pl.col("value").mean())
+        .collect()
+    )
+    whole = means.filter(pl.col("name") == _BUSY)["value"]
+    machine_cores = cores(tables)
+    if machine_cores is None or len(whole) != 1 or whole[0] <= 0:
+        return 1.0
+    own = float(means.filter(pl.col("name") == _USED)["value"].sum())
+    return max(0.0, 1 - own / (float(whole[0]) * machine_cores))
+
+
+def _processes(
+    waited: pl.DataFrame, used: pl.DataFrame, others: float, tables: Tables
+) -> dict[int, Curve]:
     if waited.is_empty():
         return {}
     serving = _serving(tables)
@@ -126,9 +152,9 @@ def _processes(waited: pl.DataFrame, used: pl.DataFrame, tables: Tables) -> dict
             continue
         start, end = mine["start_ns"].to_numpy(), mine["end_ns"].to_numpy()
         running = Curve.of(*_columns(cpu)).between(start, end) / (end - start)
-        curves[pid] = Curve.of(
-            start, end, waiting_ratio(mine["measured"].to_numpy(), running, serving.get(pid, 1.0))
-        )
+        threads = serving.get(pid, 1.0)
+        ratio = waiting_ratio(mine["measured"].to_numpy(), running, threads)
+        curves[pid] = Curve.of(start, end, others * ratio)
     return curves
 
 
@@ -143,14 +169,14 @@ def waiting_ratio(waiting: Floats, running: Floats, threads: float) -> Floats:
     return shared
 
 
-def _machine(running: pl.DataFrame, machine_cores: int | None) -> Curve | None:
+def _machine(running: pl.DataFrame, others: float, machine_cores: int | None) -> Curve | None:
     # Of several machines it is not known where a request ran.
     if machine_cores is None or running["instance"].n_unique() != 1:
         return None
     start, end, tasks = _columns(running)
     # Who reads the number runs.
-    others = np.maximum(tasks - 1, machine_cores)
-    return Curve.of(start, end, 1.0 - machine_cores / others)
+    wanting = np.maximum(tasks - 1, machine_cores)
+    return Curve.of(start, end, others * (1.0 - machine_cores / wanting))
 
 
 def _columns(readings: pl.DataFrame) -> tuple[Ints, Ints, Floats]:
