@@ -118,6 +118,22 @@ def test_what_the_recorded_processes_take_from_each_other_does_not_count(
     assert row["core_wait_ns"] == pytest.approx(share * alone["core_wait_ns"], abs=2)
 
 
+def test_processes_that_come_and_go_count_for_as_long_as_they_ran() -> None:
+    # Each reading stands for the second before it. Two of four cores are used by what is recorded,
+    # one of them by processes that live for two seconds each, and a third one by others.
+    alone = process([1.0] * 9, [1.0] * 9)
+    for number in range(4):
+        alone += [
+            metric("process.cpu.utilization", second, 1.0, instance=f"job (pid {number + 50})")
+            for second in range(2 * number + 1, 2 * number + 3)
+        ]
+    busy = [metric("system.cpu.utilization", n, 0.75, instance="vm") for n in range(9)]
+    (most,) = found(alone, [request(0, 3 * SECOND, 5 * SECOND)])
+    (row,) = found(alone + busy, [request(0, 3 * SECOND, 5 * SECOND)])
+    others = 1 - (9 + 4 * 2) / (9 * 3)
+    assert row["core_wait_ns"] == pytest.approx(others * most["core_wait_ns"], abs=2)
+
+
 def calls(metrics: list[Row], peer: str) -> int | None:
     spans = [
         request(0, 2 * SECOND, 6 * SECOND),

@@ -89,6 +89,7 @@ def test_where_most_of_them_wait() -> None:
     assert (first["endpoint"], first["kind"], first["open"], first["unanswered"]) == (
         *("GET /a", "server", 4, 3),
     )
+    assert (first["oldest_ns"], second["unanswered_ns"]) == (9, 4)
     assert [first[name] for name in ("waiting", "function", "file", "line")] == [
         *(3, "reserve", "a.py", 14),
     ]
@@ -96,6 +97,22 @@ def test_where_most_of_them_wait() -> None:
     assert [second[name] for name in ("waiting", "function", "line", "waits_in", "call")] == [
         *(1, "ask", 9, "Event.wait", "GET"),
     ]
+
+
+def test_what_answers_already_is_counted_apart() -> None:
+    here = awaits(**{"awaits.function": "stream", "awaits.file": "a.py", "awaits.line": 14})
+    columns = {"kind": "server", "endpoint": "GET /a"}
+    spans = [
+        S(1, 0, None, trace=1, http_status=200, attributes=here, **columns),
+        S(1, 30, None, trace=2, **columns),
+        S(1, 20, 50, trace=3, **columns),
+    ]
+    (row,) = analyse(spans).frame("open_requests").to_dicts()
+    assert (row["open"], row["oldest_ns"]) == (2, 50)
+    assert (row["unanswered"], row["unanswered_ns"]) == (1, 20)
+    assert (row["waiting"], row["function"]) == (0, None)
+    (row,) = analyse([spans[0], spans[2]]).frame("open_requests").to_dicts()
+    assert (row["open"], row["unanswered"], row["unanswered_ns"]) == (1, 0, None)
 
 
 def test_one_of_which_no_place_is_known() -> None:

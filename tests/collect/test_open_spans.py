@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Tracer
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from perfkit import semconv
@@ -33,7 +36,9 @@ def watched() -> tuple[Kept, OpenSpans, Tracer]:
     return kept, watcher, provider.get_tracer("test")
 
 
-def sent_while(work: Callable[[Tracer], Coroutine[Any, Any, Any]]) -> list[ReadableSpan]:
+def sent_while(
+    work: Callable[[Tracer], Coroutine[Any, Any, Any]], *, until: Callable[[], None] | None = None
+) -> list[ReadableSpan]:
     """Return what is sent while a task waits."""
     kept, watcher, tracer = watched()
 
@@ -42,6 +47,8 @@ def sent_while(work: Callable[[Tracer], Coroutine[Any, Any, Any]]) -> list[Reada
         for _ in range(10):
             await asyncio.sleep(0)
         watcher.send_before(time.time_ns())
+        if until is not None:
+            until()
         task.cancel()
 
     asyncio.run(main())
@@ -121,6 +128,38 @@ def test_each_is_sent_once_and_not_when_it_is_young_or_over() -> None:
         watcher.send_before(time.time_ns())
         watcher.send_before(time.time_ns())
         assert [span.name for span in kept.spans] == ["over", "open"]
+
+
+def test_what_cannot_be_read_now_is_sent_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, watcher, tracer = watched()
+    read = perfkit_open_spans._as_it_is
+
+    def changing(span: Any) -> ReadableSpan:
+        if span.name == "changing":
+            raise RuntimeError("dictionary changed size during iteration")
+        return read(span)
+
+    with tracer.start_as_current_span("changing"), tracer.start_as_current_span("still"):
+        with monkeypatch.context() as patch:
+            patch.setattr(perfkit_open_spans, "_as_it_is", changing)
+            watcher.send_before(time.time_ns())
+        assert [span.name for span in kept.spans] == ["still"]
+        watcher.send_before(time.time_ns())
+        assert [span.name for span in kept.spans] == ["still", "changing"]
+
+
+def test_what_runs_in_a_thread_has_no_place_on_the_loop() -> None:
+    go_on = threading.Event()
+
+    async def request(tracer: Tracer) -> None:
+        with tracer.start_as_current_span("GET /report"):
+            await run_in_threadpool(go_on.wait, 10)
+
+    try:
+        (span,) = sent_while(request, until=go_on.set)
+    finally:
+        go_on.set()
+    assert not any("awaits" in key for key in span.attributes or {})
 
 
 def test_a_web_socket_is_meant_to_stay_open() -> None:

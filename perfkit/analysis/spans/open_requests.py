@@ -28,14 +28,15 @@ COLUMNS = {
     "kind": "span kind of the oldest of them",
     "open": "requests to it that had not ended (of what was recorded)",
     "unanswered": "those of them that have no HTTP status, so had not begun to answer",
+    "unanswered_ns": "the longest time from the start of one of those to the end of the capture",
     "requests": "all recorded requests to it",
     "oldest_ns": "the longest time from the start of one of them to the end of the capture: so "
     "long it has been running, unless its end was lost",
     "sure_level": "percentiles of the endpoint up to this level (0.5, 0.9, 0.95, 0.99, or 0) stay "
     "as they are, within a hundredth, however long the open requests turn out; others are lower "
     "bounds",
-    "waiting": "how many of the open requests waited in the place that follows, the most frequent "
-    "one, when they were last seen; 0 where no place is known",
+    "waiting": "how many of those waited in the place that follows, the most frequent one, when "
+    "they were last seen; 0 where no place is known",
     "function": "function of the program that awaits there",
     "file": "its file",
     "line": "line in it",
@@ -44,7 +45,8 @@ COLUMNS = {
 }
 _SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(COLUMNS, pl.String()),
-    **dict.fromkeys(("open", "unanswered", "requests", "oldest_ns", "waiting"), pl.Int64()),
+    **dict.fromkeys(("open", "unanswered", "unanswered_ns"), pl.Int64()),
+    **dict.fromkeys(("requests", "oldest_ns", "waiting"), pl.Int64()),
     "sure_level": pl.Float64(),
     "line": pl.Int32(),
 }
@@ -62,6 +64,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         return pl.DataFrame(schema=_SCHEMA)
     end_ns = tables.frame("facts")["end_ns"][0]
     kinds = tables.where("tree", pl.col("open"), "row", "kind")
+    unanswered = pl.col("http_status").is_null()
     counted = (
         found.join(kinds, left_on="request_row", right_on="row")
         .sort("start_ns", "request_row")
@@ -69,7 +72,8 @@ def compute(tables: Tables) -> pl.DataFrame:
         .agg(
             pl.col("kind").first(),
             open=pl.len(),
-            unanswered=pl.col("http_status").is_null().sum(),
+            unanswered=unanswered.sum(),
+            unanswered_ns=(end_ns - pl.col("start_ns").filter(unanswered).min()).clip(0),
             oldest_ns=(end_ns - pl.col("start_ns").min()).clip(0),
         )
     )
@@ -87,7 +91,7 @@ def compute(tables: Tables) -> pl.DataFrame:
             sure_level=pl.Series(level),
         )
         .join(counted, on=_KEYS, nulls_equal=True)
-        .join(_places(tables, found), on=_KEYS, how="left", nulls_equal=True)
+        .join(_places(tables, found.filter(unanswered)), on=_KEYS, how="left", nulls_equal=True)
         .with_columns(pl.col("waiting").fill_null(0))
         .sort("oldest_ns", "endpoint", "service", descending=[True, False, False])
         .select(pl.col(name).cast(_SCHEMA[name]) for name in COLUMNS)
@@ -95,7 +99,7 @@ def compute(tables: Tables) -> pl.DataFrame:
 
 
 def _places(tables: Tables, requests: pl.DataFrame) -> pl.DataFrame:
-    """Return where most of the open requests of each endpoint wait."""
+    """Return where most of these requests to each endpoint wait."""
     said = pl.col("attributes").str.json_path_match
     sent = (
         tables["spans"]

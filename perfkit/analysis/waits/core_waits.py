@@ -103,39 +103,32 @@ class CoreWaits:
 
 def core_waits(tables: Tables) -> CoreWaits:
     """Return what the capture says about waiting for a core."""
-    names = (_WAITED, _USED, _RUNNING)
+    names = (_WAITED, _USED, _RUNNING, _BUSY)
     readings = timed(
         measured(tables["metrics"].filter(pl.col("name").is_in(names))).collect(), SERIES
     ).filter(pl.col("end_ns") > pl.col("start_ns"))
-    if not (readings["name"] != _USED).any():
+    if not readings["name"].is_in((_WAITED, _RUNNING)).any():
         return CoreWaits({}, None)
     by_name = {name: readings.filter(pl.col("name") == name) for name in names}
-    others = _others_ratio(tables)
+    machine_cores = cores(tables)
+    others = _others_ratio(by_name[_USED], by_name[_BUSY], machine_cores)
     return CoreWaits(
         _processes(by_name[_WAITED], by_name[_USED], others, tables),
-        _machine(by_name[_RUNNING], others, cores(tables)),
+        _machine(by_name[_RUNNING], others, machine_cores),
     )
 
 
-def _others_ratio(tables: Tables) -> float:
+def _others_ratio(used: pl.DataFrame, busy: pl.DataFrame, machine_cores: int | None) -> float:
     """Return the share of the used cores that unrecorded programs had; 1 where it is unknown."""
-    means = (
-        tables["metrics"]
-        .filter(
-            pl.col("name").is_in((_USED, _BUSY)),
-            pl.col("attributes").is_null(),
-            pl.col("value").is_finite(),
-        )
-        .group_by("name", "instance")
-        .agg(pl.col("value").mean())
-        .collect()
-    )
-    whole = means.filter(pl.col("name") == _BUSY)["value"]
-    machine_cores = cores(tables)
-    if machine_cores is None or len(whole) != 1 or whole[0] <= 0:
+    whole = busy.filter(pl.col("attributes").is_null())
+    # Of several machines it is not known which one a process ran on.
+    if machine_cores is None or whole["instance"].n_unique() != 1:
         return 1.0
-    own = float(means.filter(pl.col("name") == _USED)["value"].sum())
-    return max(0.0, 1 - own / (float(whole[0]) * machine_cores))
+    # Processes come and go: what counts is for how long they used it.
+    own, all_of_it = (
+        float(((end - start) * value).sum()) for start, end, value in map(_columns, (used, whole))
+    )
+    return max(0.0, 1 - own / (all_of_it * machine_cores)) if all_of_it > 0 else 1.0
 
 
 def _processes(

@@ -30,11 +30,9 @@ AWAITS = "perfkit.awaits."
 _EVERY_S = 1.0
 _MAX_FRAMES = 500
 _MIDDLEWARE = "call_next"
-_LIBRARIES = tuple(
-    os.path.join(path, "")
-    for path in {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}
-    if path
-)
+_TO_THREAD = "run_in_threadpool"
+_STANDARD = os.path.join(sysconfig.get_path("stdlib"), "")
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 class OpenSpans(SpanProcessor):
@@ -65,19 +63,22 @@ class OpenSpans(SpanProcessor):
     def _watch(self) -> None:
         while True:
             time.sleep(_EVERY_S)
-            # The program changes its spans while they are read; the next look is in a second.
-            with contextlib.suppress(Exception):
-                self.send_before(time.time_ns() - int(AFTER_S * 1e9))
+            self.send_before(time.time_ns() - int(AFTER_S * 1e9))
 
     def send_before(self, before_ns: int) -> None:
         """Send the open spans that began before a time, each once."""
-        for span_id, reference in list(self._open.items()):
+        for span_id, reference in self._open.copy().items():
             span = reference()
-            if span is not None and span.start_time > before_ns:
-                continue
-            if self._open.pop(span_id, None) is None or span is None or _lasts(span):
-                continue
-            sent = _as_it_is(span)
+            if span is None:
+                self._open.pop(span_id, None)
+            elif span.start_time <= before_ns:
+                # The program may change it while it is read; the next look is in a second.
+                with contextlib.suppress(Exception):
+                    self._send(span_id, span)
+
+    def _send(self, span_id: int, span: Any) -> None:
+        sent = None if _lasts(span) else _as_it_is(span)
+        if self._open.pop(span_id, None) is not None and sent is not None:
             for receiver in self._receivers:
                 receiver.on_end(sent)
 
@@ -117,10 +118,13 @@ def _frames_of(span: Any) -> list[FrameType]:
 
 
 def _place(frames: Sequence[FrameType]) -> dict[str, str | int]:
-    """Return the innermost place in code that is no library's, and what is awaited in the end."""
-    if not frames:
+    """Return the innermost place in code that is no library's, and what is awaited in the end.
+
+    None where Starlette runs a function without `async` in a thread: that has a stack of its own.
+    """
+    if not frames or any(frame.f_code.co_name == _TO_THREAD for frame in frames):
         return {}
-    own = [frame for frame in frames if not frame.f_code.co_filename.startswith(_LIBRARIES)]
+    own = [frame for frame in frames if not _is_library(frame.f_code.co_filename)]
     frame, last = (own or frames)[-1], frames[-1]
     place: dict[str, str | int] = {
         AWAITS + "function": _name(frame.f_code),
@@ -130,6 +134,10 @@ def _place(frames: Sequence[FrameType]) -> dict[str, str | int]:
     if last is not frame:
         place[AWAITS + "call"] = _name(last.f_code)
     return place
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_STANDARD) or any(name in file.split(os.sep) for name in _INSTALLED)
 
 
 def _frames(task: Any) -> Iterator[FrameType]:
