@@ -136,7 +136,7 @@ COLUMNS = {
     "callers": "how many spans took a connection",
     "places": "most connections that were held at once, of one process",
     "held_ns": "for how long they were held, added up",
-    "core_wait_ns": "how much of that may be waiting for a core, at most",
+    "core_wait_ns": "how much of that may be waiting for a core that others had",
     "wait_ns": "for how long callers wait in a replay, with so many places and these times",
     "quiet_wait_ns": "the same with connections held for as much shorter as was waited for a core",
     "wanted": "most connections that would be held at once if nobody waited for one",

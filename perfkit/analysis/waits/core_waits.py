@@ -8,9 +8,9 @@ A process whose threads used C cores and waited R (threads, on average) could ha
 time, and waited R / (C + R) of that. Its k threads that serve requests (one, for an event loop)
 waited at most min(1, (C + R) / k) × R / (C + R) of the time, as if no other thread of the process
 did. Of a machine with n cores and r tasks that run or want to, a task has a core n / r of the time
-that it wants one. Both are the most that can be explained; what is left is no work of others.
-Of both only the share counts that other programs have of the used cores: what the recorded
-processes wait for each other, they do to themselves.
+that it wants one. Both are the most that was waited. Of it the share is put down to other programs
+that they have of the used cores, an estimate: what the recorded processes wait for each other, they
+do to themselves.
 
 A call to the same machine is answered by a process that is mostly not recorded: there the larger of
 both counts. Of one to elsewhere only the caller's waiting is known.
@@ -83,7 +83,7 @@ class CoreWaits:
         return bool(self.processes) or self.machine is not None
 
     def most_ns(self, spans: pl.DataFrame) -> Floats:
-        """Return how much of each span may be waiting for a core.
+        """Return how much of each span may be waiting for a core that other programs had.
 
         `spans` has start_ns, end_ns, pid, and peer: null where it is no call.
         """
@@ -264,7 +264,7 @@ def _of_queries(frames: Frames, waits: CoreWaits) -> pl.DataFrame:
 COLUMNS = {
     "entry_row": "the entry, as in `tree`",
     "duration_ns": "its length",
-    "core_wait_ns": "how much of it may be waiting of its thread for a core, at most",
+    "core_wait_ns": "how much of it may be waiting of its thread for a core that others had",
 }
 
 DERIVED = Derived(
@@ -278,8 +278,8 @@ DERIVED = Derived(
 QUERY_COLUMNS = {
     "query_id": "the query, as in `queries`",
     "total_ns": "sum of the durations of its calls",
-    "core_wait_ns": "how much of that may be waiting for a core, at most, of who asks or, on the "
-    "same machine, answers",
+    "core_wait_ns": "how much of that may be waiting for a core that others had, of who asks or, "
+    "on the same machine, answers",
 }
 
 QUERIES = Derived(
