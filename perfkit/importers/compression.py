@@ -1,11 +1,13 @@
 """Decompression in pieces, with bounds: gzip, zstd, bzip2 and xz, told apart by their first bytes.
 
-Python has zstd from 3.14 on; before that it comes with the extra `perfkit[zstd]`.
+Python has zstd from 3.14 on; before that it comes with the extra `perfkit[zstd]`. Text in UTF-16,
+as Windows' PowerShell writes what is sent into a file (`>`), is unpacked to UTF-8 in the same way.
 """
 
 from __future__ import annotations
 
 import bz2
+import codecs
 import importlib
 import lzma
 import zlib
@@ -104,10 +106,20 @@ _FORMATS: tuple[tuple[bytes, str, Callable[[], _Decompressor]], ...] = (
 )
 MAGIC_BYTES = max(len(magic) for magic, _, _ in _FORMATS)
 
+_UTF16 = "UTF-16"
+_BYTE_ORDERS = {codecs.BOM_UTF16_LE: "little", codecs.BOM_UTF16_BE: "big"}
+
 
 def name(head: bytes) -> str | None:
-    """Return how a file with these first bytes is compressed; null for not at all."""
-    return next((found for magic, found, _ in _FORMATS if head.startswith(magic)), None)
+    """Return how a file with these first bytes is packed; null for not at all."""
+    found = next((found for magic, found, _ in _FORMATS if head.startswith(magic)), None)
+    return found or (_UTF16 if _is_utf16(head) else None)
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Whether a byte order mark is followed by ASCII, as every text of ours begins."""
+    order: Any = _BYTE_ORDERS.get(head[:2])
+    return order is not None and 0 < int.from_bytes(head[2:4], order) < 0x80
 
 
 def inflate(
@@ -150,6 +162,9 @@ def _inflate_once(
 ) -> Iterator[bytes]:
     pending = file.read(CHUNK_BYTES)
     found = name(pending)
+    if found == _UTF16:
+        yield from _utf8(pending, file, where, on_bytes)
+        return
     make = next(make for _, one, make in _FORMATS if one == found)
     taken = given = 0
     stream = make()
@@ -185,6 +200,32 @@ def _inflate_once(
             on_bytes(taken)
         if chunk:
             yield chunk
+
+
+def _utf8(
+    first: bytes, file: _Readable, where: str, on_bytes: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(_UTF16)()
+    taken, pending = 0, first
+    while True:
+        rest = len(decoder.getstate()[0])
+        try:
+            yield decoder.decode(pending, final=not pending).encode()
+        except UnicodeDecodeError as error:
+            yield _before_error(error).encode()
+            reason = f"damaged {_UTF16}" if pending else f"cut off: {_UTF16} ends within a letter"
+            at = taken - rest + error.start
+            raise InputError(reason, where=f"{where}, byte {at}") from error
+        if not pending:
+            return
+        taken += len(pending)
+        if on_bytes is not None:
+            on_bytes(taken)
+        pending = file.read(CHUNK_BYTES)
+
+
+def _before_error(error: UnicodeDecodeError) -> str:
+    return error.object[: error.start].decode(error.encoding).lstrip("\ufeff")
 
 
 class Stream:

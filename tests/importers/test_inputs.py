@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -201,6 +202,61 @@ def test_a_mark_of_utf8_is_no_part_of_the_content(
         plain.write_bytes(data)
         marked.write_bytes(pack(b"\xef\xbb\xbf" + data))
         assert imported(marked).info.rows == imported(plain).info.rows
+
+
+def utf16_le(data: bytes) -> bytes:
+    return codecs.BOM_UTF16_LE + data.decode().encode("utf-16-le")
+
+
+def utf16_be(data: bytes) -> bytes:
+    return codecs.BOM_UTF16_BE + data.decode().encode("utf-16-be")
+
+
+@pytest.mark.parametrize("encode", [utf16_le, utf16_be])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_text_in_utf16_as_powershell_writes_it(
+    encode: Callable[[bytes], bytes], pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    for name in ("jaeger.json", "otlp-lines.jsonl", "pyspy-raw.txt", "psutil.csv", "nginx.log"):
+        data = (SAMPLES / name).read_bytes()
+        plain, wide = tmp_path / f"plain-{name}", tmp_path / name
+        plain.write_bytes(data)
+        wide.write_bytes(pack(encode(data)))
+        assert imported(wide).info.rows == imported(plain).info.rows
+        assert imported(plain, wide).lost()["a copy of another"] == 1
+
+
+@given(text=st.text(), at=st.integers(0), order=st.sampled_from(["utf-16-le", "utf-16-be"]))
+def test_utf16_is_decoded_however_it_is_cut(text: str, at: int, order: str) -> None:
+    encoded = ("\ufeff{letters" + text + "\N{GRINNING FACE}").encode(order)
+    cut = encoded[: 18 + at % (len(encoded) - 17)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "CHUNK_BYTES", 5)
+        out, problem = b"", None
+        try:
+            for chunk in compression.inflate(io.BytesIO(cut), "x"):
+                out += chunk
+        except InputError as error:
+            problem = error
+    assert out.decode() == cut.decode(order, "ignore")[1:]
+    whole = cut.decode(order, "ignore").encode(order)
+    assert (problem is None) == (whole == cut)
+    if problem is not None:
+        assert str(problem) == f"x, byte {len(whole)}: cut off: UTF-16 ends within a letter"
+
+
+def test_damaged_utf16_names_the_place_and_gives_what_came_before(tmp_path: Path) -> None:
+    path = tmp_path / "psutil.csv"
+    text = utf16_le((SAMPLES / "psutil.csv").read_bytes())
+    middle = text.index(b"\n\0", len(text) // 2) + 2
+    path.write_bytes(text[:middle] + b"\0\xdc" + text[middle:])
+    with pytest.raises(InputError, match=rf"psutil\.csv, byte {middle}: damaged UTF-16"):
+        imported(path)
+    assert 0 < imported(path, keep_going=True).info.rows["metrics"]
+    # A mark alone is not text of ours.
+    path.write_bytes(b"\xff\xfe\x00\x00{\0\0\0")
+    with pytest.raises(InputError, match="not recognised"):
+        imported(path)
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
