@@ -27,7 +27,7 @@ def has(source: Source, columns: Collection[str], needed: Collection[str]) -> bo
     head = source.head()
     if head.startswith(b"PAR1") and not source.compressed:
         try:
-            schema = _quietly(lambda: pl.scan_parquet(source.path).collect_schema(), source)
+            schema = _quietly(_parquet_names(source), source)
         except InputError:
             return False
         return set(columns) <= set(schema)
@@ -35,6 +35,23 @@ def has(source: Source, columns: Collection[str], needed: Collection[str]) -> bo
         line = head.lstrip().split(b"\n", 1)[0]
         return all(f'"{name}"'.encode() in line for name in needed)
     return set(columns) <= set(_header(head))
+
+
+def names(source: Source) -> list[str]:
+    """Return the columns of a file that was read; of JSON lines those of its first."""
+    head = source.head()
+    if head.startswith(b"PAR1"):
+        return [] if source.compressed else list(_quietly(_parquet_names(source), source))
+    if head.lstrip()[:1] != b"{":
+        return _header(head)
+    try:
+        return list(msgspec.json.decode(head.lstrip().split(b"\n", 1)[0], type=dict[str, Any]))
+    except json_stream.BAD_JSON:
+        return []
+
+
+def _parquet_names(source: Source) -> Callable[[], Collection[str]]:
+    return lambda: pl.scan_parquet(source.path).collect_schema()
 
 
 def batches(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:

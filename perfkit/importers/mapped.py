@@ -2,7 +2,8 @@
 
 A mapping is `target=Column[:unit]`, several with commas between: the targets are columns of the
 tables `spans`, `samples` and `metrics` (docs/tables.md), and which of them are there says which
-table it is. Metrics may also have a column each: a target with a dot is the name of a metric.
+table it is. A target with a dot is the name of a metric that has a column of its own, or of an
+attribute of spans.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def parse(text: str) -> Mapping:
     table = _table(columns)
     known = {*_PLAIN[table], *_TIMES[table], *_NEEDED[table], *(_IDS if table == "spans" else ())}
     for target in columns:
-        if target not in known and not (table == "metrics" and "." in target):
+        if target not in known and not (table != "samples" and "." in target):
             raise UsageError(
                 f"--map: {target} is nothing that {table} have",
                 hint=f"targets of {table}: {', '.join(sorted(known))}",
@@ -86,6 +87,9 @@ def parse(text: str) -> Mapping:
     missing = [name for name in _NEEDED[table] if name not in columns]
     if missing:
         raise UsageError(f"--map: {table} need {', '.join(missing)}")
+    single = [target for target in columns if "." in target]
+    if single and "attributes" in columns:
+        raise UsageError(f"--map: {single[0]} beside attributes, which are whole objects")
     return Mapping(table, columns, factors)
 
 
@@ -122,6 +126,23 @@ def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
         reader = {"spans": _spans, "samples": _samples, "metrics": _metrics}[mapping.table]
         for batch in column_files.batches(source, path, mapping.columns):
             reader(source, writer, mapping, batch)
+    _say_left_out(source, writer, mapping)
+
+
+def _say_left_out(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
+    mapped = set(mapping.columns.values())
+    left = [name for name in column_files.names(source) if name not in mapped]
+    if left:
+        writer.note(
+            f"{source.name}: columns that are not mapped were left out: {_some(left)}; in spans "
+            "NAME.WITH.DOT=COLUMN keeps one as an attribute"
+        )
+
+
+def _some(words: list[str]) -> str:
+    shown = ", ".join(repr(word[:_SHOWN_LENGTH]) for word in words[:_SHOWN_WORDS])
+    more = len(words) - _SHOWN_WORDS
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _ns(batch: pl.DataFrame, mapping: Mapping, target: str) -> pl.Expr:
@@ -170,6 +191,31 @@ def _plain(mapping: Mapping) -> list[pl.Expr]:
     ]
 
 
+def _attributes(mapping: Mapping, batch: pl.DataFrame) -> list[pl.Expr]:
+    """Return one JSON object of the columns that are single attributes, without what is nothing."""
+    members = [
+        pl.when(value.is_not_null()).then(
+            pl.struct(value.alias(name)).struct.json_encode().str.strip_prefix("{").str.head(-1)
+        )
+        for name in sorted(mapping.columns)
+        if "." in name
+        for value in (_jsonable(name, batch.schema[name]),)
+    ]
+    if not members:
+        return []
+    joined = pl.concat_str(members, separator=",", ignore_nulls=True)
+    return [pl.when(joined != "").then(pl.lit("{") + joined + "}").alias("attributes")]
+
+
+def _jsonable(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if dtype.is_float():
+        return pl.when(column.is_finite()).then(column)
+    if dtype.is_integer() or dtype == pl.Boolean or isinstance(dtype, (pl.List, pl.Struct)):
+        return column
+    return column.cast(pl.String, strict=False)
+
+
 def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.DataFrame) -> None:
     times = [
         _ns(batch, mapping, name).alias(f"@{name}")
@@ -193,7 +239,7 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
         "adjusted_count": pl.lit(1.0),
         "parent_inferred": pl.lit(value=False),
     }
-    columns = _plain(mapping)
+    columns = [*_plain(mapping), *_attributes(mapping, batch)]
     chosen = frame.select(
         "trace_hi", "trace_lo", "@span", "@parent", pl.col("@start_ns").alias("start_ns"),
         pl.col("@length").alias("duration_ns"), *columns,
@@ -269,10 +315,9 @@ def _say_unknown(source: Source, writer: CaptureWriter, words: pl.Series) -> Non
     if not found.len():
         return
     if "status of a span" not in {loss.what for loss in writer.info.lost}:
-        some = found.unique(maintain_order=True).head(_SHOWN_WORDS)
-        shown = ", ".join(repr(word[:_SHOWN_LENGTH]) for word in some)
+        some = _some(found.unique(maintain_order=True).to_list())
         writer.note(
-            f"{source.name}: status {shown} is not known and left unset, so failures may not be "
+            f"{source.name}: status {some} is not known and left unset, so failures may not be "
             f"counted; known are {', '.join((*_GOOD, *_BAD, 'unset'))}"
         )
     writer.lose("status of a span", found.len(), "not a known word, left unset")

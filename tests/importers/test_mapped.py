@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perfkit.errors import InputError, UsageError
 from perfkit.importers import mapped
@@ -197,3 +202,71 @@ def test_the_shop_of_the_fault_data(shared_data: Path) -> None:
     assert spans["start_ns"].sum() == expected["start_ns"].sum()
     assert spans.n_unique(["trace_hi", "trace_lo"]) == expected["trace_id"].n_unique()
     assert spans["parent_id"].null_count() == expected["parent_id"].fill_null(0).eq(0).sum()
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_target_with_a_dot_is_an_attribute_of_spans(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"spans.{form}"
+    frame = pl.DataFrame(
+        {
+            "t": ["a1"] * 4,
+            "s": ["1", "2", "3", "4"],
+            "begin": [MS] * 4,
+            "Tenant": ['a "b"\\', "é,{}", None, "d"],
+            "Rows": [1, 20, None, 3],
+            "Share": [0.5, 1e300, None, 2.0],
+            "Other": ["x"] * 4,
+        }
+    )
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[form](
+        path
+    )
+    writer = of(
+        path, "trace_id=t,span_id=s,start_ns=begin:ms,x.tenant=Tenant,x.rows=Rows,x.share=Share"
+    )
+    found = [
+        None if text is None else json.loads(text)
+        for text in writer.table("spans")["attributes"].to_list()
+    ]
+    number = str if form == "csv" else lambda value: value
+    assert found == [
+        {"x.rows": number(1), "x.share": number(0.5), "x.tenant": 'a "b"\\'},
+        {"x.rows": number(20), "x.share": number(1e300), "x.tenant": "é,{}"},
+        None,
+        {"x.rows": number(3), "x.share": number(2.0), "x.tenant": "d"},
+    ]
+    assert any("left out: 'Other'; in spans" in note for note in writer.info.notes)
+
+
+@given(
+    values=st.lists(
+        st.tuples(
+            st.none() | st.text(),
+            st.none() | st.floats(),
+            st.none() | st.lists(st.text(max_size=3), max_size=3),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_attributes_of_columns_are_what_json_says(values: list[tuple[Any, ...]]) -> None:
+    schema = {"x.text": pl.String, "x.number": pl.Float64, "x.list": pl.List(pl.String)}
+    batch = pl.DataFrame(values, schema=schema, orient="row")
+    mapping = mapped.parse(
+        "trace_id=t,span_id=s,start_ns=b," + "".join(f"{k}=c," for k in schema)[:-1]
+    )
+    found = batch.select(mapped._attributes(mapping, batch))["attributes"].to_list()
+    wanted = [
+        {
+            key: value
+            for key, value in zip(schema, row, strict=True)
+            if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+        }
+        for row in values
+    ]
+    assert [{} if text is None else json.loads(text) for text in found] == wanted
+
+
+def test_single_attributes_beside_whole_objects_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"x\.tenant beside attributes"):
+        mapped.parse("trace_id=t,span_id=s,start_ns=b:ms,x.tenant=T,attributes=A")
