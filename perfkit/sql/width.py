@@ -12,6 +12,8 @@ from __future__ import annotations
 import polars as pl
 from sqlglot import exp
 
+from perfkit.sql.scopes import children
+
 _COLUMN_BITS = 63
 """Of a column of any integer type up to Int64; tables have no UInt64."""
 _WIDEST_BITS = 127
@@ -19,24 +21,23 @@ _ROWS_BITS = 32
 """Polars counts rows in 32 bits."""
 _EXACT = 2.0**53
 
+_INT128, _DOUBLE = (exp.DataType.build(name) for name in ("INT128", "DOUBLE"))
 _FLOATS = (exp.Div, exp.Avg, exp.Median, exp.Stddev, exp.Corr, exp.Sqrt, exp.Ln, exp.Exp)
 
 
 def widen(tree: exp.Expr) -> exp.Expr:
-    """Return a copy of a tree without parameters, whose integer arithmetic cannot wrap."""
-    root = exp.Paren(this=tree.copy())
-    bits: dict[int, int] = {}
-    for node in reversed(list(root.walk(bfs=True))):  # operands before what is made of them
-        bits[id(node)] = _widen_node(node, bits)
+    """Change a tree without parameters so that its integer arithmetic cannot wrap; return it."""
+    root = exp.Paren(this=tree)
+    _widen_node(tree)
     widened: exp.Expr = root.this
     widened.pop()
     return widened
 
 
-def _widen_node(node: exp.Expr, bits: dict[int, int]) -> int:
+def _widen_node(node: exp.Expr) -> int:
     """Widen the operands of a node; return the bits of its result, 0 for floating point."""
-    children = list(node.iter_expressions())
-    most = max((bits[id(child)] for child in children), default=0)
+    each = [_widen_node(part) for part in children(node)]
+    most = max(each, default=0)
     if isinstance(node, exp.Column):
         return _COLUMN_BITS
     if isinstance(node, exp.Literal):
@@ -55,23 +56,21 @@ def _widen_node(node: exp.Expr, bits: dict[int, int]) -> int:
         operand = node.this.expressions[0] if isinstance(node.this, exp.Distinct) else node.this
         return _operands([operand], max(most, 1) + _ROWS_BITS)
     if isinstance(node, exp.Mul):
-        each = [bits[id(child)] for child in children]
         return _operands([node.this], sum(each), node.expression) if all(each) else 0
     if isinstance(node, exp.Add | exp.Sub):
-        each = [bits[id(child)] for child in children]
         return _operands([node.this], most + 1, node.expression) if all(each) else 0
     if isinstance(node, exp.Abs) or (
         isinstance(node, exp.Neg) and not isinstance(node.this, exp.Literal)
     ):
         return _operands([node.this], most + 1) if most else 0
-    return most if most or children else _COLUMN_BITS
+    return most if most or each else _COLUMN_BITS
 
 
 def _operands(nodes: list[exp.Expr], bits: int, other: exp.Expr | None = None) -> int:
     if bits <= _WIDEST_BITS:
         for node in nodes:
             moved = _moved(node)
-            zero = exp.Cast(this=exp.Literal.number(0), to=exp.DataType.build("INT128"))
+            zero = _cast_to(_INT128, exp.Literal.number(0))
             moved.replace(exp.paren(exp.Add(this=exp.paren(node, copy=False), expression=zero)))
         return bits
     for node in [*nodes, *([other] if other is not None else [])]:
@@ -80,7 +79,11 @@ def _operands(nodes: list[exp.Expr], bits: int, other: exp.Expr | None = None) -
 
 
 def _cast(node: exp.Expr) -> None:
-    _moved(node).replace(exp.Cast(this=node, to=exp.DataType.build("DOUBLE")))
+    _moved(node).replace(_cast_to(_DOUBLE, node))
+
+
+def _cast_to(type_: exp.DataType, node: exp.Expr) -> exp.Cast:
+    return exp.Cast(this=node, to=type_.copy())
 
 
 def _moved(node: exp.Expr) -> exp.Expr:

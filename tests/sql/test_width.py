@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlglot import exp
 
+from perfkit.rules.load import load_rules
+from perfkit.sql import guard
 from perfkit.sql.execute import Limits, add_column, run_query
 from perfkit.sql.guard import check_expression, check_query
+from perfkit.sql.width import widen
 
 INT64 = st.integers(-(2**63), 2**63 - 1) | st.integers(-1000, 1000)
 COUNT = st.integers(0, 2**32 - 1)
@@ -108,3 +113,26 @@ def test_a_result_that_fits_keeps_its_type() -> None:
     assert plain.dtypes == [pl.Int64, pl.Float64, plain["b"].dtype, pl.Int64]
     assert plain["b"].dtype.is_integer()
     assert run("SELECT SUM(a) AS s FROM t WHERE f > 9", frame)["s"].dtype == pl.Int64
+
+
+def test_shipped_rules_are_written_as_from_copies_of_every_step() -> None:
+    """Once is copied for both texts, without places, and what computes nothing is not widened."""
+
+    def slowly(tree: exp.Expr, values: Mapping[str, guard.Value]) -> tuple[str, str]:
+        def bind(node: exp.Expr) -> exp.Expr:
+            if isinstance(node, exp.Placeholder):
+                return guard.literal(values[node.name])
+            if isinstance(node, exp.Literal) and not node.is_string and "." in node.this:
+                return guard.literal(float(node.this))
+            return node
+
+        bound = tree.copy().transform(bind)
+        plain = bound.copy().sql(dialect=guard.Engine, comments=False)
+        return plain, widen(bound.copy()).sql(dialect=guard.Engine, comments=False)
+
+    for rule in load_rules():
+        selects = [stage.select for stage in rule.query.stages]
+        for tree in (*selects, *(one.tree for one in rule.derive.values())):
+            before = tree.sql()
+            assert guard.both_sql(tree, rule.values) == slowly(tree, rule.values), rule.id
+            assert tree.sql() == before
