@@ -22,6 +22,7 @@ from perfkit.analysis.comparison.sides import Sides
 from perfkit.analysis.comparison.standing import Standing
 from perfkit.analysis.comparison.votes import Blocks, Tally, cast, judge
 from perfkit.analysis.vector.forest import Bools, Ints
+from perfkit.analysis.vector.intervals import distinct
 from perfkit.analysis.vector.percentiles import Floats
 
 _OF_ALL = ("requests", "slower_requests", "odd_requests", "excess_ns")
@@ -143,7 +144,7 @@ def _blocks(calls: Calls, side: Bools) -> Ints:
 
     What belongs to another side is in any.
     """
-    entries = np.unique(calls.entry[side])
+    entries = distinct(calls.entry[side])
     frame = calls.frame[entries].select("run", "start_ns")
     order = frame.with_columns(entry=pl.Series(entries)).sort("run", "start_ns", "entry")["entry"]
     block = np.zeros(len(calls.entry), dtype=np.int64)

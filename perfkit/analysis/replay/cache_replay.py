@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfkit.analysis.vector.forest import Bools, Ints, marked_chains
+from perfkit.analysis.vector.intervals import distinct
 from perfkit.analysis.vector.overlaps import order_by
 
 
@@ -22,7 +23,7 @@ def hits(key: Ints, start_ns: Ints, end_ns: Ints, lifetime_ns: int) -> Bools:
     order = order_by(key, start_ns, keys)
     key, start, end = key[order], start_ns[order], end_ns[order]
     # Ranks instead of times, so that key and time fit into one number.
-    moments = np.unique(start)
+    moments = distinct(start)
     axis = key * (len(moments) + 1) + np.searchsorted(moments, start)
     expires = end + lifetime_ns
     after = key * (len(moments) + 1) + np.searchsorted(moments, expires)

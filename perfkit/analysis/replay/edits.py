@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from perfkit.analysis.vector.forest import Ints
-from perfkit.analysis.vector.intervals import Intervals, union
+from perfkit.analysis.vector.intervals import Intervals, distinct, union
 from perfkit.analysis.vector.parting import parted
 from perfkit.analysis.vector.percentiles import Floats
 
@@ -130,7 +130,7 @@ class SparedTime:
         self._share = 1.0 - spared.stays
         times = spared.times
         lowest = np.iinfo(np.int64).min
-        self._moments = np.unique(np.concatenate([[lowest], times.start, times.end]))
+        self._moments = distinct(np.concatenate([[lowest], times.start, times.end]))
         count = len(self._moments)
         ranks = (np.searchsorted(self._moments, one) for one in (times.start, times.end))
         merged = union(Intervals(times.group, *ranks), count)

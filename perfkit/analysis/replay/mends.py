@@ -14,7 +14,7 @@ from perfkit.analysis.replay.edits import Edits, Queue, Spared, scaled
 from perfkit.analysis.replay.unseen import unseen
 from perfkit.analysis.session import Frames, Tables
 from perfkit.analysis.vector.forest import Ints, nearest_marked
-from perfkit.analysis.vector.intervals import Intervals
+from perfkit.analysis.vector.intervals import Intervals, distinct
 from perfkit.analysis.vector.overlaps import most_at_once
 from perfkit.analysis.vector.parting import parted
 from perfkit.analysis.vector.percentiles import Floats, codes
@@ -26,7 +26,7 @@ TIMES = ("pid", "tid", "start_ns", "duration_ns")
 
 def below(tables: Tables, rows: Ints) -> Ints:
     """Return the rows and everything below them: `tree` lists a subtree right after its top."""
-    rows = np.unique(rows)
+    rows = distinct(rows)
     sizes = tables.picked("tree", rows, "subtree")["subtree"].to_numpy()
     reach = np.maximum.accumulate(rows + sizes)
     outer = np.append(True, rows[1:] >= reach[:-1])[: len(rows)]

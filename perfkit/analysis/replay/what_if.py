@@ -22,6 +22,7 @@ from perfkit.analysis.replay.edits import Edits, Queue, scaled
 from perfkit.analysis.replay.queue_replay import waits
 from perfkit.analysis.session import Frames, R, Tables
 from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.intervals import distinct
 from perfkit.analysis.vector.parting import parted
 from perfkit.analysis.vector.percentiles import Floats, codes, quantiles
 
@@ -114,7 +115,7 @@ def _without_queues(tables: Tables, edits: Edits) -> Edits:
     if not edits.queues:
         return edits
     plain = replace(edits, queues=())
-    rows = np.unique(np.concatenate([one for q in edits.queues for one in (q.rows, q.holders)]))
+    rows = distinct(np.concatenate([one for q in edits.queues for one in (q.rows, q.holders)]))
     cuts = tables.cuts()
     mine = [rows[places] - first for places, first in zip(parted(rows, cuts), cuts, strict=False)]
     items = list(zip(plain.parted(cuts), mine, strict=True))

