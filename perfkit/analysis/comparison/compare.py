@@ -11,6 +11,7 @@ import polars as pl
 
 from perfkit.analysis.comparison import differences, path_differences
 from perfkit.analysis.comparison.contrast import Contrast
+from perfkit.analysis.comparison.core_share import core_share
 from perfkit.analysis.comparison.root_cause import Causes, rank
 
 
@@ -30,6 +31,9 @@ class Comparison:
     """The same for the code that was seen running."""
     traits: pl.DataFrame | None
     """Of slow against typical the table `slow_traits`; otherwise None."""
+    core_ratio: float | None
+    """Of slow against typical, how much of what they take longer may be waiting for a core that
+    other programs had; None where that is not known."""
 
 
 _KINDS = (
@@ -53,4 +57,5 @@ def compare(contrast: Contrast) -> Comparison:
         path_differences.request_paths(contrast),
         path_differences.code_paths(contrast),
         contrast.parts[0].tables.frame("slow_traits") if contrast.about == "tail" else None,
+        core_share(contrast),
     )

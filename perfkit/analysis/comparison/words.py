@@ -20,6 +20,8 @@ _OWN_CPU = "process.cpu.utilization"
 """Metrics of how much the machine had to do, the most direct first; and of what the program did."""
 _BY_CHANCE = 0.001
 """Ours: what is less likely than this, is no chance."""
+_MUCH = 0.5
+"""Ours: so much of what slow requests take longer may be the machine's before it is told first."""
 Row = dict[str, Any]
 
 MEASURES = {
@@ -49,9 +51,20 @@ def answer(comparison: Comparison) -> list[str]:
     tail = comparison.traits is not None
     what = _what_slow_ones_share(comparison) if tail else _what_changed(comparison)
     came = [] if tail else _on_one_side(comparison.contrast)
-    machine = [] if tail else _machine(comparison.differences)
+    machine = _cores(comparison) if tail else _machine(comparison.differences)
     cause = _what_made_it(comparison, beside_machine=bool(machine))
     return [what, *came, *machine, cause, _claim(comparison.contrast)]
+
+
+def _cores(comparison: Comparison) -> list[str]:
+    """Say that slow requests may have waited for a core, where that explains most of it."""
+    ratio = comparison.core_ratio
+    if ratio is None or ratio < _MUCH:
+        return []
+    return [
+        f"The machine was busy: up to {units.percent(ratio)} of what slow requests take longer may "
+        "be waiting for a core that other programs had."
+    ]
 
 
 def _machine(differences: pl.DataFrame) -> list[str]:
