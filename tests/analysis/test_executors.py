@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import replace
 
@@ -224,3 +225,47 @@ def test_it_equals_a_look_at_every_millisecond(
 def test_threads_without_a_number_are_a_pool(name: str | None) -> None:
     table = executors([row(WORK, 0, 10, thread_name=name)])
     assert table["executor"].to_list() == [name or "(unnamed)"]
+
+
+def reading(name: str, ts: int, value: float, **attributes: object) -> dict[str, object]:
+    return {
+        "name": f"perfkit.executor.queue.{name}",
+        "ts_ns": ts * MS,
+        "value": value,
+        "kind": "counter" if name == "time" else "gauge",
+        "attributes": json.dumps({"executor": "pool", "process.pid": 1, **attributes}),
+    }
+
+
+def test_what_a_program_measured_of_its_queue_counts() -> None:
+    # Executor.map: one thread waits for eight jobs, of which stacks show the two at work.
+    samples = [
+        row(WORK, 0, 40, tid=1, thread_name="pool_0"),
+        row(WORK, 0, 40, tid=2, thread_name="pool_1"),
+        row(WORK, 0, 40, tid=3, thread_name="other_0"),
+        row(ASKS, 0, 40, tid=4, thread_name="server"),
+    ]
+    seen = {one["executor"]: one for one in executors(samples).rows(named=True)}
+    assert (seen["pool"]["queued_ns"], seen["pool"]["max_queued"]) == (0, 0)
+    metrics = [
+        reading("time", 0, 5.0),
+        reading("time", 20, 5.06),
+        reading("time", 40, 5.1),
+        reading("time", 0, 9.0, **{"process.pid": 2}),
+        reading("time", 40, 19.0, **{"process.pid": 2}),
+        *(reading("most", ts, most) for ts, most in ((0, 0), (20, 6), (40, 2))),
+    ]
+    table = tables(samples, metrics=metrics).frame("executors")
+    told = {one["executor"]: one for one in table.rows(named=True)}
+    assert (told["pool"]["queued_ns"], told["pool"]["max_queued"]) == (100 * MS, 6)
+    assert told["other"] == seen["other"]
+
+
+def test_a_program_that_measured_no_queue_has_none() -> None:
+    # Four ask for one job: what stacks take for three that queue.
+    samples = [row(WORK, 0, 40, tid=1, thread_name="pool_0")]
+    samples += [row(ASKS, 0, 40, tid=tid, thread_name="server") for tid in (3, 4, 5, 6)]
+    assert executors(samples)["queued_ns"].to_list() == [3 * 40 * MS]
+    metrics = [reading(name, ts, 0.0) for ts in (0, 40) for name in ("time", "most")]
+    table = tables(samples, metrics=metrics).frame("executors")
+    assert table.select("queued_ns", "max_queued").row(0) == (0, 0)

@@ -9,8 +9,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from unittest import mock
 
+import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -18,7 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from perfkit.otel import SpanProcessor, measure_garbage_collection
+from perfkit.otel import SpanProcessor, measure_garbage_collection, measure_thread_pools
 
 
 class Kept(SpanExporter):
@@ -212,3 +217,62 @@ def test_garbage_collection_is_measured() -> None:
         f"cpython.gc.{name}"
         for name in ("collections", "collected_objects", "uncollectable_objects", "pause.time")
     }
+
+
+@contextmanager
+def measured_pools() -> Iterator[InMemoryMetricReader]:
+    reader = InMemoryMetricReader()
+    with (
+        mock.patch.object(metrics, "get_meter", MeterProvider([reader]).get_meter),
+        mock.patch.object(ThreadPoolExecutor, "submit", ThreadPoolExecutor.submit),
+    ):
+        measure_thread_pools()
+        yield reader
+
+
+def queues(reader: InMemoryMetricReader) -> dict[tuple[str, object], float]:
+    """Return what was measured, by the metric's last word and the pool."""
+    data = reader.get_metrics_data()
+    assert data is not None
+    return {
+        (metric.name.rpartition(".")[2], point.attributes["executor"]): point.value
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        for point in metric.data.data_points
+        if point.attributes["process.pid"] == os.getpid()
+    }
+
+
+def test_jobs_that_wait_for_a_thread_are_measured() -> None:
+    with measured_pools() as reader, ThreadPoolExecutor(2, "small") as pool:
+        go_on, both_run = threading.Event(), threading.Barrier(3)
+        first = [pool.submit(lambda: (both_run.wait(), go_on.wait())) for _ in range(2)]
+        both_run.wait()
+        assert queues(reader) == {("time", "small"): 0.0, ("most", "small"): 0}
+        began = time.perf_counter()
+        jobs = [pool.submit(pow, base, 2) for base in range(4)]
+        assert jobs[3].cancel()
+        submitted = time.perf_counter()
+        three_s = 3 * (time.perf_counter() - submitted)
+        waiting = queues(reader)
+        # Three have waited since then, the fourth is gone.
+        assert three_s <= waiting["time", "small"] <= 4 * (time.perf_counter() - began)
+        assert waiting["most", "small"] == 4
+        go_on.set()
+        assert [job.result() for job in jobs[:3]] == [0, 1, 4]
+        assert all(job.result() for job in first)
+        after = queues(reader)
+        assert after["time", "small"] >= waiting["time", "small"]
+        assert after["most", "small"] == 3
+        # Nobody waits any more.
+        assert queues(reader) == {("time", "small"): after["time", "small"], ("most", "small"): 0}
+
+
+def test_a_pool_that_has_a_thread_for_each_job_has_no_queue() -> None:
+    with measured_pools() as reader:
+        with ThreadPoolExecutor(3, "large") as pool:
+            assert list(pool.map(abs, [-1, 2, -3])) == [1, 2, 3]
+            with pytest.raises(ZeroDivisionError):
+                pool.submit(lambda: 1 // 0).result()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(abs, 1)
+        assert queues(reader) == {("time", "large"): 0.0, ("most", "large"): 0}

@@ -47,6 +47,11 @@ def compute(tables: Tables) -> pl.DataFrame:
     ).select(list(COLUMNS))
 
 
+def attribute(name: str) -> pl.Expr:
+    """Return an attribute of points, as text; null for one that a point has not."""
+    return pl.col("attributes").str.json_path_match(f'$["{name}"]')
+
+
 def measured(metrics: pl.LazyFrame) -> pl.LazyFrame:
     """Return the points of all series in the order of time with what is worth looking at.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from perfkit.analysis.facts import cores
-from perfkit.analysis.series.metric_stats import SERIES, measured
+from perfkit.analysis.series.metric_stats import SERIES, attribute, measured
 from perfkit.analysis.session import Tables
 from perfkit.analysis.waits.pool_metrics import KEY, pool_readings
 
@@ -57,7 +57,7 @@ def contended_metrics(tables: Tables) -> pl.DataFrame:
     )
     metrics = tables["metrics"].filter(pl.col("name").is_in(list(_WATCHED)))
     readings = timed(measured(metrics).collect(), SERIES).join(watched, on="name")
-    name, pressed = pl.col("name"), _attribute("resource")
+    name, pressed = pl.col("name"), attribute("resource")
     machine_cores = cores(tables)
     per_core = name == "system.linux.tasks.running"
     level = (
@@ -72,12 +72,12 @@ def contended_metrics(tables: Tables) -> pl.DataFrame:
             level=level,
             resource=pl.coalesce(
                 pl.when(pressure).then(pressed),
-                _attribute("system.device"),
-                pl.format("port {}", _attribute("network.local.port")),
+                attribute("system.device"),
+                pl.format("port {}", attribute("network.local.port")),
                 pl.when(name.str.starts_with("container.")).then(pl.lit("quota")),
                 pl.lit("processor"),
             ),
-            some=~pressure | (_attribute("kind") == "some"),
+            some=~pressure | (attribute("kind") == "some"),
             exact=name.str.ends_with(".time"),
         )
         .filter("some", pl.col("level") >= pl.col("from_level"))
@@ -149,7 +149,3 @@ def timed(readings: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
 
 def _pid() -> pl.Expr:
     return pl.col("instance").str.extract(r"^pid (\d+)$").cast(pl.Int64)
-
-
-def _attribute(name: str) -> pl.Expr:
-    return pl.col("attributes").str.json_path_match(f'$["{name}"]')

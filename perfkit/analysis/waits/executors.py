@@ -6,6 +6,9 @@ Where more threads wait than there are workers at work, the others' jobs have no
 
 An event loop waits for none of its jobs. There spans say when they gave work to a thread and when
 it began (`perfkit.steps`): in between, while all workers are busy, the job is in the queue.
+
+Stacks cannot show the jobs that one thread gave all at once (`Executor.map`), nor those that nobody
+waits for. A program that measures its pools (`perfkit.otel`) tells of all: then that counts.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from perfkit.analysis.code.samples import all_requests
 from perfkit.analysis.code.span_steps import span_steps
 from perfkit.analysis.code.span_threads import span_threads
 from perfkit.analysis.code.waiting import waits
+from perfkit.analysis.series.metric_stats import attribute, measured
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.vector.intervals import Changes, Ints
 
@@ -52,7 +56,8 @@ def compute(tables: Tables) -> pl.DataFrame:
     start, end = every["ts_ns"].to_numpy(), every["end_ns"].to_numpy()
     changes = Changes.of(pids.len(), np.tile(process, 2), np.concatenate([start, end]))
     opened = _Open(process, changes.rank(start), changes.rank(end))
-    return _table(workers, handed, pids, changes, opened)
+    seen = _table(workers, handed, pids, changes, opened)
+    return _with_measured(seen, _measured(tables))
 
 
 def _workers(tables: Tables) -> pl.DataFrame:
@@ -170,8 +175,41 @@ def _table(
         busy_ns=span.filter("works").sum(),
         running_ns=span.filter(pl.col("works") & pl.col("runs")).sum(),
     )
+    return sums.join(work, on=["pid", "executor"], how="left")
+
+
+def _measured(tables: Tables) -> pl.DataFrame:
+    """Return what programs measured of the queues of their pools themselves."""
+    names = {
+        "queued_ns": "perfkit.executor.queue.time",
+        "max_queued": "perfkit.executor.queue.most",
+    }
+    points = tables["metrics"].filter(pl.col("name").is_in(list(names.values())))
+    time, most = (pl.col("name") == name for name in names.values())
     return (
-        sums.join(work, on=["pid", "executor"], how="left")
+        measured(points)
+        .with_columns(
+            pid=attribute("process.pid").cast(pl.Int64, strict=False),
+            executor=attribute("executor"),
+        )
+        .group_by("pid", "executor")
+        .agg(
+            measured_ns=(pl.col("increase").filter(time, pl.col("increase") > 0) * 1e9).sum(),
+            most=pl.col("value").filter(most).max(),
+        )
+        .filter(pl.col("most").is_not_null())
+        .collect()
+    )
+
+
+def _with_measured(seen: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with the queues that programs measured, in place of what stacks show."""
+    return (
+        seen.join(known, on=["pid", "executor"], how="left")
+        .with_columns(
+            queued_ns=pl.coalesce(pl.col("measured_ns").round(), "queued_ns"),
+            max_queued=pl.coalesce("most", "max_queued"),
+        )
         .sort("queued_ns", "busy_ns", "pid", "executor", descending=[True, True, False, False])
         .select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items())
     )
@@ -192,7 +230,7 @@ _SCHEMA: dict[str, pl.DataType] = {
 DERIVED = Derived(
     "executors",
     "one thread pool (`concurrent.futures`, AnyIO) that was sampled",
-    ("ordered_samples", "call_paths", "wait_samples", "tree", "spans"),
+    ("ordered_samples", "call_paths", "wait_samples", "tree", "spans", "metrics"),
     compute,
     {
         "pid": "process",
@@ -202,11 +240,12 @@ DERIVED = Derived(
         "busy_ns": "time of them with work",
         "running_ns": "part of that in which they computed",
         "all_busy_ns": "how long as many had work as there ever were",
-        "queued_ns": "time that threads waited in `Future.result` and its like, more of them than "
-        "had work in hand, while all of it was busy and no other pool of the process: their jobs "
-        "had not begun. Jobs that no thread waits for hide as many. And time between the moment "
-        "at which a span of an event loop gave work to it and the beginning of that work, while "
-        "all of it was busy",
+        "queued_ns": "time that jobs waited for one of its threads, as the program measured it "
+        "(`perfkit.executor.queue.time`). Where it did not: time that threads waited in "
+        "`Future.result` and its like, more of them than had work in hand, while all of it was "
+        "busy and no other pool of the process: their jobs had not begun. Jobs that no thread "
+        "waits for hide as many. And time between the moment at which a span of an event loop gave "
+        "work to it and the beginning of that work, while all of it was busy",
         "max_queued": "most of those at once",
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from perfkit.analysis.series.metric_stats import measured
+from perfkit.analysis.series.metric_stats import attribute, measured
 
 _NAMES = {
     "db.client.connection.count": "connections",
@@ -30,8 +30,8 @@ KEY = ("pool", "service", "instance")
 def _points(metrics: pl.LazyFrame) -> pl.LazyFrame:
     """Return the observations of all pools: whose, `what`, and how much."""
     return measured(metrics.filter(pl.col("name").is_in(list(_NAMES)))).select(
-        pl.coalesce(_attribute(name) for name in _POOL).fill_null("").alias("pool"),
-        pl.coalesce(_attribute(name) for name in _STATE).alias("state"),
+        pl.coalesce(attribute(name) for name in _POOL).fill_null("").alias("pool"),
+        pl.coalesce(attribute(name) for name in _STATE).alias("state"),
         pl.col("name").replace_strict(_NAMES).alias("what"),
         "name",
         pl.col("unit").replace_strict(_NS, default=1e9, return_dtype=pl.Float64).alias("to_ns"),
@@ -108,10 +108,6 @@ def pool_metrics(metrics: pl.LazyFrame) -> pl.DataFrame:
         pools = pools.join(frame, on=KEY, how="left", nulls_equal=True)
     whole = ("max_connections", "max_used", "pending_max", "wait_ns", "waits", "timeouts")
     return pools.with_columns(pl.col(whole).round().cast(pl.Int64))
-
-
-def _attribute(name: str) -> pl.Expr:
-    return pl.col("attributes").str.json_path_match(f'$["{name}"]')
 
 
 def _sum(values: pl.Expr) -> pl.Expr:

@@ -86,6 +86,7 @@ def _add_processor() -> None:
     importlib.import_module("perfkit_open_spans").watch(provider)  # stands beside this file
     provider.add_span_processor(module.SpanProcessor())
     module.measure_garbage_collection()
+    module.measure_thread_pools()
     for reader in getattr(
         getattr(metrics.get_meter_provider(), "_sdk_config", None), "metric_readers", ()
     ):
