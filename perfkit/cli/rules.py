@@ -62,7 +62,8 @@ def show(rule_id: str, **options: Any) -> None:
     text.heading("What to do")
     text.paragraph(f"{rule.fix.summary.plain()} (effort {rule.fix.effort})")
     for step in rule.fix.steps:
-        text.paragraph(f"- {step.plain()}")
+        whose = f"{step.software}: " if step.software else ""
+        text.paragraph(f"- {whose}{step.text.plain()}")
     for setting in rule.fix.settings:
         text.paragraph(f"- {setting.software}: {setting.name} = {setting.value.plain()}")
     text.paragraph(f"Then: {rule.fix.metric.plain()}: {rule.fix.expect.plain()}")

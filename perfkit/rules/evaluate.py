@@ -84,7 +84,7 @@ class _Capture:
         self._present: dict[tuple[str, str | None], bool] = {}
 
     @cached_property
-    def software(self) -> frozenset[str]:
+    def software(self) -> software.Software:
         return software.seen(self.tables)
 
     @cached_property
@@ -254,7 +254,7 @@ def _finding(
         fingerprint=score.fingerprint(rule.id, key),
         message=rule.message.render(texts),
         why=rule.why.render(texts),
-        fix=_fix(rule, texts, capture.software, settings),
+        fix=_fix(rule, texts, capture.software.of(row.get("service")), settings),
         impact_low_ratio=low,
         impact_high_ratio=high,
         risk=rule.risk.render(texts) if rule.risk else None,
@@ -271,16 +271,21 @@ def _finding(
 
 
 def _fix(
-    rule: Rule, texts: Mapping[str, Any], seen: frozenset[str], settings: list[Setting]
+    rule: Rule, texts: Mapping[str, Any], seen: software.Software, settings: list[Setting]
 ) -> dict[str, Any]:
     fix = rule.fix
+    settings = [one for one in settings if seen.fits(one.software)]
     # Where nothing of what the rule knows was seen, its reader knows best which one applies.
-    if any(one.software in seen for one in settings if one.software not in software.ALWAYS):
-        settings = [one for one in settings if one.software in seen]
+    if any(one.software in seen.names for one in settings if one.software not in software.ALWAYS):
+        settings = [one for one in settings if one.software in seen.names]
     return {
         "summary": fix.summary.render(texts),
         "effort": fix.effort,
-        "steps": [step.render(texts) for step in fix.steps],
+        "steps": [
+            one.text.render(texts)
+            for one in fix.steps
+            if one.software is None or one.software in seen.names
+        ],
         "settings": [
             {"software": one.software, "name": one.name, "value": one.value.render(texts)}
             for one in settings

@@ -27,6 +27,7 @@ from perfkit.rules.model import (
     SEVERITIES,
     STATUSES,
     Fix,
+    Instruction,
     Param,
     Rule,
     Setting,
@@ -203,11 +204,18 @@ def _fix(node: Node, columns: Collection[str], params: Mapping[str, Param]) -> F
     return Fix(
         summary=top.message("summary", texts),
         effort=top.choice("effort", EFFORTS),
-        steps=tuple(fields.message(step, texts) for step in top.items("steps")),
+        steps=tuple(_instruction(step, texts) for step in top.items("steps")),
         settings=tuple(_setting(one, columns, params) for one in top.items("settings")),
         metric=verify.message("metric", texts),
         expect=verify.message("expect", texts),
     )
+
+
+def _instruction(node: Node, texts: Collection[str]) -> Instruction:
+    if not isinstance(node.value, dict):
+        return Instruction(fields.message(node, texts), None)
+    top = Map(node, "a step", ("software", "step"))
+    return Instruction(top.message("step", texts), top.choice("software", NAMES))
 
 
 def _setting(node: Node, columns: Collection[str], params: Mapping[str, Param]) -> Setting:

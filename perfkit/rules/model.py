@@ -86,12 +86,20 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Instruction:
+    """One thing to do, said in general or to those who use a named software."""
+
+    text: Message
+    software: str | None
+
+
+@dataclass(frozen=True)
 class Fix:
     """What to do."""
 
     summary: Message
     effort: Effort
-    steps: tuple[Message, ...]
+    steps: tuple[Instruction, ...]
     settings: tuple[Setting, ...]
     metric: Message
     expect: Message

@@ -156,12 +156,13 @@ def _fix() -> dict[str, Any]:
             "when": _sql("SQL condition"),
         },
     )
+    step = _map(("software", "step"), {"software": {"enum": list(NAMES)}, "step": _MESSAGE})
     return _map(
         ("summary", "effort", "steps", "verify"),
         {
             "summary": _MESSAGE,
             "effort": {"enum": list(EFFORTS)},
-            "steps": _list(_MESSAGE),
+            "steps": _list({"anyOf": [_MESSAGE, step]}),
             "settings": _list(setting),
             "verify": _map(("metric", "expect"), {"metric": _MESSAGE, "expect": _MESSAGE}),
         },

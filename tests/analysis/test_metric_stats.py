@@ -141,3 +141,16 @@ def test_no_metrics_give_the_columns() -> None:
     table = tables().frame("metric_stats")
     assert table.columns == list(metric_stats.COLUMNS)
     assert table.height == 0
+
+
+def test_what_a_histogram_observed_and_a_counter_grew_by_in_all() -> None:
+    observed = [point(0, 1.0, count=2), point(1, 4.0, count=5), point(3, 4.5, count=6)]
+    made = tables(
+        metrics=[
+            *({**row, "name": "pause", "kind": "histogram"} for row in observed),
+            *(point(at, value, name="grown", kind="counter") for at, value in ((0, 5), (2, 9))),
+            point(0, 7.0),
+        ]
+    )
+    found = dict(made.frame("metric_stats").select("name", "total").iter_rows())
+    assert found == {"grown": 4, "m": None, "pause": 3.5}

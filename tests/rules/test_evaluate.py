@@ -118,10 +118,10 @@ def test_software_is_recognised_by_what_it_leaves() -> None:
             ],
         }
     )
-    usual = {"Python", "Linux"}
-    assert software.seen(tables) == usual | {"SQLAlchemy", "PostgreSQL", "uvicorn", "Celery"}
+    usual = {"Python", "Linux", "OpenTelemetry"}
+    assert software.seen(tables).names == usual | {"SQLAlchemy", "PostgreSQL", "uvicorn", "Celery"}
     limited = FixedTables({"metrics": [{"name": "container.cpu.limit", "ts_ns": 1, "value": 1}]})
-    assert software.seen(limited) == usual | {"Docker", "Kubernetes"}
+    assert software.seen(limited).names == usual | {"Docker", "Kubernetes"}
 
 
 def test_too_slow_a_rule_is_an_error(tmp_path: Path) -> None:
@@ -373,3 +373,45 @@ def test_quiet_and_not_applicable_are_checked_too(tmp_path: Path) -> None:
     assert "expected quiet, got found" in (check(rule, rule.tests[0]) or "")
     rule = load_rule(write(tmp_path, RULE[:start] + "    expect: not_applicable\n"), tests=True)
     assert "expected not_applicable, got found" in (check(rule, rule.tests[0]) or "")
+
+
+def _of(service: str, language: str, scope: str | None = None) -> dict[str, object]:
+    resource = f'{{"telemetry.sdk.language":"{language}"}}'
+    return {"start_ns": 0, "service": service, "resource": resource, "scope": scope}
+
+
+def test_advice_is_in_the_language_of_the_program(tmp_path: Path) -> None:
+    text = changed(
+        "[Look, Think]",
+        '[Look, {software: Python, step: "import"}, {software: Node.js, step: "require"}]',
+    ).replace("software: Redis, name: speed", "software: ioredis, name: speed")
+    rule = load_rule(write(tmp_path, text))
+
+    def advised(*spans: dict[str, object]) -> tuple[list[str], list[str]]:
+        numbered = [{**span, "span_id": number} for number, span in enumerate(spans, 1)]
+        (found,) = outcome(rule, FixedTables({**rows(("a", 12e6)), "spans": numbered})).findings
+        return found.fix["steps"], [one["software"] for one in found.fix["settings"]]
+
+    redis = "@opentelemetry/instrumentation-ioredis"
+    assert advised(_of("edge", "nodejs", redis)) == (["Look", "require"], ["ioredis"])
+    assert advised(_of("shop", "python")) == (["Look", "import"], ["Python"])
+    assert advised(_of("shop", "rust")) == (["Look"], [])
+    # Where nothing says a language, most programs are written in this one.
+    assert advised({"start_ns": 0}) == (["Look", "import"], ["Python"])
+    both = _of("edge", "nodejs", redis), _of("shop", "python")
+    assert advised(*both) == (["Look", "import", "require"], ["Python", "ioredis"])
+
+
+def test_advice_about_a_service_is_in_its_own_language() -> None:
+    spans = [
+        {**_of("edge", "nodejs", "@opentelemetry/instrumentation-pg"), "span_id": 1},
+        {**_of("shop", "python", "opentelemetry.instrumentation.sqlalchemy"), "span_id": 2},
+    ]
+    named = [{"name": "jvm.gc.duration", "service": "bank", "ts_ns": 1, "value": 1}]
+    seen = software.seen(FixedTables({"spans": spans, "metrics": named}))
+    assert seen.languages == {"Node.js", "Python", "Java"}
+    assert {"pg", "SQLAlchemy"} <= seen.names
+    assert {"pg", "SQLAlchemy"} & seen.of("edge").names == {"pg"}
+    assert {"pg", "SQLAlchemy"} & seen.of("shop").names == {"SQLAlchemy"}
+    assert {"pg", "SQLAlchemy"} & seen.of("bank").names == set()
+    assert seen.of("nobody") == seen.of(None) == seen

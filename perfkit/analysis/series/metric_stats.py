@@ -9,6 +9,8 @@ from perfkit.analysis.statistics import drift, trend
 
 SERIES = ("name", "service", "instance", "attributes", "unit", "kind")
 """What tells one series from another."""
+_GROWN = ("increase", "total")
+"""What a gauge does not have."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -27,6 +29,9 @@ def compute(tables: Tables) -> pl.DataFrame:
             p95=value.quantile(0.95, interpolation="linear"),
             last=value.last(),
             increase=pl.col("increase").sum(),
+            total=pl.when(pl.col("measure").first() == "mean")
+            .then((value * pl.col("increase")).sum())
+            .otherwise(pl.col("increase").sum()),
             ts_ns=ts,
             values=value,
             late_growth=_growth_late(value),
@@ -41,7 +46,7 @@ def compute(tables: Tables) -> pl.DataFrame:
     slopes = [trend.slope_per_s(times, values) for times, values in series]
     chances = [drift.drift_p(values, (times - times[0]) / 1e9) for times, values in series]
     return stats.with_columns(
-        pl.when(pl.col("measure") != "value").then("increase").alias("increase"),
+        *(pl.when(pl.col("measure") != "value").then(name).alias(name) for name in _GROWN),
         pl.Series("slope_per_s", slopes, dtype=pl.Float64),
         pl.Series("trend_p", chances, dtype=pl.Float64),
     ).select(list(COLUMNS))
@@ -123,6 +128,7 @@ COLUMNS = {
     "p95": "95th percentile over the points",
     "last": "the last",
     "increase": "by how much a counter grew, how many observations a histogram got; else null",
+    "total": "what a histogram observed in these, added up; of a counter by how much it grew",
     "slope_per_s": f"Theil–Sen slope per second, of at most {trend.MAX_POINTS} points; null for "
     "fewer than two",
     "late_growth": "median of the last quarter of the points less that of the quarter before; near "
