@@ -20,8 +20,8 @@ def requests(times: list[tuple[int, int, int]], **more: Any) -> list[Span]:
     spans: list[Span] = []
     for asks, gets, ends in times:
         row = len(spans)
-        kind = {"db_system": "postgresql", "entry_endpoint": "GET /stock", **more}
-        spans += [span(row, asks, ends), span(row + 1, asks, gets, row, name="connect", **kind)]
+        kind = {"name": "connect", "db_system": "postgresql", "entry_endpoint": "GET /stock"}
+        spans += [span(row, asks, ends), span(row + 1, asks, gets, row, **{**kind, **more})]
     return spans
 
 
@@ -66,6 +66,30 @@ def test_where_all_are_slow_together_stacks_decide() -> None:
     found = kinds(spans, shown)[0]
     assert (found["opens"], found["connecting_seen"]) == (True, True)
     assert not kinds(spans, shown[:10])[0]["opens"]
+
+
+def test_pools_of_other_languages_take_connections_too() -> None:
+    for name in ("pg-pool.connect", "generic-pool.acquire", "HikariDataSource.getConnection"):
+        assert kinds(requests(together(30, 8 * MS), name=name))[0]["checkouts"] == 30
+    assert kinds(requests(together(30, 8 * MS), name="pg.connect")) == []
+
+
+def test_who_is_seen_to_open_a_connection_waits_for_nobody() -> None:
+    # One connection goes from hand to hand; all but the first wait for it.
+    in_turn = [(at * MS, (at + 1) * 40 * MS, (at + 2) * 40 * MS) for at in range(30)]
+    spans = requests(in_turn, name="pg-pool.connect")
+    opened = [
+        span(60 + at, one["start_ns"] + MS, one["end_ns"], one["row"], name="pg.connect")
+        | {"db_system": "postgresql"}
+        for at, one in enumerate(spans[41::2])
+    ]
+
+    def waiting(*more: Span) -> int:
+        frame = tree_frame([*spans, *more])
+        return checkouts.waiting_checkouts(tables([], derived={"tree": frame})).height
+
+    assert waiting() == 29
+    assert waiting(*opened) == 19
 
 
 @given(

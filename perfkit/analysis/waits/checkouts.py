@@ -12,8 +12,14 @@ import polars as pl
 
 from perfkit.analysis.session import Derived, Tables
 
-CHECKOUT = r"(?i)^connect$|pool.*(?:acquire|check.?out|wait)|(?:acquire|check.?out).*connection"
-"""Names of spans that take a connection from a pool; `connect` is SQLAlchemy's."""
+CHECKOUT = (
+    r"(?i)^connect$|pool\.connect$|pool.*(?:acquire|check.?out|wait)"
+    r"|(?:acquire|check.?out).*connection|(?:^|\.)getConnection$"
+)
+"""Names of spans that take a connection from a pool: `connect` of SQLAlchemy, `pg-pool.connect` of
+Node.js, `getConnection` of a DataSource of Java."""
+_OPENS = r"(?i)^(?:pg|mysql2?|mongodb?|redis|tedious)\.connect$"
+"""Names of spans below these in which a driver opens a connection."""
 _MIN_SPAN_NS = 1_000_000
 """Taking a free connection is faster than this, and no wait (our own choice)."""
 _EACH_TIME = 0.95
@@ -76,8 +82,11 @@ def waiting_checkouts(tables: Tables) -> pl.DataFrame:
     taking = _taking(tables)
     waited = (pl.col("duration_ns") >= _MIN_SPAN_NS) & ~_opened(taking)
     opening = tables.frame("checkouts").filter("opens").select(_KIND)
+    opens = pl.col("name").str.contains(_OPENS) & pl.col("db_system").is_not_null()
+    opened = tables.where("tree", opens, "parent_row")["parent_row"]
     return (
         taking.filter(waited)
+        .filter(~pl.col("row").is_in(opened.drop_nulls().implode()))
         .join(opening, on=_KIND, how="anti", nulls_equal=True, maintain_order="left")
         .select(*_SPAN, "db_system", waiter=pl.coalesce("entry_tool", "entry_endpoint"))
     )
@@ -88,7 +97,15 @@ _SPAN = ("service", "instance", "pid", "start_ns", "end_ns", "duration_ns", "adj
 
 def _taking(tables: Tables) -> pl.DataFrame:
     """Return the spans that take a connection, and when what is around them ends."""
-    more = ("db_system", "component", "entry_endpoint", "entry_tool", "parent_row", "entry_row")
+    more = (
+        "row",
+        "db_system",
+        "component",
+        "entry_endpoint",
+        "entry_tool",
+        "parent_row",
+        "entry_row",
+    )
     takes = pl.col("name").str.contains(CHECKOUT) & pl.col("db_system").is_not_null()
     taking = tables.where("tree", takes, *_SPAN, *more)
     return taking.with_columns(
