@@ -71,7 +71,8 @@ def test_repeats_equal_the_slow_sums(spans: list[S]) -> None:
                 "distinct_statements": len({one["db_statement"] for one in calls}),
                 "union_ns": len(moments),
                 "total_ns": total,
-                "sequential": len(moments) == total,
+                # All of these times lie within the first millisecond: at 0 they are as good as one.
+                "sequential": len(moments) == total or not any(one["start_ns"] for one in calls),
                 "interleaved": every[calls[0]["row"] : calls[-1]["row"] + 1].count(parent)
                 > len(calls),
                 "source_row": siblings[parent][place - 1]["row"] if place else None,
@@ -154,3 +155,33 @@ def test_what_begins_a_transaction_is_not_where_rows_come_from() -> None:
     ids = tables.frame("tree")["span_id"]
     lines, other = tables.frame("query_repeats")["source_row"]
     assert (ids[lines], other) == (3, None)
+
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("starts", "took_ns", "sequential"),
+    [
+        # Each began where the one before ended, as a clock of whole milliseconds says it.
+        ([0, 0, 1, 2, 2, 3], 600_000, True),
+        ([0, 0, 0, 0, 0, 0], 600_000, False),
+        ([0, 2, 5, 8, 11, 14], 2_900_000, True),
+        ([0, 2, 5, 8, 11, 14], 3_100_000, False),
+    ],
+)
+def test_calls_overlap_only_by_what_a_coarse_clock_cannot_tell(
+    starts: list[int], took_ns: int, sequential: bool
+) -> None:
+    spans = [S(1, 0, 20 * MS, kind="server")]
+    asked = {"kind": "client", "db_system": "redis", "db_statement": "GET a"}
+    for at, start in enumerate(starts):
+        spans.append(S(2 + at, start * MS, start * MS + took_ns, 1, **asked))
+    (row,) = analyse(spans).frame("query_repeats").to_dicts()
+    assert row["sequential"] == sequential
+    # A clock that tells nanoseconds is believed.
+    fine = [S(1, 0, 20 * MS, kind="server")]
+    for at, start in enumerate(starts):
+        fine.append(S(2 + at, start * MS + 7, start * MS + 7 + took_ns, 1, **asked))
+    (row,) = analyse(fine).frame("query_repeats").to_dicts()
+    assert not row["sequential"]

@@ -14,6 +14,8 @@ from perfkit.analysis.vector.rows import indices, rows_or_null
 
 _CONTROLS = r"(?i)^\s*(BEGIN|START\s+TRANSACTION|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b"
 """Statements that fetch nothing: a driver may begin the transaction after the ORM's query began."""
+_TICK_NS = 1_000_000
+"""OpenTelemetry's SDK of JavaScript begins a span at a whole millisecond (Date.now())."""
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -43,6 +45,8 @@ def compute(tables: Tables) -> pl.DataFrame:
         .with_columns(union_ns=pl.Series(union))
         .filter(pl.col("calls") > 1)
     )
+    timed = calls.select("start_ns", "end_ns", group=pl.Series(group))
+    in_turn = (pl.col("union_ns") == pl.col("total_ns")) | _in_turn(timed, repeats)
     children = Siblings.of(tree, tables.frame("query_calls"), indices(repeats["parent_row"]))
     rounds = rounds_of(
         children,
@@ -55,12 +59,33 @@ def compute(tables: Tables) -> pl.DataFrame:
     return repeats.with_columns(
         rounds=pl.Series(rounds.times),
         rounds_ns=pl.Series(rounds.total_ns),
-        sequential=pl.col("union_ns") == pl.col("total_ns"),
+        sequential=in_turn,
         interleaved=pl.Series(last - first + 1) > pl.col("branches"),
         caller=tree["name"].gather(repeats["parent_row"]),
         entry_endpoint=tree["entry_endpoint"].gather(repeats["entry_row"]),
         entry_tool=tree["entry_tool"].gather(repeats["entry_row"]),
     ).select(*_COLUMNS)
+
+
+def _in_turn(timed: pl.DataFrame, repeats: pl.DataFrame) -> pl.Series:
+    """Return which groups overlap only because their clock is coarse.
+
+    A call that begins at a whole millisecond began within it: so it overlaps one that ended earlier
+    in that millisecond. Calls that really ran together also last longer, added up, than from the
+    first to the last.
+    """
+    coarse = (pl.col("start_ns") % _TICK_NS == 0).all()
+    start, end = pl.col("start_ns"), pl.col("end_ns")
+    overlap = (end.cum_max().shift(1) - start).max().fill_null(0) < _TICK_NS
+    added_up = (end - start).sum() < end.max() - start.min() + _TICK_NS
+    unclear = repeats.filter(pl.col("union_ns") < pl.col("total_ns")).select("group")
+    found = (
+        timed.join(unclear, on="group", how="semi", maintain_order="left")
+        .group_by("group", maintain_order=True)
+        .agg(in_turn=coarse & overlap & added_up)
+        .filter("in_turn")
+    )
+    return repeats["group"].is_in(found["group"].implode())
 
 
 def _under_one_span(tables: Tables) -> pl.DataFrame:
@@ -96,7 +121,7 @@ _COLUMNS = {
     "query_id": "the query, see `queries`",
     "calls": "how often",
     "distinct_statements": "how many different texts, as recorded",
-    "sequential": "no two of the calls overlap",
+    "sequential": "no two of the calls overlap, by more than their clock can tell",
     "interleaved": "some other child of that span began between the first and the last",
     "rounds": "how often it comes, each time with the same other children of that span between, or "
     "in a span of its own; 0 if not so",
