@@ -23,6 +23,9 @@ MOST_KEYS = 60
 _KEYS_FROM = 3000
 """So many different sets of attributes are searched for their names."""
 
+_AT_ONCE = 8
+"""So many attributes are read at once, by several threads: each stays in memory meanwhile."""
+
 LARGE_LEVEL = 0.9
 """A number is large beyond the 90th percentile of typical requests to the same endpoint."""
 
@@ -154,23 +157,30 @@ def _attributes(tables: Tables, spans: pl.DataFrame) -> tuple[pl.DataFrame, pl.D
     )
     long = []
     for column in ("attributes", "resource"):
-        pairs = recorded.select("request", json=column).drop_nulls().unique()
-        distinct = pairs.select("json").unique(maintain_order=True)
-        for key in _keys(distinct["json"].head(_KEYS_FROM)):
-            quoted = key.replace("\\", "\\\\").replace('"', '\\"')
-            values = distinct.with_columns(
-                value=pl.col("json").str.json_path_match(f'$["{quoted}"]')
-            ).drop_nulls()
-            long.append(
-                pairs.join(values, on="json").select("request", key=pl.lit(key), value="value")
-            )
+        found = recorded.select("request", json=column).drop_nulls()
+        place, distinct = codes(found, ["json"])
+        pairs = found.select("request", place=pl.Series(place)).unique()
+        keys = _keys(distinct["json"].head(_KEYS_FROM))
+        for first in range(0, len(keys), _AT_ONCE):
+            values = distinct.select(_value(key) for key in keys[first : first + _AT_ONCE])
+            long += [
+                pairs.select("request", key=pl.lit(one.name), value=one.gather(pairs["place"]))
+                .drop_nulls()
+                .unique()
+                for one in values.get_columns()
+            ]
     if not long:
         nothing = pl.DataFrame(schema=_NO_TRAITS)
         return nothing, nothing.select("request", "key", number=pl.lit(0.0)).clear()
-    texts = pl.concat(long).unique(maintain_order=True)
+    texts = pl.concat(long)
     number = pl.col("value").cast(pl.Float64, strict=False)
     numbers = texts.select("request", "key", number=number).filter(pl.col("number").is_finite())
     return texts, numbers
+
+
+def _value(key: str) -> pl.Expr:
+    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+    return pl.col("json").str.json_path_match(f'$["{quoted}"]').alias(key)
 
 
 def _keys(texts: pl.Series) -> list[str]:
