@@ -122,12 +122,11 @@ def scaled(rows: Ints, stays: float | Floats) -> Edits:
 
 
 class SparedTime:
-    """How much of a piece of a span's own time is spared."""
+    """How much of a piece of a span's own time falls into spared times, whatever stays of them."""
 
     def __init__(self, spared: Spared, size: int) -> None:
         self._line = np.full(size, -1, dtype=np.int64)
         self._line[spared.rows] = spared.line
-        self._share = 1.0 - spared.stays
         times = spared.times
         lowest = np.iinfo(np.int64).min
         self._moments = distinct(np.concatenate([[lowest], times.start, times.end]))
@@ -148,7 +147,7 @@ class SparedTime:
         result = np.zeros(len(rows))
         if len(self._key) and known.any():
             line, start, end = line[known], start[known], end[known]
-            result[known] = self._share * (self._until(line, end) - self._until(line, start))
+            result[known] = self._until(line, end) - self._until(line, start)
         return result
 
     def _until(self, line: Ints, moment: Ints) -> Ints:

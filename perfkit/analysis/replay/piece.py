@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfkit.analysis.replay.edits import Edits, SparedTime
+from perfkit.analysis.replay.edits import Edits, Spared, SparedTime
 from perfkit.analysis.session import Frames
 from perfkit.analysis.vector.forest import Bools, Ints, along_path
 from perfkit.analysis.vector.overlaps import runs
@@ -33,13 +33,14 @@ def replays(frames: Frames, several: Sequence[Edits]) -> tuple[Ints, Ints, list[
     spans = _Spans.of(frames)
     entries = np.flatnonzero(spans.entry == np.arange(len(spans.entry)))
     before = frames["tree"]["duration_ns"].to_numpy()[entries]
+    touched = [_touched(edits, spans.entry) for edits in several]
+    spared = _SparedOfSpans(spans, _rows(np.logical_or.reduce(touched), spans))
     found = []
-    for edits in several:
-        touched = _touched(edits, spans.entry)
+    for edits, mine in zip(several, touched, strict=True):
         after = before
-        if touched.any():
-            length = _Replay(spans, np.flatnonzero(touched[spans.entry]), edits).run().length
-            after = np.where(touched[entries], np.rint(length[entries]).astype(np.int64), before)
+        if mine.any():
+            length = _Replay(spans, _rows(mine, spans), edits, spared).run().length
+            after = np.where(mine[entries], np.rint(length[entries]).astype(np.int64), before)
         found.append(after)
     return entries, before, found
 
@@ -49,7 +50,8 @@ def times(frames: Frames, item: tuple[Edits, Ints]) -> tuple[Floats, Floats]:
     edits, wanted = item
     spans = _Spans.of(frames)
     touched = _touched(edits, spans.entry, wanted)
-    played = _Replay(spans, np.flatnonzero(touched[spans.entry]), edits).run()
+    rows = _rows(touched, spans)
+    played = _Replay(spans, rows, edits, _SparedOfSpans(spans, rows)).run()
     length = played.length[:-1]
     offset = np.where(
         spans.parent[:-1] >= 0,
@@ -73,6 +75,11 @@ def _touched(edits: Edits, entry: Ints, also: Ints | None = None) -> Bools:
         touched[entry[also]] = True
     touched[-1] = False
     return touched
+
+
+def _rows(touched: Bools, spans: _Spans) -> Ints:
+    """Return the rows of edited entries."""
+    return np.flatnonzero(touched[spans.entry])
 
 
 @dataclass(frozen=True)
@@ -131,10 +138,59 @@ class _Spans:
         )
 
 
+class _SparedOfSpans:
+    """How much of the own time of some rows spared times take: before a span, and at its end.
+
+    What is looked up is kept for edits that take the same times and leave more or less of them.
+    """
+
+    def __init__(self, spans: _Spans, rows: Ints) -> None:
+        self._spans, self._rows = spans, rows
+        self._waited = rows[spans.waited[rows]]
+        self._kept: list[tuple[Spared, Floats, Floats]] = []
+
+    def of(self, several: Sequence[Spared]) -> tuple[Floats, Floats]:
+        """Return what all of them take, one element a row of `tree` and one behind."""
+        before, at_end = (np.zeros(len(self._spans.parent)) for _ in range(2))
+        for one in several:
+            earlier, later = self._whole(one)
+            before += (1.0 - one.stays) * earlier
+            at_end += (1.0 - one.stays) * later
+        return before, at_end
+
+    def _whole(self, spared: Spared) -> tuple[Floats, Floats]:
+        for known, *found in self._kept:
+            if _same_times(known, spared):
+                return found[0], found[1]
+        spans, rows, waited = self._spans, self._rows, self._waited
+        times = SparedTime(spared, len(spans.skew_ns))
+        before, at_end = (np.zeros(len(spans.parent)) for _ in range(2))
+        above = spans.parent[waited]
+        before[waited] = _within(times, above, spans.ready[waited], spans.start[waited], spans)
+        at_end[rows] = _within(times, rows, spans.done[rows], spans.end[rows], spans)
+        self._kept.append((spared, before, at_end))
+        return before, at_end
+
+
+def _same_times(one: Spared, other: Spared) -> bool:
+    """Whether both take the same times out of the same spans: what edits are made of is shared."""
+    return (
+        one.times is other.times
+        and np.array_equal(one.rows, other.rows)
+        and np.array_equal(one.line, other.line)
+    )
+
+
+def _within(times: SparedTime, rows: Ints, start: Ints, end: Ints, spans: _Spans) -> Floats:
+    """Return the spared time of pieces of own time, on the clock of their spans' hosts."""
+    moved = spans.skew_ns[rows]
+    return times.within(rows, start - moved, end - moved)
+
+
 class _Replay:
     """One replay of some rows; all arrays have one element a row of `tree`, and one behind."""
 
-    def __init__(self, spans: _Spans, rows: Ints, edits: Edits) -> None:
+    def __init__(self, spans: _Spans, rows: Ints, edits: Edits, spared: _SparedOfSpans) -> None:
         self.depth, self.parent = spans.depth, spans.parent
         self.waited = spans.waited
         self.rows = rows
@@ -142,10 +198,10 @@ class _Replay:
         start, end, ready, done = spans.start, spans.end, spans.ready, spans.done
         lag, tail = (start - ready).astype(np.float64), (end - done).astype(np.float64)
         if edits.spared:
-            times = [SparedTime(one, len(spans.skew_ns)) for one in edits.spared]
-            waited, skew = rows[self.waited[rows]], spans.skew_ns
-            lag[waited] -= _spared(times, self.parent[waited], ready[waited], start[waited], skew)
-            tail[rows] -= _spared(times, rows, done[rows], end[rows], skew)
+            waited = rows[self.waited[rows]]
+            before, at_end = spared.of(edits.spared)
+            lag[waited] -= np.clip(before[waited], 0.0, lag[waited])
+            tail[rows] -= np.clip(at_end[rows], 0.0, tail[rows])
         factor = np.append(edits.factors(self.above), 1.0)
         self.lag, self.tail = lag * factor[self.parent], tail * factor
         self.members, first, final = _members(
@@ -206,15 +262,6 @@ def _since_parents(spans: _Spans, played: _Played) -> Floats:
     begin = np.zeros(len(spans.period))
     begin[order] = earlier - np.repeat(earlier[first], final - first + 1)
     return (begin[played.period] + played.reached)[:-1]
-
-
-def _spared(times: Sequence[SparedTime], rows: Ints, start: Ints, end: Ints, skew: Ints) -> Floats:
-    """Return how much of pieces of own time is spared, on the clock of their spans' hosts."""
-    moved = skew[rows]
-    total = np.zeros(len(rows))
-    for one in times:
-        total += one.within(rows, start - moved, end - moved)
-    return np.clip(total, 0.0, (end - start).astype(np.float64))
 
 
 def _members(
