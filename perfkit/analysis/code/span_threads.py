@@ -67,7 +67,7 @@ class SpanThreads:
                 break
             above[elsewhere] = parent[above[elsewhere]]
         above = np.where((above != NOWHERE) & (thread[above] == thread[chosen]), above, NOWHERE)
-        columns = self.spans[chosen]
+        columns = self.spans.select("row", "entry", "start_ns", "end_ns")[chosen]
         return Matched(
             chosen,
             columns["row"].to_numpy(),
