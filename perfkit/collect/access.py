@@ -207,7 +207,8 @@ def explain(pid: int, output: str) -> RecordError:
     if not is_python_tree(pid):
         return RecordError(
             f"process {pid} ({command}) does not run Python",
-            hint="find the right one: pgrep -af python, or record without stacks: --no-stacks",
+            hint="find the right one: pgrep -af python; or record what its OpenTelemetry says, "
+            "whatever its language: --otlp",
         )
     return RecordError(
         f"py-spy cannot read process {pid} ({command}): {_first_error(output)}",

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from perfkit.collect import spawn
 
+_OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}
+"""In ms. By default metrics are sent once a minute: many recordings would have none."""
+
 _INTERRUPT_GRACE_S = 5.0
 _TERMINATE_GRACE_S = 10.0
 
@@ -23,8 +26,8 @@ class Command:
         """Start it; `exporter` points its OTLP exporters to us. Raises RecordError."""
         merged = {**os.environ, **env}
         self.has_own_endpoint = bool(exporter and merged.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
-        if not self.has_own_endpoint:
-            merged.update(exporter)
+        if exporter and not self.has_own_endpoint:
+            merged = {**_OFTEN, **merged, **exporter}
         self._process = spawn.start(command, "traced", env=merged).process
         self.stopped_by_us = False
 

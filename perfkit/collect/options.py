@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perfkit.collect import access
+from perfkit.collect import access, runtimes
 from perfkit.collect.limits import Limits, refuse_without_metrics, refuse_without_spans
 from perfkit.collect.sampling import Wishes
 from perfkit.errors import UsageError
@@ -43,6 +43,11 @@ class Options:
         """Whether there is to be a receiver of OTLP."""
         return bool(self.otlp or self.otlp_grpc or self.instrument)
 
+    def without_stacks(self) -> str | None:
+        """Say why no stacks are recorded although they are wanted: spans alone say much, too."""
+        wanted = self.stacks and self.receives and self.pid is not None
+        return runtimes.no_stacks(self.pid) if wanted and self.pid is not None else None
+
     def check(self) -> None:
         """Raise UsageError or RecordError for what cannot be recorded, before anything begins."""
         self.wishes.check()
@@ -64,7 +69,7 @@ class Options:
             refuse_without_metrics(self.limits)
         if self.pid is not None:
             access.require_process(self.pid)
-        if self.stacks and (self.pid is not None or self.command):
+        if self.stacks and (self.pid is not None or self.command) and not self.without_stacks():
             access.require_py_spy()
             if self.pid is not None and not access.may_attach(self.pid):
                 raise access.no_permission(self.pid)

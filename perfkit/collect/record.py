@@ -53,6 +53,7 @@ class Recording:
         self._receiver: Receiver | None = None
         self._watcher: ThreadWatcher | None = None
         self._stacks: StackRecorder | None = None
+        self._without_stacks: str | None = None
         self._resources: ResourceSampler | None = None
         self._limits: LimitWatch | None = None
         self._began_ns = time.monotonic_ns()
@@ -71,6 +72,8 @@ class Recording:
     @property
     def problem(self) -> str | None:
         """Why no stacks are recorded although they were asked for, or nothing happens at all."""
+        if self._without_stacks:
+            return self._without_stacks
         if self._stacks is not None and self._stacks.problem:
             return self._stacks.problem
         stopped = self._watcher.stopped if self._watcher else ()
@@ -133,10 +136,12 @@ class Recording:
             undo.callback(self._command.kill)
             root = self._command.pid
         if root is not None:
-            self._watcher = ThreadWatcher(root, gil=options.stacks and options.wishes.gil)
+            self._without_stacks = options.without_stacks()
+            stacks = options.stacks and not self._without_stacks
+            self._watcher = ThreadWatcher(root, gil=stacks and options.wishes.gil)
             self._watcher.start()
             undo.callback(self._watcher.stop)
-            if options.stacks:
+            if stacks:
                 self._record_stacks(root, store, self._watcher)
         if options.metrics:
             watcher = self._watcher
@@ -289,6 +294,8 @@ class Recording:
             info.note(f"Recording ended by its trigger: {self._limits.happened}.")
         if self._stacks is not None:
             describe_stacks(info, self._stacks)
+        if self._without_stacks:
+            info.note(f"{self._without_stacks[0].upper()}{self._without_stacks[1:]}.")
         if self._watcher is not None:
             describe_stops(info, self._watcher)
         if self._resources is not None:

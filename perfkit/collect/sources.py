@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from typing import Any
 
+from perfkit.collect import runtimes
 from perfkit.collect.resources.sampler import ResourceSampler
 from perfkit.collect.stacks import StackRecorder
 from perfkit.collect.threads import ThreadWatcher
@@ -42,7 +44,11 @@ def describe_stacks(info: CaptureInfo, stacks: StackRecorder) -> None:
     for pid in sorted(stacks.continued):
         info.note(f"Process {pid} was stopped when py-spy had paused it last, and was continued.")
     if not stacks.segments and not stacks.problem:
-        info.note("No stacks: no Python process was found under the command.")
+        program = os.path.basename(stacks.command[0]) if stacks.command else ""
+        info.note(
+            "No stacks: no Python process was found under the command. "
+            f"{runtimes.code_of(program)}."
+        )
     if stacks.segments and stacks.wishes.gil and not source["gil"]:
         info.note("Who held the interpreter's lock (GIL) could not be seen in this program.")
     if watcher.unwatched:

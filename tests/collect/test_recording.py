@@ -279,6 +279,21 @@ def test_a_process_that_is_not_python_is_refused(path: Path) -> None:
     nothing_is_left(path)
 
 
+def test_of_a_program_that_is_not_python_all_but_stacks_is_recorded(path: Path) -> None:
+    program = subprocess.Popen(["sleep", "60"])
+    try:
+        recording = Recording(Options(path, pid=program.pid, otlp=("127.0.0.1", 0)))
+        recording.start()
+        assert "(sleep) does not run Python" in (recording.problem or "")
+        recording.interrupt()
+        summary = recording.stop(recording.wait())
+    finally:
+        program.kill()
+        program.wait()
+    assert summary.info.rows["metrics"] > 0
+    assert any("perf script" in note for note in summary.info.notes)
+
+
 def test_no_such_process_and_no_such_command(path: Path) -> None:
     program = subprocess.Popen(["true"])
     program.wait()
