@@ -93,6 +93,7 @@ _SIGNS: dict[str, tuple[str | None, str]] = {
 """Name -> its language, where it is a library of one, and what an instrumentation scope, a module
 or a database system of it looks like."""
 
+_STORES = frozenset(name for name, (language, _) in _SIGNS.items() if language is None)
 LANGUAGES = tuple(_SCOPES)
 NAMES = (*sorted((*_GENERAL, *LANGUAGES)), *_SIGNS, *sorted(_CONTAINERS))
 """The software whose settings a rule may name."""
@@ -111,8 +112,13 @@ class Software:
     """Service -> its languages, where they are known."""
 
     def fits(self, name: str) -> bool:
-        """Return whether some program that was seen is written in the language of `name`."""
+        """Return whether some program that was seen can have `name`.
+
+        That is what is of its language; of databases only those that were seen, if any was.
+        """
         language = name if name in LANGUAGES else _SIGNS.get(name, (None, ""))[0]
+        if name in _STORES:
+            return name in self.names or not _STORES & self.names
         return language is None or language in self.languages
 
     def of(self, service: object) -> Software:

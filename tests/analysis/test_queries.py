@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 
@@ -155,6 +156,19 @@ def test_what_begins_a_transaction_is_not_where_rows_come_from() -> None:
     ids = tables.frame("tree")["span_id"]
     lines, other = tables.frame("query_repeats")["source_row"]
     assert (ids[lines], other) == (3, None)
+
+
+def test_taking_a_connection_is_not_the_query_that_fetched_the_rows() -> None:
+    asked = {"kind": "client", "db_system": "postgresql"}
+    orders, lines = "SELECT id FROM orders", "SELECT a FROM lines WHERE id = $1"
+    spans = [S(1, 0, 100, kind="server")]
+    for at, statement in enumerate([orders, lines, lines, lines]):
+        began = 10 + 10 * at
+        spans.append(S(2 + 2 * at, began, began + 1, 1, name="pg-pool.connect", **asked))
+        spans.append(S(3 + 2 * at, began + 2, began + 9, 1, db_statement=statement, **asked))
+    tables = analyse(spans)
+    found = tables.frame("query_repeats").filter(pl.col("calls") == 3)
+    assert tables.frame("tree")["span_id"].gather(found["source_row"]).to_list() == [3]
 
 
 MS = 1_000_000

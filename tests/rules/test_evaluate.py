@@ -402,6 +402,16 @@ def test_advice_is_in_the_language_of_the_program(tmp_path: Path) -> None:
     assert advised(*both) == (["Look", "import", "require"], ["Python", "ioredis"])
 
 
+def test_no_settings_of_a_database_beside_the_one_that_was_seen(tmp_path: Path) -> None:
+    text = changed("software: Redis, name: speed", "software: MongoDB, name: speed")
+    rule = load_rule(write(tmp_path, text))
+    seen = {**rows(("a", 12e6)), "spans": [{"span_id": 1, "start_ns": 0, "db_system": "redis"}]}
+    (found,) = outcome(rule, FixedTables(seen)).findings
+    assert [one["software"] for one in found.fix["settings"]] == ["Python"]
+    (found,) = outcome(rule, FixedTables(rows(("a", 12e6)))).findings
+    assert [one["software"] for one in found.fix["settings"]] == ["Python", "MongoDB"]
+
+
 def test_advice_about_a_service_is_in_its_own_language() -> None:
     spans = [
         {**_of("edge", "nodejs", "@opentelemetry/instrumentation-pg"), "span_id": 1},

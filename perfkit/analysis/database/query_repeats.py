@@ -7,6 +7,7 @@ import polars as pl
 
 from perfkit.analysis.database.loops import branches
 from perfkit.analysis.database.rounds import Siblings, rounds_of
+from perfkit.analysis.database.statements import CHECKOUT
 from perfkit.analysis.session import Derived, Tables
 from perfkit.analysis.spans.tree import parents_of
 from perfkit.analysis.vector.overlaps import covered
@@ -91,11 +92,12 @@ def _in_turn(timed: pl.DataFrame, repeats: pl.DataFrame) -> pl.Series:
 def _under_one_span(tables: Tables) -> pl.DataFrame:
     """Return calls by span, query and start, each with the call just before it under that span.
 
-    Statements that only control the transaction do not count as the one before.
+    What only controls the transaction, or takes a connection, does not count as the one before.
     """
     tree = tables.frame("tree")
     calls = tables.frame("query_calls").drop("parent_row")
-    calls = calls.with_columns(asks=~pl.col("statement").str.contains(_CONTROLS).fill_null(False))
+    fetches_nothing = pl.col("statement").str.contains(f"{_CONTROLS}|{CHECKOUT}")
+    calls = calls.with_columns(asks=~fetches_nothing.fill_null(False))
     calls = calls.drop("statement")
     calls = calls.with_columns(
         tree.select("start_ns", "end_ns")[calls["row"]], query=calls["query_id"].rank("dense")
@@ -130,7 +132,7 @@ _COLUMNS = {
     "total_ns": "sum of their durations",
     "first_row": "the first call",
     "source_row": "the call under that span right before the first, of another query, that does "
-    "more than begin or end a transaction; null if none",
+    "more than begin or end a transaction or take a connection; null if none",
     "entry_endpoint": "endpoint of the entry",
     "entry_tool": "tool of the entry",
 }

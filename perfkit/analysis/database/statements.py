@@ -36,6 +36,12 @@ DIALECTS = {
     "hive": "hive",
     "databricks": "databricks",
 }
+CHECKOUT = (
+    r"(?i)^connect$|pool\.connect$|pool.*(?:acquire|check.?out|wait)"
+    r"|(?:acquire|check.?out).*connection|(?:^|\.)getConnection$"
+)
+"""Names of spans that take a connection from a pool: `connect` of SQLAlchemy, `pg-pool.connect` of
+Node.js, `getConnection` of a DataSource of Java."""
 _KEY_VALUE = frozenset({"redis", "valkey", "memcached"})
 _DOCUMENT = frozenset({"mongodb", "couchbase", "couchdb", "dynamodb", "aws.dynamodb"})
 _COMMANDS = (

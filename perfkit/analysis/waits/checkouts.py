@@ -10,14 +10,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from perfkit.analysis.database.statements import CHECKOUT
 from perfkit.analysis.session import Derived, Tables
 
-CHECKOUT = (
-    r"(?i)^connect$|pool\.connect$|pool.*(?:acquire|check.?out|wait)"
-    r"|(?:acquire|check.?out).*connection|(?:^|\.)getConnection$"
-)
-"""Names of spans that take a connection from a pool: `connect` of SQLAlchemy, `pg-pool.connect` of
-Node.js, `getConnection` of a DataSource of Java."""
 _OPENS = r"(?i)^(?:pg|mysql2?|mongodb?|redis|tedious)\.connect$"
 """Names of spans below these in which a driver opens a connection."""
 _MIN_SPAN_NS = 1_000_000

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from perfkit.analysis.database.statements import CHECKOUT
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.waits.checkouts import CHECKOUT
 
 _NEARLY_ALL = 0.95
 """Ours: kinds of spans that only make up the rest of the waiting had free connections."""
