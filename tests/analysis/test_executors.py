@@ -65,6 +65,7 @@ def test_jobs_queue_while_all_threads_are_busy() -> None:
             "all_busy_ns": 20 * MS,
             "queued_ns": 10 * MS,
             "max_queued": 1,
+            "measured": False,
         }
     ]
 
@@ -258,6 +259,7 @@ def test_what_a_program_measured_of_its_queue_counts() -> None:
     table = tables(samples, metrics=metrics).frame("executors")
     told = {one["executor"]: one for one in table.rows(named=True)}
     assert (told["pool"]["queued_ns"], told["pool"]["max_queued"]) == (100 * MS, 6)
+    assert told["pool"]["measured"]
     assert told["other"] == seen["other"]
 
 

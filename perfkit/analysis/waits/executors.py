@@ -209,6 +209,7 @@ def _with_measured(seen: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         .with_columns(
             queued_ns=pl.coalesce(pl.col("measured_ns").round(), "queued_ns"),
             max_queued=pl.coalesce("most", "max_queued"),
+            measured=pl.col("most").is_not_null(),
         )
         .sort("queued_ns", "busy_ns", "pid", "executor", descending=[True, True, False, False])
         .select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items())
@@ -225,6 +226,7 @@ _SCHEMA: dict[str, pl.DataType] = {
     "all_busy_ns": pl.Int64(),
     "queued_ns": pl.Int64(),
     "max_queued": pl.Int64(),
+    "measured": pl.Boolean(),
 }
 
 DERIVED = Derived(
@@ -247,5 +249,6 @@ DERIVED = Derived(
         "waits for hide as many. And time between the moment at which a span of an event loop gave "
         "work to it and the beginning of that work, while all of it was busy",
         "max_queued": "most of those at once",
+        "measured": "whether the program measured its queue",
     },
 )
