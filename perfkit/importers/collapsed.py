@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from pathlib import Path
 
 from perfkit.capture import CaptureWriter
@@ -31,7 +32,7 @@ def sniff(head: bytes, path: Path) -> bool:
     lines = head.split(b"\n")
     if len(head) == HEAD_BYTES:
         lines.pop()  # cut in the middle
-    lines = [line for line in lines if line.strip()][:_SNIFFED_LINES]
+    lines = list(islice((line for line in lines if line.strip()), _SNIFFED_LINES))
     several = any(b";" in line for line in lines)
     return several and all(_LINE.fullmatch(line) for line in lines)
 

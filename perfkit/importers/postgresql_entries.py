@@ -63,6 +63,7 @@ _CSV_HEAD = re.compile(
     r'(?:"(?:[^"\n]|"")*+")?,(?:"(?:[^"\n]|"")*+")?,\d*,(?:"[^"\n]*")?,[0-9a-f]+\.[0-9a-f]+,\d+,'
 )
 _JSON_SNIFFED = re.compile(rb'\{"timestamp":"[^"\n]{19,40}",[^\n]*"error_severity":"[A-Z]')
+_AFTER_LEVEL = b":  "
 _STDERR_SNIFFED = re.compile(
     rb"^(?P<prefix>[^\n]{0,500}?)[^\s:]{2,40} ?:  [^\d\n]{3,60} ?: ?\d{1,12}\.\d{3} "
     rb"(?:ms|\xd0\xbc\xd1\x81|\xe3\x83\x9f|\xe1\x83\x9b)",
@@ -98,7 +99,9 @@ def sniff(head: bytes) -> bool:
     start = head.removeprefix(b"\xef\xbb\xbf")
     if _JSON_SNIFFED.match(start) or _is_csv(start):
         return True
-    return start[:1] != b"{" and _STDERR_SNIFFED.search(start) is not None
+    # In other files, binary ones above all, the pattern is tried at every byte for nothing.
+    likely = start[:1] != b"{" and _AFTER_LEVEL in start
+    return likely and _STDERR_SNIFFED.search(start) is not None
 
 
 def _is_csv(head: bytes) -> bool:
