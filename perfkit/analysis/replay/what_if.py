@@ -102,7 +102,7 @@ def _in_pieces(
 ) -> list[R]:
     """Work on each piece of the capture with what several edits change there."""
     cuts = tables.cuts()
-    parts = [_without_queues(tables, edits).parted(cuts) for edits in several]
+    parts = [_with_limits(tables, _without_queues(tables, edits)).parted(cuts) for edits in several]
     return tables.each_piece(piece.COLUMNS, work, list(zip(*parts, strict=True)))
 
 
@@ -116,15 +116,49 @@ def _without_queues(tables: Tables, edits: Edits) -> Edits:
         return edits
     plain = replace(edits, queues=())
     rows = distinct(np.concatenate([one for q in edits.queues for one in (q.rows, q.holders)]))
-    cuts = tables.cuts()
-    mine = [rows[places] - first for places, first in zip(parted(rows, cuts), cuts, strict=False)]
-    items = list(zip(plain.parted(cuts), mine, strict=True))
-    found = tables.each_piece(piece.COLUMNS, piece.times, items)
-    begin, length = (np.concatenate(one) for one in zip(*found, strict=True))
+    begin, length = _times(tables, plain, rows)
     recorded = tables.picked("span_waits", rows, "start_ns", "end_ns").with_columns(
         tables.picked("span_times", rows, "self_ns")
     )
     return plain + _emptied(edits.queues, _Places(rows, recorded, begin, begin + length))
+
+
+def _times(tables: Tables, edits: Edits, rows: Ints) -> tuple[Floats, Floats]:
+    """Return when rows, in their order, would start, as Unix ns, and how long they would last."""
+    cuts = tables.cuts()
+    mine = [rows[places] - first for places, first in zip(parted(rows, cuts), cuts, strict=False)]
+    items = list(zip(edits.parted(cuts), mine, strict=True))
+    found = tables.each_piece(piece.COLUMNS, piece.times, items)
+    begin, length = zip(*found, strict=True)
+    return np.concatenate(begin), np.concatenate(length)
+
+
+def _with_limits(tables: Tables, edits: Edits) -> Edits:
+    """Return the same edits, and with them that calls which get shorter are waited for less.
+
+    Where only so many run at once (`limited_calls`), the next one begins when one is done. What
+    replays of the calls as they are and as they would be differ by comes off the recorded waiting.
+    """
+    calls = tables.frame("limited_calls")
+    if calls.is_empty() or edits == Edits():
+        return edits
+    rows, parents, now = (calls[name].to_numpy() for name in ("row", "parent_row", "wait_ns"))
+    begin, length = _times(tables, edits, rows)
+    recorded = tables.picked("span_waits", rows, "start_ns", "end_ns")
+    start, end = (recorded[name].to_numpy() for name in recorded.columns)
+    spared = np.zeros(len(rows))
+    for _, one in calls.with_row_index("at").group_by("limit"):
+        at, most = one["at"].to_numpy(), int(one["most_at_once"][0])
+        came = (start[at] - now[at] - start.min()).astype(np.float64)
+        explained = waits(came, (end - start)[at].astype(np.float64), most)
+        left = waits(begin[at] - now[at] - start.min(), length[at], most)
+        spared[at] = np.clip(explained - left, 0.0, now[at])
+    shorter = distinct(parents[spared > 0])
+    own = tables.picked("span_times", shorter, "self_ns")["self_ns"].to_numpy().astype(np.float64)
+    off = np.bincount(
+        np.searchsorted(shorter, parents[spared > 0]), spared[spared > 0], len(shorter)
+    )
+    return edits + scaled(shorter, np.clip(1 - off / np.maximum(own, 1.0), 0.0, 1.0))
 
 
 @dataclass(frozen=True)
