@@ -280,7 +280,7 @@ def test_endpoints_with_few_requests_are_left_out_of_the_tail_and_counted() -> N
     few = [S(1, 0, 9, trace=900 + n, kind="server", endpoint="GET /few") for n in range(3)]
     compared = contrast.of_tail(Tables(memory([*endpoint_spans(list(range(100))), *few])))
     assert compared.notes == ("left out: 3 requests to endpoints with fewer than 20",)
-    with pytest.raises(UsageError, match="nothing to compare"):
+    with pytest.raises(UsageError, match="nothing to compare: no endpoint has 20 requests"):
         contrast.of_tail(Tables(memory(few)))
 
 

@@ -193,6 +193,11 @@ def of_tail(tables: Tables) -> Contrast:
     entries = _entries(tables)
     side, few = tail_side(entries)
     notes: tuple[str, ...] = ()
+    if few == entries.height > 0:
+        raise UsageError(
+            f"nothing to compare: no endpoint has {FEWEST_REQUESTS} requests",
+            hint="record for longer, or compare two endpoints, moments (--at) or captures",
+        )
     if few:
         notes = (f"left out: {few} requests to endpoints with fewer than {FEWEST_REQUESTS}",)
     return _within(tables, entries, side, ("typical requests", "slow requests"), "tail", notes)
