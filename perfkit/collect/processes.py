@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 
 _PYTHON_NAME = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*t?(?:-dbg)?(?: \(deleted\))?$")
@@ -15,6 +15,12 @@ _STOPS = frozenset(
     str(int(number)) for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 )
 _TITLE = re.compile(r"[\w.+-]+")
+_NODE = ("-r", "--require", "--import", "--loader", "--experimental-loader", "--env-file", "-C")
+_VALUED = {
+    **dict.fromkeys(("node", "nodejs"), _NODE),
+    "java": ("-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-modules"),
+}
+"""Program -> its options whose value is a word of its own."""
 _LONGEST_NAME = 40
 _EXEC_LOOKS = 20
 _PYTHON_LIBRARY = re.compile(rb"/libpython\d[\d.]*[a-z]*\.so")
@@ -172,10 +178,15 @@ def instance(pid: int) -> str:
 
 
 def program(command: Sequence[str]) -> str:
-    """Return what people call the program of a command line: of Python its module or script."""
+    """Return what people call the program of a command line: of Python its module or script, of
+    Node.js its script, of Java its archive or class.
+    """
     if not command or not command[0]:
         return ""
     rest = list(command[1:])
+    valued = _VALUED.get(os.path.basename(command[0]))
+    if valued is not None:
+        return _argument(rest, valued) or os.path.basename(command[0])
     if not _PYTHON_NAME.search(command[0]):
         # Some write a sentence where the command was: "gunicorn: worker [shop]".
         title = _TITLE.match(os.path.basename(command[0].split()[0]))
@@ -189,6 +200,16 @@ def program(command: Sequence[str]) -> str:
         elif not option.startswith("-"):
             return _script(option)
     return os.path.basename(command[0])
+
+
+def _argument(words: Sequence[str], valued: Collection[str]) -> str:
+    """Return the file name of the first word that is no option, nor the value of one."""
+    skip = False
+    for word in words:
+        if not skip and not word.startswith("-"):
+            return os.path.basename(word)
+        skip = not skip and word in valued
+    return ""
 
 
 def _python_module(option: str, rest: Sequence[str]) -> str:

@@ -23,6 +23,12 @@ from perfkit.collect import processes
         (["python"], "python"),
         (["gunicorn: worker [shop]"], "gunicorn"),
         (["/usr/sbin/nginx", "-g", "daemon off;"], "nginx"),
+        (["node", "--cpu-prof", "-r", "./tracing.js", "/srv/edge.js", "9102"], "edge.js"),
+        (["/usr/bin/node", "--require", "a/register"], "node"),
+        (
+            ["java", "-Xmx1g", "-cp", "a.jar:b.jar", "-javaagent:otel.jar", "-jar", "shop.jar"],
+            "shop.jar",
+        ),
         (["\x1b[2J"], ""),
         ([""], ""),
         ([], ""),
