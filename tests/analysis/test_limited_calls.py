@@ -14,6 +14,7 @@ from perfkit.analysis.filters import Filters
 from perfkit.analysis.replay.edits import scaled
 from perfkit.analysis.session import Tables
 from perfkit.analysis.waits.limited_calls import _MIN_AT_LIMIT, _MIN_WAITS, MIN_WAIT_NS
+from perfkit.analysis.waits.turns import HANDOVER_NS
 from tests.analysis.build import S, analyse
 from tests.analysis.replays import saved_ratio
 
@@ -48,12 +49,13 @@ def queued(arrivals: list[tuple[int, int]], places: int) -> list[Call]:
 
 def slowly(calls: list[Call]) -> tuple[int, list[int]] | None:
     """Return the limit and how long each call waited in ms, by counting every millisecond."""
-    until = max(end for *_, end in calls) + 1
-    running = [sum(start <= at < end for _, start, end in calls) for at in range(until)]
-    most = max(running)
+    times = range(max(end for *_, end in calls) + 1)
+    soon = HANDOVER_NS // MS
+    most = max(sum(start <= at < end for _, start, end in calls) for at in times)
+    running = [sum(start <= at < end + soon for _, start, end in calls) for at in times]
     late = [start - ready >= MIN_WAIT_NS // MS for ready, start, _ in calls]
     at_limit = [
-        sum(running[at] == most for at in range(ready, start)) if is_late else 0
+        sum(running[at] >= most for at in range(ready, start)) if is_late else 0
         for (ready, start, _), is_late in zip(calls, late, strict=True)
     ]
     waits = [
@@ -61,7 +63,7 @@ def slowly(calls: list[Call]) -> tuple[int, list[int]] | None:
         for (ready, start, _), time, is_late in zip(calls, at_limit, late, strict=True)
     ]
     before = sum(start - ready for (ready, start, _), one in zip(calls, late, strict=True) if one)
-    enough = most and sum(at_limit) >= _MIN_AT_LIMIT * before
+    enough = most > 0 and sum(at_limit) >= _MIN_AT_LIMIT * before
     return (most, waits) if enough and sum(map(bool, waits)) >= _MIN_WAITS else None
 
 

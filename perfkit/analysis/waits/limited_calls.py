@@ -22,14 +22,15 @@ import polars as pl
 from perfkit.analysis.session import Derived, Frames, Tables
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.rows import indices
+from perfkit.analysis.waits.turns import HANDOVER_NS
 
 MIN_WAIT_NS = 10_000_000
 """What begins sooner did not wait (as in `turns`)."""
 _MIN_WAITS = 10
 """Calls that waited: of fewer it may be chance that the most ran meanwhile."""
-_MIN_AT_LIMIT = 0.7
-"""Share of the time before late calls in which the most of them ran. In 45 recordings of services
-it was 0.87 to 0.96 where there is a limit, and below 0.3 where there is none (our own number)."""
+_MIN_AT_LIMIT = 0.6
+"""Share of the time before late calls in which the most of them ran. In some 60 recordings of services
+it was 0.65 to 1.0 where there is a limit, and below 0.45 where there is none (our own number)."""
 
 _WHOM = ("service", "instance", "pid", "component", "name")
 _WHERE = ("entry_endpoint", "entry_tool")
@@ -148,35 +149,43 @@ def _at_limit(calls: pl.DataFrame) -> pl.DataFrame | None:
 
 
 class _Most(NamedTuple):
-    """When as many calls ran as ever did."""
+    """When as many calls ran as ever did, or one of them had been done for HANDOVER_NS at most: so
+    long the next one may take to go on.
+    """
 
     number: int
     moments: Ints
     """When anything begins or ends."""
     holds: Ints
-    """1 where that many run from a moment on, 0 where fewer do."""
+    """1 where it is so from a moment on, else 0."""
     before_ns: Ints
-    """How long that many ran before a moment."""
+    """How long it was so before a moment."""
 
     @classmethod
     def of(cls, start: Ints, end: Ints) -> _Most:
         """Make it of calls; one that begins as another ends does not overlap it."""
-        times = np.concatenate([start, end])
-        change = np.repeat(np.array([1, -1]), [len(start), len(end)])
-        order = np.lexsort((change, times))
-        moments, level = times[order], np.cumsum(change[order])
-        # Of several changes at one moment the last one counts.
-        last = np.append(moments[1:] != moments[:-1], True)
-        moments, level = moments[last], level[last]
-        holds = (level == level.max()).astype(np.int64)
+        number = int(_levels(start, end)[1].max())
+        moments, level = _levels(start, end + HANDOVER_NS)
+        holds = (level >= number).astype(np.int64)
         lasts = np.append(np.diff(moments), 0) * holds
-        return cls(int(level.max()), moments, holds, np.cumsum(lasts) - lasts)
+        return cls(number, moments, holds, np.cumsum(lasts) - lasts)
 
     def until(self, time: Ints) -> Ints:
         """Return how long that many ran before each time."""
         at = np.searchsorted(self.moments, time, side="right") - 1
         inside = self.holds[at] * (time - self.moments[at])
         return np.where(at >= 0, self.before_ns[at] + inside, 0)
+
+
+def _levels(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Return when anything begins or ends, and how many run after it."""
+    times = np.concatenate([start, end])
+    change = np.repeat(np.array([1, -1]), [len(start), len(end)])
+    order = np.lexsort((change, times))
+    moments, level = times[order], np.cumsum(change[order])
+    # Of several changes at one moment the last one counts.
+    last = np.append(moments[1:] != moments[:-1], True)
+    return moments[last], level[last]
 
 
 _SCHEMA: dict[str, pl.DataType] = {
@@ -199,7 +208,8 @@ COLUMNS = {
     "entry_endpoint": "endpoint of its request",
     "entry_tool": "tool of its request",
     "most_at_once": "most of the calls with this limit that ran at once, which is the limit",
-    "wait_ns": f"how long it waited while that many ran; 0 for one that waited for less than "
+    "wait_ns": f"how long it waited while that many ran, or one of them had been done for "
+    f"{HANDOVER_NS // 1_000_000} ms at most; 0 for one that waited for less than "
     f"{MIN_WAIT_NS // 1_000_000} ms, or mostly while fewer ran",
 }
 
