@@ -30,8 +30,7 @@ _MIN_WAITS = 10
 """Calls that waited: of fewer it may be chance that the most ran meanwhile."""
 _MIN_AT_LIMIT = 0.6
 """Share of the time before late calls in which the most of them ran. In some 60 recordings of
-services it was 0.65 to 1.0 where there is a limit, and below 0.45 where there is none (our own
-number)."""
+services it was 0.65 to 1.0 with a limit, and below 0.45 without one (our own number)."""
 
 _WHOM = ("service", "instance", "pid", "component", "name")
 _WHERE = ("entry_endpoint", "entry_tool")
