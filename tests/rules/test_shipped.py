@@ -40,6 +40,8 @@ def test_a_rule_is_complete(rule: Rule) -> None:
     assert rule.references, "documentation that teaches the fix"
     assert rule.false_positives
     assert rule.fix.steps
+    # Names are shown as they are: only in messages a brace is written twice.
+    assert not [one.name for one in rule.fix.settings if "{{" in one.name]
     assert rule.requires
     assert all(len(param.source) > 5 for param in rule.params.values())
 
