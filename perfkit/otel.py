@@ -370,12 +370,15 @@ def measure_garbage_collection() -> None:
 
 
 class _Queue:
-    """Jobs that wait for a thread, of all thread pools with one name."""
+    """Jobs that wait for a thread, of all thread pools with one name.
+
+    Its lock may be taken again by who has it: finalizers and signal handlers give jobs, too.
+    """
 
     __slots__ = ("joined_ns", "lock", "most", "waited_ns", "waiting")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.waiting = self.most = self.waited_ns = 0
         self.joined_ns = 0
         """Sum of the moments at which those that wait joined."""
@@ -434,7 +437,7 @@ class _Jobs:
 
     def __init__(self, queue: _Queue, threads: int) -> None:
         self.queue, self.threads = queue, threads
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.given = 0
 
     def give(self) -> _Waiting | None:
@@ -465,12 +468,12 @@ def measure_thread_pools() -> None:
     submit: Any = ThreadPoolExecutor.submit
 
     def jobs_of(pool: ThreadPoolExecutor) -> _Jobs:
+        name = pool._thread_name_prefix or ""
+        name = name if name in queues or len(queues) < _MAX_POOLS else "(others)"
+        queue = queues.get(name) or queues.setdefault(name, _Queue())
         jobs: _Jobs | None = pool.__dict__.get("_perfkit_jobs")
-        if jobs is None:
-            name = pool._thread_name_prefix or ""
-            name = name if name in queues or len(queues) < _MAX_POOLS else "(others)"
-            jobs = _Jobs(queues.setdefault(name, _Queue()), pool._max_workers)
-            jobs = pool.__dict__.setdefault("_perfkit_jobs", jobs)
+        if jobs is None or jobs.queue is not queue:  # of before a fork, where nobody frees its lock
+            jobs = pool.__dict__["_perfkit_jobs"] = _Jobs(queue, pool._max_workers)
         return jobs
 
     @functools.wraps(submit)

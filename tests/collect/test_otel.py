@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -276,3 +277,47 @@ def test_a_pool_that_has_a_thread_for_each_job_has_no_queue() -> None:
         with pytest.raises(RuntimeError, match="after shutdown"):
             pool.submit(abs, 1)
         assert queues(reader) == {("time", "large"): 0.0, ("most", "large"): 0}
+
+
+def test_a_job_that_is_given_in_the_middle_of_counting_another_is_no_deadlock() -> None:
+    # As a finalizer or a signal handler does, which run between any two instructions.
+    with measured_pools(), ThreadPoolExecutor(1, "again") as pool:
+        pool.submit(abs, 1).result()
+        jobs = pool.__dict__["_perfkit_jobs"]
+        done: list[int] = []
+
+        def interrupted() -> None:
+            with jobs.lock, jobs.queue.lock:
+                done.append(pool.submit(abs, -2).result())
+
+        thread = threading.Thread(target=interrupted, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert done == [2]
+
+
+def test_a_child_that_forks_while_a_thread_counts_goes_on() -> None:
+    with measured_pools() as reader:
+        pool = ThreadPoolExecutor(1, "forked")
+        pool.submit(abs, 1).result()
+        jobs = pool.__dict__["_perfkit_jobs"]
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with jobs.lock, jobs.queue.lock:
+                held.set()
+                go_on.wait(20)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(20)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            # No thread of it lives here, so what counts is that the job is taken.
+            pool.submit(abs, 1)
+            os._exit(0 if set(queues(reader)) == {("time", "forked"), ("most", "forked")} else 1)
+        go_on.set()
+        thread.join()
+        pool.shutdown()
+        assert os.waitpid(pid, 0)[1] == 0
