@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfkit.analysis.filters import Filters
 from perfkit.analysis.replay.edits import scaled
 from perfkit.analysis.session import Tables
+from perfkit.analysis.waits import limited_calls
 from perfkit.analysis.waits.limited_calls import _MIN_AT_LIMIT, _MIN_WAITS, MIN_WAIT_NS
 from perfkit.analysis.waits.turns import HANDOVER_NS
 from tests.analysis.build import S, analyse
@@ -119,13 +121,17 @@ def test_who_computes_before_a_call_waits_for_no_limit() -> None:
     assert analyse(spans_of(calls)).frame("limited_calls").is_empty()
 
 
-def test_what_stands_for_several_or_is_filtered_tells_no_limit() -> None:
+def test_what_stands_for_several_or_is_filtered_tells_no_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = busy()
     sampled = analyse(spans_of(calls, adjusted_count=10.0))
     assert sampled.frame("limited_calls").is_empty()
     tables = analyse(spans_of(calls))
     assert tables.frame("limited_calls").height == len(calls)
     assert tables.narrowed(Filters(endpoint="GET /a")).frame("limited_calls").is_empty()
+    monkeypatch.setattr(limited_calls, "MOST_SPANS", 10)
+    assert analyse(spans_of(calls)).frame("limited_calls").is_empty()
 
 
 def halved(tables: Tables) -> float:

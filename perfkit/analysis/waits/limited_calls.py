@@ -32,6 +32,9 @@ _MIN_AT_LIMIT = 0.6
 """Share of the time before late calls in which the most of them ran. In some 60 recordings of
 services it was 0.65 to 1.0 with a limit, and below 0.45 without one (our own number)."""
 
+MOST_SPANS = 20_000_000
+"""Of more spans the calls of a kind may not fit into memory; a filter by time makes them fewer."""
+
 _WHOM = ("service", "instance", "pid", "component", "name")
 _WHERE = ("entry_endpoint", "entry_tool")
 _READ = {
@@ -46,9 +49,10 @@ _READ = {
 def compute(tables: Tables) -> pl.DataFrame:
     """Return the table `limited_calls`, in the order of `tree`.
 
-    It is empty where requests are filtered, for those that are left out run all the same.
+    It is empty where requests are filtered, for those that are left out run all the same, and of
+    more than MOST_SPANS spans.
     """
-    if tables.filters.by_request:
+    if tables.filters.by_request or tables.cuts()[-1] > MOST_SPANS:
         return pl.DataFrame(schema=_SCHEMA)
     nothing = [None] * (len(tables.cuts()) - 1)
     late = pl.concat(tables.each_piece(_READ, _late_kinds, nothing))
