@@ -73,10 +73,12 @@ def test_polling_is_hot_and_waking_up_is_not(tmp_path: Path) -> None:
     assert polls["woken_self_ns"].sum() < 0.02 * polls["running_self_ns"].sum()
 
 
+# As long as a usual recording: in 8 s some thirty looks meet what computes, and from so few the
+# difference of the clocks was told wrong in seven of eighteen recordings.
 BETWEEN_LOOKS = """
 import sys, threading, time
 
-end = time.monotonic() + 8
+end = time.monotonic() + 24
 lock = threading.Lock()
 
 def compute():
