@@ -73,8 +73,8 @@ def test_polling_is_hot_and_waking_up_is_not(tmp_path: Path) -> None:
     assert polls["woken_self_ns"].sum() < 0.02 * polls["running_self_ns"].sum()
 
 
-# As long as a usual recording: in 8 s some thirty looks meet what computes, and from so few the
-# difference of the clocks was told wrong in seven of eighteen recordings.
+# In 24 s some hundred looks meet what computes. From so few the difference of the clocks is told
+# wrong in one of six recordings (of 8 s in one of three), so two of three are asked to be right.
 BETWEEN_LOOKS = """
 import sys, threading, time
 
@@ -102,11 +102,16 @@ open(sys.argv[1], "w").write(str(time.process_time_ns()))
 
 
 def test_computing_between_two_looks_is_not_charged_to_the_wait(tmp_path: Path) -> None:
-    used = tmp_path / "used"
-    running, used_ns = running_ns(recorded(tmp_path, BETWEEN_LOOKS, str(used)))
-    assert running["worker"] < 0.5 * used_ns
-    assert running["compute"] > running["worker"]
-    assert 0.8 < used_ns / int(used.read_text()) < 1.1
+    right = 0
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        used = folder / "used"
+        running, used_ns = running_ns(recorded(folder, BETWEEN_LOOKS, str(used)))
+        assert 0.8 < used_ns / int(used.read_text()) < 1.1
+        in_wait = running.get("worker", 0)
+        right += in_wait < 0.5 * used_ns and running.get("compute", 0) > in_wait
+    assert right >= 2
 
 
 THREAD_PER_REQUEST = """
