@@ -98,7 +98,8 @@ class Process:
 
     def _stat(self) -> procfs.ProcessStat:
         stat = procfs.process_stat(procfs.read(f"{self._folder}/stat"))
-        if stat is None or stat.state in "ZXx":
+        # One that exits gives its memory back first; it would be the last of its readings.
+        if stat is None or stat.state in "ZXx" or not stat.virtual_bytes:
             raise Gone
         return stat
 

@@ -101,6 +101,23 @@ def test_cpu_is_a_share_of_one_core() -> None:
         measured(process)
 
 
+def test_a_process_that_gave_its_memory_back_is_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(os.getpid())
+    read = procfs.read
+
+    def ending(path: str) -> str:
+        if not path.endswith("/stat"):
+            return read(path)
+        name, _, rest = read(path).rpartition(")")
+        fields = rest.split()
+        fields[20] = fields[21] = "0"  # address space and resident pages
+        return f"{name}) {' '.join(fields)}"
+
+    monkeypatch.setattr(procfs, "read", ending)
+    with pytest.raises(Gone):
+        measured(process)
+
+
 def test_a_process_says_what_it_has(tmp_path: Path) -> None:
     process = process_of(os.getpid())
     before = measured(process)
