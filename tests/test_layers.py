@@ -42,7 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 FREE_WITHIN = (0, 1, 3)
-STANDALONE = frozenset({"demo", "otel"})
+STANDALONE = frozenset({"demo", "otel", "otel_metrics"})
 OWNERS = {
     "click": {"cli"},
     "yaml": {"rules", "advice", "config"},

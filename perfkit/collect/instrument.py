@@ -25,7 +25,7 @@ from perfkit.errors import RecordError
 from perfkit.manifest import CaptureInfo
 
 _SITE = Path(__file__).with_name("zero_code")
-_PROCESSOR = Path(perfkit.__file__).with_name("otel.py")
+_FOLDER = Path(perfkit.__file__).parent
 _PROBE_TIMEOUT_S = 60
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*t?$")
 _DJANGO_SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
@@ -201,7 +201,7 @@ class Instrumentation:
             "OTEL_METRICS_EXEMPLAR_FILTER": "always_off",
             "OTEL_SDK_DISABLED": "false",
             _DISABLED_VARIABLE: ",".join(dict.fromkeys(disabled)),
-            "PERFKIT_INSTRUMENT_PROCESSOR": str(_PROCESSOR),
+            "PERFKIT_INSTRUMENT_FOLDER": str(_FOLDER),
             "PERFKIT_INSTRUMENT_REPORT": str(self._report),
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
         }

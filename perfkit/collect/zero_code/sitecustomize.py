@@ -18,7 +18,7 @@ import threading
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-REPORT, PROCESSOR = "PERFKIT_INSTRUMENT_REPORT", "PERFKIT_INSTRUMENT_PROCESSOR"
+REPORT, FOLDER = "PERFKIT_INSTRUMENT_REPORT", "PERFKIT_INSTRUMENT_FOLDER"
 _MAX_FORK_DELAY_S = 2.0
 
 
@@ -71,22 +71,29 @@ def _instrument() -> None:
         os.environ["PYTHONPATH"] = before
 
 
+def _perfkits(name: str) -> Any:
+    """Load a module of perfkit, which may be in another environment, by its file."""
+    path = os.path.join(os.environ[FOLDER], f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"perfkit_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def _add_processor() -> None:
     from opentelemetry import metrics, trace
 
-    spec = importlib.util.spec_from_file_location("perfkit_otel", os.environ[PROCESSOR])
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {os.environ[PROCESSOR]}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["perfkit_otel"] = module
-    spec.loader.exec_module(module)
+    processor, measures = _perfkits("otel"), _perfkits("otel_metrics")
     provider = trace.get_tracer_provider()
     if not hasattr(provider, "add_span_processor"):
         raise RuntimeError("OpenTelemetry did not set its SDK up")
     importlib.import_module("perfkit_open_spans").watch(provider)  # stands beside this file
-    provider.add_span_processor(module.SpanProcessor())
-    module.measure_garbage_collection()
-    module.measure_thread_pools()
+    provider.add_span_processor(processor.SpanProcessor())
+    measures.measure_garbage_collection()
+    measures.measure_thread_pools()
     for reader in getattr(
         getattr(metrics.get_meter_provider(), "_sdk_config", None), "metric_readers", ()
     ):
