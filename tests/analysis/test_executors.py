@@ -271,3 +271,15 @@ def test_a_program_that_measured_no_queue_has_none() -> None:
     metrics = [reading(name, ts, 0.0) for ts in (0, 40) for name in ("time", "most")]
     table = tables(samples, metrics=metrics).frame("executors")
     assert table.select("queued_ns", "max_queued").row(0) == (0, 0)
+
+
+@pytest.mark.parametrize("value", [1e15, -1.0])
+def test_a_queue_that_cannot_be_is_no_measurement(value: float) -> None:
+    samples = [row(WORK, 0, 40, tid=1, thread_name="pool_0")]
+    metrics = [
+        reading(name, ts, number)
+        for name in ("time", "most")
+        for ts, number in ((0, 0.0), (20, 3.0), (40, value))
+    ]
+    table = tables(samples, metrics=metrics).frame("executors")
+    assert table.select("queued_ns", "max_queued").row(0) == (3_000_000_000, 3)

@@ -8,7 +8,7 @@ An event loop waits for none of its jobs. There spans say when they gave work to
 it began (`perfkit.steps`): in between, while all workers are busy, the job is in the queue.
 
 Stacks cannot show the jobs that one thread gave all at once (`Executor.map`), nor those that nobody
-waits for. A program that measures its pools (`perfkit.otel`) tells of all: then that counts.
+waits for. A program that measures its pools (`perfkit.otel_metrics`) tells of all: that counts.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ from perfkit.analysis.vector.intervals import Changes, Ints
 _FUTURES = r"^concurrent\.futures\._base$"
 _NUMBERED = r"^(.*\S)_\d+$"
 """How workers are called: after their pool, and numbered."""
+
+
+_MOST = 1e9
+"""Seconds that jobs of one pool waited, or jobs: more is none of our own measurements."""
 
 
 class _Open(NamedTuple):
@@ -184,7 +188,9 @@ def _measured(tables: Tables) -> pl.DataFrame:
         "queued_ns": "perfkit.executor.queue.time",
         "max_queued": "perfkit.executor.queue.most",
     }
-    points = tables["metrics"].filter(pl.col("name").is_in(list(names.values())))
+    points = tables["metrics"].filter(
+        pl.col("name").is_in(list(names.values())), pl.col("value").is_between(0, _MOST)
+    )
     time, most = (pl.col("name") == name for name in names.values())
     return (
         measured(points)
