@@ -21,11 +21,11 @@ import polars as pl
 
 from perfkit.analysis.session import Derived, Frames, Tables
 from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.intervals import Changes
+from perfkit.analysis.vector.overlaps import most_at_once
 from perfkit.analysis.vector.rows import indices
-from perfkit.analysis.waits.turns import HANDOVER_NS
+from perfkit.analysis.waits.turns import HANDOVER_NS, MIN_WAIT_NS
 
-MIN_WAIT_NS = 10_000_000
-"""What begins sooner did not wait (as in `turns`)."""
 _MIN_WAITS = 10
 """Calls that waited: of fewer it may be chance that the most ran meanwhile."""
 _MIN_AT_LIMIT = 0.6
@@ -139,8 +139,6 @@ def _at_limit(calls: pl.DataFrame) -> pl.DataFrame | None:
         return None
     ready, start, end = (calls[name].to_numpy() for name in ("ready_ns", "start_ns", "end_ns"))
     most = _Most.of(start, end)
-    if most.number < 1:
-        return None
     at_limit = np.where(late, most.until(start) - most.until(ready), 0)
     waited = at_limit >= _MIN_AT_LIMIT * np.maximum(start - ready, 1)
     enough = at_limit.sum() >= _MIN_AT_LIMIT * (start - ready)[late].sum()
@@ -158,38 +156,30 @@ class _Most(NamedTuple):
     """
 
     number: int
-    moments: Ints
+    changes: Changes
     """When anything begins or ends."""
     holds: Ints
-    """1 where it is so from a moment on, else 0."""
+    """1 where it is so from a change on, else 0."""
     before_ns: Ints
-    """How long it was so before a moment."""
+    """How long it was so before a change."""
 
     @classmethod
     def of(cls, start: Ints, end: Ints) -> _Most:
         """Make it of calls; one that begins as another ends does not overlap it."""
-        number = int(_levels(start, end)[1].max())
-        moments, level = _levels(start, end + HANDOVER_NS)
+        all_one = np.zeros(len(start), dtype=np.int64)
+        number = int(most_at_once(all_one, start, end, 1)[0])
+        until = end + HANDOVER_NS
+        changes = Changes.of(1, np.tile(all_one, 2), np.concatenate([start, until]))
+        (level,) = changes.sums(all_one, changes.rank(start), changes.rank(until))
         holds = (level >= number).astype(np.int64)
-        lasts = np.append(np.diff(moments), 0) * holds
-        return cls(number, moments, holds, np.cumsum(lasts) - lasts)
+        lasts = changes.length_ns() * holds
+        return cls(number, changes, holds, np.cumsum(lasts) - lasts)
 
     def until(self, time: Ints) -> Ints:
         """Return how long that many ran before each time."""
-        at = np.searchsorted(self.moments, time, side="right") - 1
-        inside = self.holds[at] * (time - self.moments[at])
-        return np.where(at >= 0, self.before_ns[at] + inside, 0)
-
-
-def _levels(start: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Return when anything begins or ends, and how many run after it."""
-    times = np.concatenate([start, end])
-    change = np.repeat(np.array([1, -1]), [len(start), len(end)])
-    order = np.lexsort((change, times))
-    moments, level = times[order], np.cumsum(change[order])
-    # Of several changes at one moment the last one counts.
-    last = np.append(moments[1:] != moments[:-1], True)
-    return moments[last], level[last]
+        at = self.changes.rank(time)
+        since = np.where(self.holds[at] > 0, time - self.changes.moments[at], 0)
+        return self.before_ns[at] + since
 
 
 _SCHEMA: dict[str, pl.DataType] = {
