@@ -21,6 +21,8 @@ _VALUED = {
     "java": ("-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-modules"),
 }
 """Program -> its options whose value is a word of its own."""
+_CODE = ("-e", "--eval", "-p", "--print", "-pe")
+"""Options of Node.js that code follows: it names nothing, and may hold what nobody is to read."""
 _LONGEST_NAME = 40
 _EXEC_LOOKS = 20
 _PYTHON_LIBRARY = re.compile(rb"/libpython\d[\d.]*[a-z]*\.so")
@@ -206,6 +208,8 @@ def _argument(words: Sequence[str], valued: Collection[str]) -> str:
     """Return the file name of the first word that is no option, nor the value of one."""
     skip = False
     for word in words:
+        if not skip and word in _CODE and word not in valued:
+            return ""
         if not skip and not word.startswith("-"):
             return os.path.basename(word)
         skip = not skip and word in valued

@@ -25,6 +25,8 @@ from perfkit.collect import processes
         (["/usr/sbin/nginx", "-g", "daemon off;"], "nginx"),
         (["node", "--cpu-prof", "-r", "./tracing.js", "/srv/edge.js", "9102"], "edge.js"),
         (["/usr/bin/node", "--require", "a/register"], "node"),
+        (["node", "--trace-warnings", "-e", "connect('x/secret')", "a"], "node"),
+        (["node", "server.js", "-p", "80"], "server.js"),
         (
             ["java", "-Xmx1g", "-cp", "a.jar:b.jar", "-javaagent:otel.jar", "-jar", "shop.jar"],
             "shop.jar",
