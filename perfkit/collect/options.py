@@ -45,8 +45,9 @@ class Options:
 
     def without_stacks(self) -> str | None:
         """Say why no stacks are recorded although they are wanted: spans alone say much, too."""
-        wanted = self.stacks and self.receives and self.pid is not None
-        return runtimes.no_stacks(self.pid) if wanted and self.pid is not None else None
+        if self.pid is None or not (self.stacks and self.receives):
+            return None
+        return runtimes.no_stacks(self.pid)
 
     def check(self) -> None:
         """Raise UsageError or RecordError for what cannot be recorded, before anything begins."""

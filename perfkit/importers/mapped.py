@@ -131,16 +131,16 @@ def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
 
 def _say_left_out(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
     mapped = set(mapping.columns.values())
-    left = [name for name in column_files.names(source) if name not in mapped]
-    if left:
+    left = pl.Series([name for name in column_files.names(source) if name not in mapped])
+    if len(left):
         writer.note(
             f"{source.name}: columns that are not mapped were left out: {_some(left)}; in spans "
             "NAME.WITH.DOT=COLUMN keeps one as an attribute"
         )
 
 
-def _some(words: list[str]) -> str:
-    shown = ", ".join(repr(word[:_SHOWN_LENGTH]) for word in words[:_SHOWN_WORDS])
+def _some(words: pl.Series) -> str:
+    shown = ", ".join(repr(word[:_SHOWN_LENGTH]) for word in words.head(_SHOWN_WORDS))
     more = len(words) - _SHOWN_WORDS
     return f"{shown} and {more} more" if more > 0 else shown
 
@@ -315,7 +315,7 @@ def _say_unknown(source: Source, writer: CaptureWriter, words: pl.Series) -> Non
     if not found.len():
         return
     if "status of a span" not in {loss.what for loss in writer.info.lost}:
-        some = _some(found.unique(maintain_order=True).to_list())
+        some = _some(found.unique(maintain_order=True))
         writer.note(
             f"{source.name}: status {some} is not known and left unset, so failures may not be "
             f"counted; known are {', '.join((*_GOOD, *_BAD, 'unset'))}"
