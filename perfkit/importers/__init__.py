@@ -241,7 +241,7 @@ class _Run:
     done_bytes: int = 0
     seen: inputs.Seen = field(default_factory=inputs.Seen)
     problems: list[str] = field(default_factory=list)
-    """Why files could not be read whole."""
+    """Why files could not be read whole: the first place of each."""
     waiting: list[Source] = field(default_factory=list)
     """Small files of one format that are to be read together."""
     waiting_for: Importer | None = None
@@ -290,7 +290,7 @@ class _Run:
             self.started_at_ns,
             member.label,
             on_share if lasting else None,
-            _PassedOver(self.writer) if self.keep_going else None,
+            _PassedOver(self.writer, self.problems) if self.keep_going else None,
             content,
         )
         try:
@@ -357,12 +357,16 @@ class _PassedOver:
     """Counts the damaged records of a file by reason, and names the first places."""
 
     writer: CaptureWriter
+    problems: list[str]
+    """Hears of the first of them: it is what is said when nothing can be kept."""
     named: int = 0
 
     def __call__(self, error: InputError) -> None:
         message = error.message.removeprefix(f"{error.where}: ")
         reason = re.sub(r"\d+", "N", message.partition(":")[0])[:_MAX_REASON]
         self.writer.lose("damaged record", 1, reason)
+        if not self.named:
+            self.problems.append(error.message)
         self.named += 1
         if self.named <= _NAMED_PLACES and len(self.writer.info.notes) < MAX_NOTES:
             self.writer.note(f"passed over: {error.message}")
@@ -462,9 +466,9 @@ def _say_source(writer: CaptureWriter, name: str, source: Source) -> None:
 def _nothing(
     writer: CaptureWriter, files: list[inputs.Input], databases: int, problems: list[str]
 ) -> InputError:
-    if len(files) == 1 and len(problems) == 1 and not databases:
-        said = "can be kept" in problems[0]
-        return InputError(problems[0] if said else f"{problems[0]}; nothing of it can be kept")
+    if len(files) == 1 and problems and not databases:
+        said = next((problem for problem in problems if "can be kept" in problem), None)
+        return InputError(said or f"{problems[0]}; nothing of it can be kept")
     where = files[0].label if len(files) == 1 else f"{len(files)} files"
     if databases:
         where = "the database" if not files else f"{where} and the database"

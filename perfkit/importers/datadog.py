@@ -101,7 +101,8 @@ class _Numbered(msgspec.Struct, array_like=True):
 
 
 class _Shown(msgspec.Struct):
-    spans: dict[str, _Span] | None = None
+    # Of a page that is cut off one more member says so: json_prefix.CUT.
+    spans: dict[str, _Span | bool] | None = None
 
 
 class _Page(msgspec.Struct):
@@ -163,7 +164,8 @@ def _chunks(source: Source) -> Iterator[tuple[list[_Span], bool]]:
             source, _page, source.contents(), "Datadog JSON", str(source),
             lambda path: path in ((), ("trace",), ("trace", "spans")),
         ) or _Page()  # fmt: skip
-        yield list(((page.trace or _Shown()).spans or {}).values()), False
+        shown = (page.trace or _Shown()).spans or {}
+        yield [span for span in shown.values() if isinstance(span, _Span)], False
         return
     logged = head[:1] == b"{"  # by a Lambda function
     partly = json_prefix.lists(head)

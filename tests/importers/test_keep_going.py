@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from perfkit.errors import InputError, PerfkitError
-from perfkit.importers import mapped
+from perfkit.importers import IMPORTERS, mapped
 from tests.importers.memory import MemoryWriter, imported
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -56,6 +56,59 @@ def test_what_is_before_the_end_of_a_cut_file_is_kept(
     assert counts == sorted(counts)
     assert counts[-1] == whole
     assert len(set(counts)) >= whole  # one after the other, none at once
+
+
+# Of these what is needed to read the others comes last, or all is in one piece.
+NOTHING_BEFORE = {"cpuprofile", "otlp-frames.json.zst"}
+
+
+@pytest.mark.parametrize("format", [importer.NAME for importer in IMPORTERS])
+def test_every_format_keeps_what_is_whole_and_names_the_place(
+    format: str, samples: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    for sample in samples[format]:
+        data = sample.read_bytes()
+        path = written(tmp_path, data[: len(data) - max(2, len(data) // 50)])
+        if {format, sample.name} & NOTHING_BEFORE:
+            with pytest.raises(InputError, match=r"input.*(byte \d+|can be kept)"):
+                imported(path, format=format, keep_going=True)
+            continue
+        writer = imported(path, format=format, started_at_ns=NOW_NS, keep_going=True)
+        assert sum(writer.info.rows.values())
+
+
+def page_of_datadog(count: int) -> dict[str, object]:
+    def span(number: int) -> dict[str, object]:
+        return {"trace_id": "1", "span_id": str(number), "parent_id": str(number - 1),
+                "name": "web.request", "resource": "GET /", "service": "shop",
+                "start": NOW_NS / 1e9 + number, "duration": 0.5}  # fmt: skip
+
+    spans = {str(number): span(number) for number in range(1, count + 1)}
+    return {"trace": {"root_id": "1", "spans": spans}, "orphaned": []}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_page_of_datadog_that_is_cut_off_keeps_its_spans(
+    indent: int | None, tmp_path: Path
+) -> None:
+    data = json.dumps(page_of_datadog(4), indent=indent).encode()
+    counts = []
+    for end in range(400, len(data), 15):
+        path = written(tmp_path, data[:end])
+        with pytest.raises(InputError, match=rf"input.*byte {end}\b"):
+            imported(path, format="datadog-json")
+        counts.append(kept(path, "datadog-json", "spans"))
+    assert counts == sorted(counts)
+    assert {2, 3, 4} <= set(counts)
+
+
+def test_a_list_of_request_records_that_is_cut_off_keeps_the_others(tmp_path: Path) -> None:
+    records = [{"timestamp": NOW_NS / 1e9, "request": {"path": f"/{n}", "duration_ms": 5}}
+               for n in range(4)]  # fmt: skip
+    path = written(tmp_path, json.dumps(records).encode()[:-10])
+    with pytest.raises(InputError, match=r"input, byte \d+: cut off"):
+        imported(path)
+    assert kept(path, "request-records", "spans") == 3
 
 
 def test_a_trace_without_its_services_keeps_its_processes_apart(tmp_path: Path) -> None:
