@@ -55,6 +55,9 @@ _spans = msgspec.json.Decoder(list[Span])
 
 # One trace alone has its spans, or its processes, without `data` around them.
 _ONE_TRACE = re.compile(rb'^\s*\{(?:(?!"data"\s*:).)*?"(?:spans|spanID|processes)"\s*:', re.DOTALL)
+_ONE_SPAN = re.compile(rb'\s*\{(?!\s*"spans")[^\[]*?"(?:spanID|operationName)"\s*:')
+# Of one document no line but the first begins so.
+_ANOTHER = b"\n{"
 _SAMPLER = re.compile(
     "|".join(re.escape(f'"{name}"') for name in (*SAMPLE_RATE, *SAMPLE_PROBABILITY)).encode()
 )
@@ -164,6 +167,16 @@ def _split(source: Source) -> Iterator[tuple[str, _Text]]:
     """Yield the text of each trace, so that only one at a time becomes objects."""
     content = source.contents()
     if _ONE_TRACE.search(content[:HEAD_BYTES]):
+        if _ONE_SPAN.match(content):
+            raise source.error(
+                "spans one by one, as Jaeger's store in Elasticsearch has them, and no traces",
+                offset=0,
+                hint="take whole traces from Jaeger: curl 'http://JAEGER:16686/api/traces"
+                "?service=NAME&limit=1000' -o traces.json",
+            )
+        if content.find(_ANOTHER) >= 0:
+            yield from json_stream.records(source)
+            return
         yield f"{source}, trace 1", _whole_part(source, content)
     else:
         yield from json_stream.elements(source, content, "data", partly=_may_be_partial)

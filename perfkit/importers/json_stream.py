@@ -28,6 +28,8 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}"]', re.DOTALL)
 _AFTER = re.compile(rb'\s*(?:\}|,\s*"|\Z)')
 _OPENS = re.compile(rb"\s*:\s*\[")
 _BETWEEN = re.compile(rb"[\s,]*")
+# An object in a line of its own, or a list in one and another in the next.
+_LINE = re.compile(rb"\s*+(?:\{[^\n]*\}[ \t\r]*(?:\n|\Z)|\[[^\n]*\][ \t\r]*\n\s*\[)")
 _Document = TypeVar("_Document")
 
 
@@ -203,6 +205,35 @@ def lines(source: Source) -> Iterator[tuple[str, bytes]]:
     """Yield (place, text) of each line that is not blank."""
     for number, line in source.lines():
         yield f"{source}, line {number}", line
+
+
+def records(
+    source: Source, partly: json_prefix.Partly | None = None
+) -> Iterator[tuple[str, msgspec.Raw | bytes]]:
+    """Yield (place, text) of each record: of an array, of lines, or of documents one after another.
+
+    `partly` says what may be kept of the damaged one in an array. A line may be a list of records.
+    """
+    head = source.head()
+    if _LINE.match(head):
+        yield from lines(source)
+    elif head.lstrip()[:1] == b"[":
+        yield from elements(source, source.contents(), partly=partly)
+    else:
+        yield from _documents(source)
+
+
+def _documents(source: Source) -> Iterator[tuple[str, bytes]]:
+    """Yield the documents that begin at the beginning of a line; others of theirs are indented."""
+    pieces: list[bytes] = []
+    begin = 1
+    for number, line in source.lines():
+        if line[:1] == b"{" and pieces:
+            yield f"{source}, line {begin}", b"\n".join(pieces)
+            pieces, begin = [], number
+        pieces.append(line)
+    if pieces:
+        yield f"{source}, line {begin}", b"\n".join(pieces)
 
 
 def refuse(what: str, place: str, error: Exception) -> InputError:

@@ -16,12 +16,12 @@ import msgspec
 
 from perfkit.batch import Batch
 from perfkit.capture import CaptureWriter
-from perfkit.errors import InputError
+from perfkit.importers import json_stream
 from perfkit.importers.base import Format, Source
 
 NAME = "psutil-jsonl"
 FORMAT = Format(
-    title="psutil readings, JSON lines",
+    title="psutil readings, JSON",
     made_by='your own loop over psutil: `{"t": …, "cpu": …, "rss": …}`, or `Process.as_dict()`',
     recognised_by="a time first (`t`, `time`, `ts`, `timestamp`), and one of psutil's names",
     gives="metrics",
@@ -90,15 +90,16 @@ _TUPLES = {  # of psutil on Linux
 }
 _TIMES = ("t", "time", "ts", "timestamp")
 _reading = msgspec.json.Decoder(dict[str, Any])
-_HEAD = re.compile(rb'\s*\{\s*"(?:t|time|ts|timestamp)"\s*:\s*\d')
+_HEAD = re.compile(rb'\s*(?:\[\s*)?\{\s*"(?:t|time|ts|timestamp)"\s*:\s*\d')
+_FIRST_BYTES = 4096
 _SEEN = ("cpu", "rss", "sys_cpu", "cpu_percent", "memory_info", "io_counters", "num_threads")
 
 
 def sniff(head: bytes, path: Path) -> bool:
     """Recognise the time `t` and one of the readings."""
     del path
-    line = head.lstrip().split(b"\n", 1)[0]
-    return _HEAD.match(line) is not None and any(f'"{key}"'.encode() in line for key in _SEEN)
+    first = head[:_FIRST_BYTES]
+    return _HEAD.match(first) is not None and any(f'"{key}"'.encode() in first for key in _SEEN)
 
 
 def read(source: Source, writer: CaptureWriter) -> None:
@@ -106,19 +107,19 @@ def read(source: Source, writer: CaptureWriter) -> None:
     rows: list[tuple[Any, ...]] = []
     batch = Batch()
     try:
-        for number, line in source.lines():
+        for place, raw in json_stream.records(source):
             with source.record():
-                _add(batch, rows, line, f"{source}, line {number}")
+                _add(batch, rows, raw, place)
     finally:
         batch.add_rows("metrics", COLUMNS, rows)
         writer.add(batch)
 
 
-def _add(batch: Batch, rows: list[tuple[Any, ...]], line: bytes, where: str) -> None:
+def _add(batch: Batch, rows: list[tuple[Any, ...]], raw: msgspec.Raw | bytes, where: str) -> None:
     try:
-        reading = _reading.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not a JSON object: {error}", where=where) from error
+        reading = _reading.decode(raw)
+    except json_stream.BAD_JSON as error:
+        raise json_stream.refuse("a JSON object", where, error) from error
     seconds = next((found for key in _TIMES if (found := _number(reading.get(key)))), None)
     if seconds is None or not 0 < seconds < _MAX_SECONDS:
         batch.reject("reading without a plausible time")

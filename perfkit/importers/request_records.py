@@ -27,6 +27,7 @@ from perfkit.errors import InputError
 from perfkit.formats import times
 from perfkit.formats.attributes import json_object, resolve_span
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, SpanBatch, origin
+from perfkit.importers import json_stream
 from perfkit.importers.base import Format, Source
 from perfkit.semconv import Value
 
@@ -70,7 +71,6 @@ class _Record(msgspec.Struct):
 
 
 _record = msgspec.json.Decoder(_Record)
-_records = msgspec.json.Decoder(list[_Record])
 _FORM = re.compile(rb'"request"\s*:\s*\{[^{}]*"duration_ms"\s*:')
 
 
@@ -106,23 +106,14 @@ def read(source: Source, writer: CaptureWriter) -> None:
 
 
 def _load(source: Source) -> Iterator[_Record]:
-    lines = source.lines()
     try:
-        first = next(lines, (0, b""))[1]
-        alone = first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}"
-        if not alone:
-            whole = source.read()
-            is_list = whole.lstrip()[:1] == b"["
-            yield from _records.decode(whole) if is_list else [_record.decode(whole)]
-            return
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not a record of a request: {error}") from error
-    for number, line in source.lines():
-        try:
-            yield _record.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            where = f"{source}, line {number}"
-            source.pass_over(InputError(f"not a record of a request: {error}", where=where))
+        for place, raw in json_stream.records(source):
+            try:
+                yield _record.decode(raw)
+            except json_stream.BAD_JSON as error:
+                source.pass_over(json_stream.refuse("a record of a request", place, error))
+    except InputError as error:  # what is before the damage is laid out in time all the same
+        source.pass_over(error)
 
 
 def _plausible(record: _Record) -> bool:

@@ -137,14 +137,7 @@ def _segments(source: Source) -> Iterator[_Segment]:
             service, instance = span.service_code, span.service_instance_name
             yield _Segment(span.trace_id, span.segment_id, service, instance, [span])
         return
-    many = head[:1] == b"["
-    several_lines = many and b"]\n[" in head
-    texts = (
-        json_stream.elements(source, source.contents(), partly=_may_be_partial)
-        if many and not several_lines
-        else json_stream.lines(source)
-    )
-    for place, raw in texts:
+    for place, raw in json_stream.records(source, _may_be_partial):
         found = json_stream.decode(
             source, _segment, raw, "a SkyWalking segment", place, _may_be_partial
         )

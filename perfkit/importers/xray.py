@@ -134,19 +134,10 @@ def _segments(source: Source) -> Iterator[tuple[str, _Segment]]:
                         yield place, segment
                 elif wrapped.Document is not None:
                     yield place, wrapped.Document
-    elif start[:1] == b"[":
-        for place, raw in json_stream.elements(source, source.contents(), partly=_may_be_partial):
+    else:
+        for place, raw in json_stream.records(source, _may_be_partial):
             if (segment := _passable(source, raw, place)) is not None:
                 yield place, segment
-    else:
-        first = start.split(b"\n", 1)[0].rstrip()
-        if first.endswith(b"}"):
-            for place, line in json_stream.lines(source):
-                if (segment := _passable(source, line, place)) is not None:
-                    yield place, segment
-        else:
-            if (segment := _passable(source, source.contents(), str(source))) is not None:
-                yield str(source), segment
 
 
 def _may_be_partial(path: json_prefix.Path) -> bool:

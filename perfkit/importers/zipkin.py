@@ -66,7 +66,7 @@ class _Span(msgspec.Struct, rename="camel"):
 
 
 _spans = msgspec.json.Decoder(_Span | list[_Span])
-_START = re.compile(rb"\s*\[\s*(?:\[\s*)?\{")
+_START = re.compile(rb"\s*(?:\[\s*){0,2}\{")
 _Halves = dict[tuple[Id, int | None], str | None]
 """Id of a span that a client and a server share -> service of the server."""
 
@@ -96,7 +96,7 @@ def read(source: Source, writer: CaptureWriter) -> None:
 
 def _all(source: Source) -> Iterator[_Span]:
     partly = json_prefix.lists(source.head())
-    for place, raw in json_stream.elements(source, source.contents(), partly=partly):
+    for place, raw in json_stream.records(source, partly):
         try:
             found = _spans.decode(raw)
         except json_stream.BAD_JSON as error:

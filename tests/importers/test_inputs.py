@@ -393,6 +393,50 @@ def test_small_files_are_read_together_and_a_damaged_one_is_named(tmp_path: Path
     assert imported(packed).info.rows == together.info.rows
 
 
+def records_of(name: str) -> list[object]:
+    text = (SAMPLES / name).read_text()
+    if name.endswith(".jsonl"):
+        return [json.loads(line) for line in text.splitlines()]
+    document = json.loads(text)
+    return document["data"] if isinstance(document, dict) else document
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*("zipkin.json", "jaeger.json", "xray.jsonl", "skywalking-agent.jsonl"),
+     *("psutil.jsonl", "request-records.jsonl")],
+)  # fmt: skip
+def test_records_may_be_a_list_or_lines_or_documents_one_after_another(
+    name: str, tmp_path: Path
+) -> None:
+    records = records_of(name)
+    if name == "jaeger.json":  # it has one trace
+        records.append(json.loads(json.dumps(records[0]).replace('"spanID": "', '"spanID": "f')))
+    texts = {
+        "list": json.dumps(records),
+        "indented list": json.dumps(records, indent=2),
+        "lines": "\n".join(map(json.dumps, records)),
+        "documents": "\n".join(json.dumps(record, indent=2) for record in records),
+    }
+    rows = {}
+    for kind, text in texts.items():
+        (tmp_path / name).write_text(text)
+        rows[kind] = imported(tmp_path / name, started_at_ns=10**18).info.rows
+    assert rows["lines"] == rows["list"] == rows["indented list"] == rows["documents"]
+    if name != "jaeger.json":
+        assert rows["lines"] == imported(SAMPLES / name, started_at_ns=10**18).info.rows
+
+
+def test_spans_of_jaeger_by_themselves_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    trace = json.loads((SAMPLES / "jaeger.json").read_text())["data"][0]
+    process = trace["processes"]["p1"]
+    lines = [json.dumps({**span, "process": process}) for span in trace["spans"]]
+    (tmp_path / "spans.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="one by one, as Jaeger's store") as error:
+        imported(tmp_path / "spans.jsonl")
+    assert "/api/traces" in (error.value.hint or "")
+
+
 LINES = ("otlp-lines.jsonl", "xray.jsonl", "psutil.jsonl", "k6.json", "request-records.jsonl")
 OTHER_LINES = ("nginx.log", "nginx-json.log", "pyspy-raw.txt", "openmetrics.txt", "austin.txt")
 ROWS = ("psutil.csv", "jmeter.jtl", "locust_stats_history.csv", "pg_stat_statements.csv")
