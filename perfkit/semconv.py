@@ -38,6 +38,8 @@ URL = ("url.full", "http.url")
 PEER_NAME = ("peer.service", "service.peer.name")
 PEER_HOST = ("server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr")
 PEER_PORT = ("server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port")
+CALLER_PORT = ("client.port", *PEER_PORT[1:])
+"""On the span of one who is called: the caller's port, drawn for each connection."""
 DB_NAMESPACE = ("db.namespace", "db.name")
 DB_OPERATION = ("db.operation.name", "db.operation")
 DB_COLLECTION = ("db.collection.name", "db.mongodb.collection")

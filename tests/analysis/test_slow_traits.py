@@ -125,6 +125,20 @@ def test_an_attribute_that_reports_the_duration_is_no_reason() -> None:
     assert {(row["kind"], row["key"]) for row in rows} == {("did", "duration.ms")}
 
 
+@pytest.mark.parametrize("kind", ["server", "client"])
+def test_the_port_of_the_caller_is_no_reason_and_that_of_who_is_called_may_be(kind: str) -> None:
+    spans = []
+    for number in range(400):
+        late = number % 14 == 0
+        start, ms = number * 1000 * MS, 100 if late else 5
+        port = json.dumps({"net.peer.port": 50000 + number if late else 40000})
+        end = start + ms * MS
+        spans.append(S(1, start, end, trace=number + 1, kind="server", endpoint="GET /a"))
+        spans.append(S(2, start, end, 1, trace=number + 1, kind=kind, name="b", attributes=port))
+    keys = set(analyse(spans).frame("slow_traits")["key"])
+    assert ("net.peer.port" in keys) == (kind == "client")
+
+
 def test_calls_below_a_request_are_traits() -> None:
     spans = []
     for number in range(600):

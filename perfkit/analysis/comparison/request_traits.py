@@ -16,6 +16,7 @@ from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.analysis.session import Tables
 from perfkit.analysis.vector.forest import nearest_marked
 from perfkit.analysis.vector.percentiles import codes, quantiles
+from perfkit.semconv import CALLER_PORT
 
 MOST_KEYS = 60
 """Attributes that are looked at; the most frequent ones."""
@@ -30,6 +31,7 @@ LARGE_LEVEL = 0.9
 """A number is large beyond the 90th percentile of typical requests to the same endpoint."""
 
 _SPAN_ID = ("trace_hi", "trace_lo", "span_id")
+_CALLED_KINDS = ("server", "consumer")
 _CALLING = ("client", "database", "messaging", "tool")
 TIME, CALLS, CODE, SPAN, CALLED = "ms in", "calls to", "code", "span", "calls"
 """Keys that say what a request did; all others say what it was."""
@@ -149,7 +151,7 @@ def _attributes(tables: Tables, spans: pl.DataFrame) -> tuple[pl.DataFrame, pl.D
     traces = spans["trace_lo"].drop_nulls().unique().to_list()
     recorded = (
         tables["spans"]
-        .select(*_SPAN_ID, "attributes", "resource")
+        .select(*_SPAN_ID, "attributes", "resource", called=pl.col("kind").is_in(_CALLED_KINDS))
         # What a filter leaves out while files are read is never in memory.
         .filter(pl.col("trace_lo").is_in(traces))
         .join(spans.lazy().select(*_SPAN_ID, "request"), on=_SPAN_ID)
@@ -157,18 +159,13 @@ def _attributes(tables: Tables, spans: pl.DataFrame) -> tuple[pl.DataFrame, pl.D
     )
     long = []
     for column in ("attributes", "resource"):
-        found = recorded.select("request", json=column).drop_nulls()
+        found = recorded.select("request", "called", json=column).drop_nulls("json")
         place, distinct = codes(found, ["json"])
-        pairs = found.select("request", place=pl.Series(place)).unique()
+        pairs = found.select("request", "called", place=pl.Series(place)).unique()
         keys = _keys(distinct["json"].head(_KEYS_FROM))
         for first in range(0, len(keys), _AT_ONCE):
             values = distinct.select(_value(key) for key in keys[first : first + _AT_ONCE])
-            long += [
-                pairs.select("request", key=pl.lit(one.name), value=one.gather(pairs["place"]))
-                .drop_nulls()
-                .unique()
-                for one in values.get_columns()
-            ]
+            long += [_of_key(pairs, one) for one in values.get_columns()]
     if not long:
         nothing = pl.DataFrame(schema=_NO_TRAITS)
         return nothing, nothing.select("request", "key", number=pl.lit(0.0)).clear()
@@ -176,6 +173,15 @@ def _attributes(tables: Tables, spans: pl.DataFrame) -> tuple[pl.DataFrame, pl.D
     number = pl.col("value").cast(pl.Float64, strict=False)
     numbers = texts.select("request", "key", number=number).filter(pl.col("number").is_finite())
     return texts, numbers
+
+
+def _of_key(pairs: pl.DataFrame, values: pl.Series) -> pl.DataFrame:
+    """Return the traits of one attribute, where it says anything of a request."""
+    key = values.name
+    said = pairs.with_columns(value=values.gather(pairs["place"]))
+    if key in CALLER_PORT:
+        said = said.filter(~pl.col("called").fill_null(False))
+    return said.select("request", key=pl.lit(key), value="value").drop_nulls().unique()
 
 
 def _value(key: str) -> pl.Expr:
