@@ -52,6 +52,8 @@ class Findings:
     missing: list[str]
     silent: list[str]
     """Instrumentations that are not there for libraries that are."""
+    refused: list[str]
+    """Libraries whose version their instrumentation does not take, and which it takes."""
     version: tuple[int, int]
     pip: bool
     django: bool
@@ -223,10 +225,15 @@ class Instrumentation:
     def hint(self) -> str | None:
         """What is to be said before the program runs: libraries that will give no spans."""
         found = self._found
-        if found is None or not found.silent:
+        if found is None:
             return None
-        names = ", ".join(found.silent)
-        return f"no spans from libraries without {names}; to add them: {found.mend(found.silent)}"
+        said = []
+        if found.silent:
+            names, mend = ", ".join(found.silent), found.mend(found.silent)
+            said.append(f"no spans from libraries without {names}; to add them: {mend}")
+        if found.refused:
+            said.append(f"no spans from {', '.join(found.refused)}")
+        return "; ".join(said) or None
 
     def describe(self, info: CaptureInfo) -> None:
         """Write into the capture what was instrumented and what was not."""

@@ -5,6 +5,7 @@ Standard library only: perfkit may be installed elsewhere.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -45,6 +46,29 @@ def installed(module: str) -> bool:
         return False
 
 
+def refused() -> list[str]:
+    """Return the libraries that an instrumentation leaves out because of their version.
+
+    It says so only in a log, which many programs do not show.
+    """
+    try:
+        from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
+    except ImportError:
+        return []
+    said = []
+    for name in sorted({name for names in INSTRUMENTATIONS.values() for name in names}):
+        distribution = f"opentelemetry-instrumentation-{name}"
+        try:
+            conflict = get_dist_dependency_conflicts(importlib.metadata.distribution(distribution))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found = getattr(conflict, "found", None)
+        if found:
+            needed = str(getattr(conflict, "required", "")).partition(";")[0].strip()
+            said.append(f"{found} ({distribution} takes {needed})")
+    return said
+
+
 def look() -> dict[str, object]:
     """Return what is missing, and which libraries would give no spans."""
     missing = sorted({name for module, name in NEEDED.items() if not installed(module)})
@@ -62,6 +86,7 @@ def look() -> dict[str, object]:
         "version": list(sys.version_info[:2]),
         "missing": missing,
         "silent": silent,
+        "refused": refused(),
         "pip": installed("pip"),
         "django": installed("django"),
     }

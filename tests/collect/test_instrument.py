@@ -93,7 +93,22 @@ def test_our_own_environment_has_all_that_is_needed() -> None:
     assert found is not None
     assert found.missing == []
     assert found.silent == []
+    assert found.refused == []
     assert Instrumentation([PYTHON], {}).hint is None
+
+
+def test_a_library_whose_version_is_not_instrumented_is_said(tmp_path: Path) -> None:
+    info = tmp_path / "opentelemetry_instrumentation_requests-9.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: opentelemetry-instrumentation-requests\nVersion: 9.0\n"
+        "Requires-Dist: requests<1,>=0.1; extra == 'instruments'\n"
+    )
+    made = Instrumentation([PYTHON], {"PYTHONPATH": str(tmp_path)})
+    made.close()
+    assert made.hint is not None
+    assert made.hint.startswith("no spans from requests 2.")
+    assert "(opentelemetry-instrumentation-requests takes requests<1,>=0.1)" in made.hint
 
 
 def test_the_environment_points_at_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
