@@ -226,6 +226,8 @@ class StackMeta:
     until_monotonic_ns: int | None = None
     stopped_monotonic_ns: int | None = None
     """When py-spy said that it stopped, right before the last time stamp in its trace."""
+    clock_began_monotonic_ns: int | None = None
+    """When it was 0 in the trace; null where that was not found."""
     idle: bool = True
     """Whether the time in which threads waited is kept."""
 
@@ -237,11 +239,14 @@ class StackMeta:
     def anchor_wall_ns(self, trace_length_ns: int) -> int:
         """Return the Unix time at which a stack seen at the trace's time 0 began.
 
-        py-spy's clock starts some ms after its `exec`, the later the busier the machine; its last
-        time stamp says how many, if it ended in an orderly way. And py-spy looks at random moments,
-        1/rate apart on average, so it sees a change ln(2)/rate too late at the median.
+        py-spy's clock starts some ms after its `exec`, the later the busier the machine. Where it
+        was not found when, its last time stamp says how many, if it ended in an orderly way. And
+        py-spy looks at random moments, 1/rate apart on average, so it sees a change ln(2)/rate too
+        late at the median.
         """
         unseen_ns = round(math.log(2) / self.rate * 1e9)
+        if self.clock_began_monotonic_ns is not None:
+            return self.clock_began_monotonic_ns + self.offset_ns - unseen_ns
         late_ns = 0
         if self.stopped_monotonic_ns is not None:
             late_ns = self.stopped_monotonic_ns - trace_length_ns - self.monotonic_ns

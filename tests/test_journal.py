@@ -174,6 +174,18 @@ def test_the_anchor_is_corrected_by_what_py_spy_said_at_its_end() -> None:
     assert early.anchor_wall_ns(10**9) == 10**18 - unseen_ns
 
 
+def test_where_its_clock_was_read_the_anchor_is_that() -> None:
+    meta = StackMeta(
+        pid=1,
+        rate=100,
+        wall_ns=10**18,
+        monotonic_ns=5 * 10**9,
+        stopped_monotonic_ns=6_003_000_000,
+        clock_began_monotonic_ns=5_017_000_000,
+    )
+    assert meta.anchor_wall_ns(10**9) == 10**18 - 6_931_472 + 17_000_000
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"unknown": 1}'])
 def test_damaged_meta_is_an_input_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "stacks-000001.meta"

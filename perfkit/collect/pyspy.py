@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from perfkit.collect import spawn
+from perfkit.collect import pyspy_clock, spawn
 from perfkit.collect.access import require_py_spy
 from perfkit.collect.sampling import Settings
 
@@ -39,6 +39,9 @@ class PySpy:
         self.messages: list[str] = []
         self.stopped_ns: int | None = None
         """Monotonic time when it said that it stopped; it writes right after."""
+        self.clock_began_ns: int | None = None
+        """Monotonic time of 0 in its trace, once it samples; null where that was not found."""
+        self._asked_ns = time.monotonic_ns()
         self._sampling = False
         self._told = threading.Event()
         command = [require_py_spy(), "record", "--pid", str(pid), "--output", str(output)]
@@ -81,6 +84,10 @@ class PySpy:
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until it has found the interpreter and samples, or ended; whether it samples."""
         self._told.wait(timeout_s)
+        if self._sampling and self.clock_began_ns is None:
+            self.clock_began_ns = pyspy_clock.began_ns(
+                self.pid, self._asked_ns, time.monotonic_ns()
+            )
         return self._sampling
 
     @property

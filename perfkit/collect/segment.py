@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfkit.collect import processes
 from perfkit.collect.pyspy import PySpy
@@ -67,6 +67,8 @@ def begin(
             time.sleep(0.01)
         if not spy.wait_ready(0):
             raise NotYet(spy.output_text())
+        meta = replace(meta, clock_began_monotonic_ns=spy.clock_began_ns)
+        meta.save(files.meta)
     except BaseException:
         spy.kill()
         spy.finish()

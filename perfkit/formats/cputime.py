@@ -36,9 +36,9 @@ _BELIEF = 1.0
 _TOGETHER_NS = 2_000_000
 # Its thread ran at most so far away, or it did not run either.
 _NEAR_NS = 500_000_000
-# The clocks of the two programs that look differ by at most so much, and only a contrast as great
-# as that of so many looks that all differ is more than chance.
-_MAX_SKEW_MS, _MIN_CONTRAST, _SKEW_DOUBT = 16, 10, 0.02
+# py-spy dates the stacks of a look when it has read them all, so long for each thread after that
+# (as is best for recordings of 6 and of 30 threads), and at most this.
+_READ_NS, _MAX_READ_NS = 100_000, 5_000_000
 _LEAST_RATIO = 0.02
 # A program that uses half a core, and hardly ever in code that was seen to run, has threads that
 # are kept waiting for something else.
@@ -82,38 +82,31 @@ def asked(
 ) -> tuple[Int, Int]:
     """Return for each row how often its thread was asked in it, and how often it ran.
 
-    Rows say when a stack was seen first and when another one was, `look_ns` apart. The clocks of
-    the two programs that look may differ by some ms, the more the busier the machine: of all
-    differences that one is taken at which stacks differ most in whether their threads ran.
+    Rows say when a stack was seen first and when another one was, `look_ns` apart. Both programs
+    that look use one clock; see `collect/pyspy_clock.py`.
     """
     order = np.lexsort((start, thread))
     rows = thread[order], start[order], np.maximum(start, end - 3 * look_ns)[order]
-    stacks, mean = _count(stack), looks.running.mean() if len(looks.running) else 0.0
-    contrast = np.zeros(2 * _MAX_SKEW_MS + 1)
-    for place in range(len(contrast)):
-        row, look = _together(*rows, looks, (place - _MAX_SKEW_MS) * 1_000_000)
-        of = stack[order[row]]
-        times = np.bincount(of, minlength=stacks)
-        ran = np.bincount(of, looks.running[look], stacks)
-        contrast[place] = ((ran - mean * times) ** 2 / np.maximum(times, 1)).sum()
-    smooth = np.convolve(contrast, np.ones(3) / 3, mode="same")
-    # A program that does the same again after some ms looks alike at several: the nearest is it.
-    smooth *= 1 - _SKEW_DOUBT * np.abs(np.arange(len(contrast)) - _MAX_SKEW_MS)
-    best = int(smooth.argmax())
-    if smooth[best] - np.median(smooth) < _MIN_CONTRAST * mean * (1 - mean):
-        best = _MAX_SKEW_MS
-    row, look = _together(*rows, looks, (best - _MAX_SKEW_MS) * 1_000_000)
+    row, look = _together(*rows, looks, _late_ns(start, end))
     row = order[row]
     times = np.bincount(row, minlength=len(thread))
     return times, np.bincount(row, looks.running[look], len(thread)).astype(np.int64)
 
 
-def _together(thread: Int, seen: Int, until: Int, looks: Looks, skew_ns: int) -> tuple[Int, Int]:
-    """Return pairs of (row, look) that belong together; rows are by thread and time."""
+def _late_ns(start: Int, end: Int) -> int:
+    """Return how late the stacks of a look are dated, of as many threads as are on average seen."""
+    if not len(start):
+        return 0
+    threads = int((end - start).sum()) / max(1, int(end.max() - start.min()))
+    return min(round(threads * _READ_NS), _MAX_READ_NS)
+
+
+def _together(thread: Int, seen: Int, until: Int, looks: Looks, late_ns: int) -> tuple[Int, Int]:
+    """Return pairs of (row, look) that belong together; rows are by thread and time, and late."""
     if not len(thread) or not len(looks.thread):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     begin, end = seen - _TOGETHER_NS, until + _TOGETHER_NS
-    at = looks.at_ns - skew_ns
+    at = looks.at_ns + late_ns
     origin = min(begin.min(), at.min())
     span = int(max(end.max(), at.max()) - origin + 1)
     keys = thread * span + (begin - origin)

@@ -186,7 +186,7 @@ def burst_program(
     return samples, log.take(), last
 
 
-@pytest.mark.parametrize("skew_ms", [0, 3, -5])
+@pytest.mark.parametrize("skew_ms", [0, 1, -1])
 @pytest.mark.parametrize(("sleep_ms", "compute_ms"), [(10, 3), (60, 3), (15, 2), (40, 30)])
 def test_code_between_looks_is_charged_to_itself(
     sleep_ms: float, compute_ms: float, skew_ms: float
