@@ -38,11 +38,22 @@ class UsageError(PerfkitError):
 
 
 class InputError(PerfkitError):
-    """Data from outside cannot be read. `where` names the file and, when known, the offset."""
+    """Data from outside cannot be read. `where` names the file and, when known, the offset.
 
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+    `part` is what could not be read, where who raises it has no more than that of the file.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        part: bytes | None = None,
+    ) -> None:
         super().__init__(f"{where}: {message}" if where else message, hint=hint)
         self.where = where
+        self.part = part
 
 
 class UnknownFormat(InputError):

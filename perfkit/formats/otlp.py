@@ -134,7 +134,8 @@ def _origin(edge: Edge, resource: Any, scope: Any = b"") -> Origin:
     try:
         return decode_origin(edge, bytes(resource), bytes(scope))
     except DamagedAttribute as error:
-        raise InputError("a resource has an attribute that cannot be decoded") from error
+        problem = "a resource has an attribute that cannot be decoded"
+        raise InputError(problem, part=bytes(resource)) from error
 
 
 def origin_of(resource: bytes, scope: bytes) -> Origin:

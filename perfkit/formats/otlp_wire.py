@@ -121,7 +121,8 @@ def header_from_protobuf(raw: bytes, *, scope: bool) -> tuple[str, str, list[byt
             return "", "", [pair.SerializeToString() for pair in resource.attributes]
         found = common_pb2.InstrumentationScope.FromString(raw)
     except DecodeError as error:
-        raise InputError("a resource or scope is damaged: not OTLP protobuf") from error
+        problem = "a resource or scope is damaged: not OTLP protobuf"
+        raise InputError(problem, part=raw) from error
     return found.name, found.version, [pair.SerializeToString() for pair in found.attributes]
 
 
@@ -304,19 +305,19 @@ def spans_from_json(encoded: list[msgspec.Raw]) -> tuple[list[Any], InputError |
     try:
         spans.extend(map(_span.decode, encoded))
     except _BAD_JSON as error:
-        return spans, _refusal(error)
+        return spans, _refusal(error, bytes(encoded[len(spans)]))
     return spans, None
 
 
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def _refusal(error: Exception) -> InputError:
+def _refusal(error: Exception, part: bytes | None = None) -> InputError:
     if isinstance(error, msgspec.ValidationError):
-        return InputError(f"not OTLP JSON: {error}")
+        return InputError(f"not OTLP JSON: {error}", part=part)
     if isinstance(error, RecursionError):
-        return InputError("not OTLP JSON: nested too deeply")
-    return InputError(f"not valid JSON: {error}")
+        return InputError("not OTLP JSON: nested too deeply", part=part)
+    return InputError(f"not valid JSON: {error}", part=part)
 
 
 def _present_spelling(value: Any) -> Any:
@@ -383,5 +384,6 @@ def header_from_json(raw: bytes, *, scope: bool) -> tuple[str, str, list[bytes]]
     try:
         header = _header.decode(raw) if raw and raw != b"null" else _Header()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not OTLP JSON: a resource or scope is damaged: {error}") from error
+        problem = f"not OTLP JSON: a resource or scope is damaged: {error}"
+        raise InputError(problem, part=raw) from error
     return header.name or "", header.version or "", [bytes(raw) for raw in header.attributes or ()]

@@ -138,7 +138,6 @@ _KNOWN_AND_NOT_READ = (
         "import the NAME_stats_history.csv beside it, made by locust --csv NAME --csv-full-history",
     ),
 )
-_TRUNCATED = "Input data was truncated"
 MAX_NOTES = 50
 _NAMED_PLACES = 5
 _MAX_REASON = 100
@@ -440,16 +439,7 @@ def _read(name: str, read: Callable[[], None], source: Source, writer: CaptureWr
     try:
         read()
     except InputError as error:
-        where, message = error.where, error.message
-        if _TRUNCATED in message and where in (None, str(source)):
-            # Parsers of whole documents say where they are damaged, but not where they are cut off.
-            where = (
-                f"{source}, {'at its end' if source.compressed else f'byte {source.size_bytes}'}"
-            )
-        if where is not None and where == error.where:
-            raise
-        message = message.removeprefix(f"{error.where}: ")
-        raise InputError(message, where=where or str(source), hint=error.hint) from error
+        raise source.located(error) from error
     except MemoryError as error:
         raise InputError(
             f"as {name} it does not fit into the memory",

@@ -18,7 +18,7 @@ from typing import IO, Protocol
 
 from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError
-from perfkit.importers import compression
+from perfkit.importers import compression, places
 
 HEAD_BYTES = 64 << 10
 MARK = b"\xef\xbb\xbf"
@@ -223,7 +223,18 @@ class Source:
         """Go on after a record that is damaged, or raise the error where that is not wanted."""
         if self.on_damage is None:
             raise error
-        self.on_damage(error)
+        self.on_damage(self.located(error))
+
+    def located(self, error: InputError) -> InputError:
+        """Return an error with the place in the file, where it names none and it can be found."""
+        if error.where not in (None, str(self)):
+            return error
+        message = error.message.removeprefix(f"{self}: ")
+        if self.compressed:
+            where = f"{self}, at its end" if places.TRUNCATED in message else str(self)
+            return InputError(message, where=where, hint=error.hint)
+        offset = places.offset(self.contents(), message, error.part)
+        return self.error(message, offset=offset, hint=error.hint)
 
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:

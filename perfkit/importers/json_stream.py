@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from perfkit.errors import InputError
-from perfkit.importers import json_prefix
+from perfkit.importers import json_prefix, places
 from perfkit.importers.base import Source
 
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -239,4 +239,6 @@ def _documents(source: Source) -> Iterator[tuple[str, bytes]]:
 def refuse(what: str, place: str, error: Exception) -> InputError:
     """Make the error for a part of a document that is not as it must be."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RecursionError):
+        text = places.TOO_DEEP
     return InputError(f"not {what}: {text[:200]}", where=place)

@@ -106,13 +106,10 @@ def _one_document_a_line(source: Source) -> bool:
 
 def _add_in_pieces(source: Source, writer: CaptureWriter, content: bytes | mmap.mmap) -> None:
     """Read a large document so that only some thousand spans at a time become objects."""
-    try:
-        passed_over = source.pass_over if source.on_damage is not None else None
-        for share, batch in otlp.from_large_json(content, passed_over):
-            writer.add(batch)
-            source.share(share)
-    except InputError as error:
-        raise InputError(error.message, where=str(source), hint=error.hint) from error
+    passed_over = source.pass_over if source.on_damage is not None else None
+    for share, batch in otlp.from_large_json(content, passed_over):
+        writer.add(batch)
+        source.share(share)
 
 
 def _add(source: Source, writer: CaptureWriter, document: bytes, place: str) -> None:
@@ -123,6 +120,7 @@ def _add(source: Source, writer: CaptureWriter, document: bytes, place: str) -> 
         if placeholder := _PLACEHOLDER.search(document):
             name = placeholder[1].decode("ascii", "replace")[:40]
             hint = f"it is a template: fill in the placeholder {name} and the like first"
-        raise InputError(error.message, where=f"{source}{place}", hint=hint) from error
+        where = f"{source}{place}"
+        raise InputError(error.message, where=where, hint=hint, part=error.part) from error
     for batch in batches:
         writer.add(batch)

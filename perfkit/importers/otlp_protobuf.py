@@ -6,6 +6,7 @@ file is cut between its top-level fields into pieces that are decoded one after 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -78,14 +79,16 @@ def add(
             try:
                 take(writer, content[start:end])
             except InputError as error:
-                if source.on_damage is None:
+                bad = None
+                for bad, problem in _add_good_ones(writer, take, content, start, end):
+                    at = offset_of(bad)
+                    source.pass_over(source.error(problem.message, offset=at, hint=error.hint))
+                if bad is None:
                     at = offset_of(start)
-                    raise source.error(error.message, offset=at, hint=error.hint) from error
-                for at, problem in _add_good_ones(writer, take, content, start, end):
-                    source.pass_over(source.error(problem.message, offset=offset_of(at)))
+                    source.pass_over(source.error(error.message, offset=at, hint=error.hint))
     except _TornError as torn:
         if rest := otlp_salvage.complete(content, torn.at, len(content)):
-            with source.record():
+            with contextlib.suppress(InputError):  # the one below says more
                 take(writer, rest)
         raise source.error(torn.message, offset=offset_of(torn.at)) from torn
 
