@@ -30,6 +30,12 @@ SERVED = (
     ("SELECT * FROM Users U WHERE u.name = $1 AND NAME = $2", "users (name)", None),
     ("SELECT * FROM a WHERE x = $1 AND id > $2 ORDER BY id", "a (x, id)", None),
     ("SELECT * FROM a WHERE x IN ($1, $2) AND y = 3 ORDER BY z", "a (x, y)", None),
+    # What is looked up for each row comes first.
+    ("SELECT (SELECT sum(y) FROM c WHERE c.d_id = d.id) FROM d WHERE t = 1", "c (d_id)", "d (t)"),
+    ("SELECT (SELECT max(y) FROM c WHERE d.id = d_id AND k = 1) FROM d", "c (d_id, k)", None),
+    ("SELECT 1 FROM d WHERE 3 < (SELECT sum(y) FROM c WHERE c.k = d.k)", "c (k)", None),
+    ("SELECT (SELECT name FROM u WHERE u.id = d.u_id) FROM d WHERE d.t = $1", "d (t)", None),
+    ("SELECT * FROM d WHERE t = 1 AND EXISTS (SELECT 1 FROM c WHERE c.k = d.k)", "d (t)", None),
 )
 DOUBTED = (
     ("SELECT * FROM a WHERE lower(name) = $1", "result of an expression"),
@@ -40,6 +46,7 @@ DOUBTED = (
     ("SELECT * FROM a WHERE id = $1", "primary key"),
     ("SELECT * FROM a WHERE id = $1 AND x = $2", "primary key"),
     ("SELECT * FROM a JOIN b ON a.b_id = b.id", "no condition compares"),
+    ("WITH w AS (SELECT 1) SELECT (SELECT 1 FROM b, w WHERE w.y = b.x) FROM d", "no condition"),
     ("SELECT * FROM a JOIN b ON a.b_id = b.id WHERE x = 1", "no condition compares"),
 )
 # fmt: on

@@ -31,6 +31,7 @@ _QUERY = re.compile(r"(?i)\s*(SELECT|WITH)\b")
 _RANGES = (exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between)
 _FLIPPED = (exp.EQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ)
 _WILD = re.compile(r"[%_]")
+_NOT_BY_ROW = (exp.From, exp.Join, exp.In, exp.Exists)
 _KEY = "id"
 """A column that by its name has an index: a primary key."""
 
@@ -40,7 +41,7 @@ class Proposal(NamedTuple):
 
     on: str | None = None
     also: str | None = None
-    """Of a table that is joined."""
+    """Of another table: one that is joined, or the one around a subquery."""
     doubt: str | None = None
 
 
@@ -88,7 +89,9 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
     selects = list(_selects(tree))
     if not selects:
         return Proposal()
-    for select in selects:
+    looked_up = [(select, list(_by_row(select, derived, dialect))) for select in selects]
+    by_row = [index for _, indexes in looked_up for index in indexes]
+    for select in (one for one, indexes in looked_up if not indexes):
         tables = _tables(select, derived)
         compared = {name: _Compared({}, {}, {}, {}) for name in tables}
         for condition in _conditions(select):
@@ -97,10 +100,41 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
                 doubts[doubt] = None
         found = list(_served(select, compared, tables, dialect))
         if found:
-            return Proposal(*found[:2])
+            return Proposal(*dict.fromkeys([*by_row, *found][:2]))
         if any(_worth(one) for one in compared.values()):
             doubts["it is found by id, which is a primary key as a rule"] = None
+    if by_row:
+        return Proposal(*dict.fromkeys(by_row[:2]))
     return Proposal(doubt="; ".join(doubts) or "no condition compares a column with a value")
+
+
+def _by_row(select: exp.Select, derived: set[str], dialect: str) -> Iterator[str]:
+    """Yield the index by which a subquery finds what belongs to a row of the query around it.
+
+    Without it a table is read as often as there are rows. EXISTS and IN are left out, of which
+    databases make joins.
+    """
+    holder = select.parent
+    if not isinstance(holder, exp.Subquery) or isinstance(holder.parent, _NOT_BY_ROW):
+        return
+    tables = _tables(select, derived)
+    names = {part.alias_or_name for part in _parts(select)}
+    found: dict[str, dict[str, None]] = {}
+    valued = {name: _Compared({}, {}, {}, {}) for name in tables}
+    for condition in _conditions(select):
+        _note(condition, valued, dialect)
+        sides = (condition.this, condition.expression) if isinstance(condition, exp.EQ) else ()
+        for side, other in (sides, sides[::-1]) if sides else ():
+            if isinstance(side, exp.Column) and isinstance(other, exp.Column):
+                owner = _owner(side, tables)
+                if owner and other.table and other.table not in names:
+                    found.setdefault(owner, {})[_written(side, dialect)] = None
+    for owner, columns in found.items():
+        if not any(_is_key(each) for each in columns):
+            every = ", ".join(
+                [*columns, *(one for one in valued[owner].equal if one not in columns)]
+            )
+            yield f"{tables[owner].sql(dialect)} ({every})"
 
 
 def _served(
@@ -119,7 +153,7 @@ def _served(
         order = _sorted_by(select, name, tables, dialect)
         columns = _columns(one, order) if _worth(one) else list(one.joined)
         found_by = [*(one.equal if _worth(one) else one.joined)] or columns
-        if columns and not any(each.strip('"`[]').lower() == _KEY for each in found_by):
+        if columns and not any(_is_key(each) for each in found_by):
             yield f"{tables[name].sql(dialect)} ({', '.join(columns)})"
 
 
@@ -130,14 +164,18 @@ def _selects(tree: exp.Expr) -> Iterator[exp.Select]:
 
 def _tables(select: exp.Select, derived: set[str]) -> Mapping[str, exp.Table]:
     """Return the tables by the name under which the query knows them."""
-    parts = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or ())]
     tables = {}
-    for part in parts:
+    for part in _parts(select):
         if isinstance(part, exp.Table) and part.name not in derived:
             tables[part.alias_or_name] = exp.Table(
                 this=part.this, db=part.args.get("db"), catalog=part.args.get("catalog")
             )
     return tables
+
+
+def _parts(select: exp.Select) -> list[exp.Expr]:
+    """Return what a SELECT reads from: tables and subqueries."""
+    return [select.args["from_"].this, *(join.this for join in select.args.get("joins") or ())]
 
 
 def _conditions(select: exp.Select) -> Iterator[exp.Expr]:
@@ -229,6 +267,10 @@ def _owner(column: exp.Column, compared: Iterable[str]) -> str | None:
 def _written(column: exp.Column, dialect: str) -> str:
     name: str = column.this.sql(dialect)
     return name
+
+
+def _is_key(column: str) -> bool:
+    return column.strip('"`[]').lower() == _KEY
 
 
 def _worth(of: _Compared) -> int:

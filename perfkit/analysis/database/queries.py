@@ -224,7 +224,7 @@ _COLUMNS = {
     "requests": "entries that run it",
     "index_on": "index that could serve it by its text, as `table (column, …)`, of the 30 queries "
     "that take most time; null where none can be said",
-    "index_also": "likewise of a table that it joins",
+    "index_also": "likewise of another of its tables",
     "index_doubt": "why an index could not serve it, or none can be said",
     "callers": "names of the spans that run it (`loop_row` of `query_calls`), most frequent first, "
     f"{_NAMES} at most",
