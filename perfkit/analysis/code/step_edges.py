@@ -18,7 +18,7 @@ from perfkit.analysis.code.samples import MAX_GAP_NS
 from perfkit.analysis.vector.intervals import Changes, Ints
 from perfkit.capture import CaptureInfo
 
-_PERIODS = 3
+PERIODS = 3
 """Sampling periods that a stack may be from where its stamp says: one because it stands until the
 next look, one because half of the stamps are that late (measured at 100 looks a second), one for a
 busy machine. Measured at 100 looks a second, 2 cores and a load of 6, with steps of 20 and 200 ms:
@@ -55,7 +55,7 @@ def blur(
     `owner` is the entry at work in each state, NOBODY or SEVERAL; `said` whether a step says so;
     `loop` for each thread whether it runs a loop; `kind` says which owners are of one endpoint;
     `seen` when the stacks of threads changed. An edge is where the owner changes and at least one
-    side is said by a step; what lies less than `_PERIODS` sampling periods from it is uncertain.
+    side is said by a step; what lies less than `PERIODS` sampling periods from it is uncertain.
     Where the kind changes too, so is the rest of the stack that stood across the edge, and of the
     next one, which may be stamped late, what lies as near to its begin. Threads that only get work
     from a loop have no edges: they serve one entry at a time, from its begin to its end, like those
@@ -69,7 +69,7 @@ def blur(
     thread, whose = changes.key[run] // moments, owner[run]
     at = changes.moments[changes.key[run] % moments]
     edge = loop[thread] & ~begins[run] & (said[run] | said[run - 1])
-    reach = _PERIODS * periods_ns(info, at)
+    reach = PERIODS * periods_ns(info, at)
     # What a loop does between two steps of one entry.
     gap = 1 + np.flatnonzero(edge[1:-1] & edge[2:] & (whose[1:-1] == NOBODY))
     gap = gap[whose[gap - 1] == whose[gap + 1]]

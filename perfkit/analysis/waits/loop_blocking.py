@@ -6,8 +6,8 @@ where the loop itself is not Python (uvloop).
 
 One callback cannot be told from the next by stacks alone: a loop that runs many short callbacks of
 one kind looks the same whenever it is sampled. So a run here is less than a callback: it lasts
-while one function of the program stays on the stack with unchanged callers, and it is cut where a
-span shows that the loop served another request meanwhile.
+while one function of the program stays on the stack with unchanged callers, and it is cut where
+spans show that the loop turned meanwhile (`loop_turns`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ import polars as pl
 from perfkit.analysis.code.call_paths import CallPaths, Flags
 from perfkit.analysis.code.frame_roles import LOOP_ROLES, PRIMITIVES
 from perfkit.analysis.code.samples import all_requests, by_thread, number_runs
-from perfkit.analysis.code.span_threads import NOWHERE, span_threads
 from perfkit.analysis.session import Derived, Tables
-from perfkit.analysis.vector.intervals import Changes
-
-MIN_BLOCKED_NS = 20_000_000
-"""Shorter runs are left out: at py-spy's 100 Hz they would rest on a single observation."""
+from perfkit.analysis.waits.loop_turns import MIN_BLOCKED_NS, cut_where_the_loop_turned
 
 
 def compute(tables: Tables) -> pl.DataFrame:
@@ -47,7 +43,7 @@ def compute(tables: Tables) -> pl.DataFrame:
         .collect()
     )
     # A turn belongs to one thread.
-    runs = number_runs(_cut_where_the_loop_turned(rows, tables), "turn", "site")
+    runs = number_runs(cut_where_the_loop_turned(rows, tables), "turn", "site")
     return _described(runs, paths).select(list(COLUMNS))
 
 
@@ -88,30 +84,6 @@ def _starting_a_thread(paths: pl.DataFrame) -> Flags:
     return CallPaths.of(paths).under(paths.select(starts.fill_null(False)).to_series().to_numpy())
 
 
-def _cut_where_the_loop_turned(rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
-    """Cut rows at the starts and ends of requests on their thread, and number what is between."""
-    if rows.is_empty():
-        return rows.with_columns(turn=pl.lit(0, dtype=pl.Int64))
-    spans = span_threads(tables, requests_only=True)
-    requests = spans.spans
-    loops = rows["thread"].unique()
-    if len(loops) == 1 and requests["service"].n_unique() == 1 and not requests["named"].any():
-        # Spans that name no thread: there is one loop, and one service that it can have served.
-        requests = requests.with_columns(thread=pl.lit(loops[0]))
-    requests = requests.filter(pl.col("thread") != NOWHERE)
-    thread = requests["thread"].to_numpy()
-    turns = Changes.of(
-        spans.thread_count,
-        np.concatenate([thread, thread]),
-        np.concatenate([requests["start_ns"].to_numpy(), requests["end_ns"].to_numpy()]),
-    )
-    start = rows["ts_ns"].to_numpy()
-    pieces = turns.cut(rows["thread"].to_numpy(), start, start + rows["duration_ns"].to_numpy())
-    return rows[pieces.source].with_columns(
-        ts_ns=pieces.start_ns, duration_ns=pieces.end_ns - pieces.start_ns, turn=pieces.state
-    )
-
-
 def _described(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
     """Return one row a run that is long enough, named by the path in which it was longest."""
     duration = pl.col("duration_ns")
@@ -124,13 +96,13 @@ def _described(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
         start_ns=pl.col("ts_ns").min(),
         end_ns=(pl.col("ts_ns") + duration).max(),
         observations=pl.col("count").fill_null(1).sum(),
-        **{name: pl.col(name).first() for name in ("pid", "tid", "own")},
+        **{name: pl.col(name).first() for name in ("pid", "tid", "own", "needs_ns")},
     )
     sums = ("running_ns", "waiting_ns", "unknown_ns", "observations")
     by_path = (
         stretches.group_by("run", "path")
         .agg(
-            pl.col("own", "pid", "tid").first(),
+            pl.col("own", "pid", "tid", "needs_ns").first(),
             pl.col("duration_ns", *sums).sum(),
             pl.col("start_ns").min(),
             pl.col("end_ns").max(),
@@ -146,10 +118,10 @@ def _described(rows: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
             pl.col(sums).sum(),
             pl.col("start_ns").min(),
             pl.col("end_ns").max(),
-            pl.col("unchanged_ns").max(),
+            pl.col("unchanged_ns", "needs_ns").max(),
         )
         .with_columns(duration_ns=pl.col("end_ns") - pl.col("start_ns"))
-        .filter(duration >= MIN_BLOCKED_NS)
+        .filter(duration >= MIN_BLOCKED_NS, duration >= pl.col("needs_ns"))
         .sort("duration_ns", "start_ns", "run", descending=[True, False, False])
     )
     chains = {own: _own_chain(paths, own) for own in runs["own"].unique()}
