@@ -16,6 +16,7 @@ from perfkit import long_values, model
 from perfkit.batch import Batch
 from perfkit.capture import Capture, CaptureWriter, atomic_write
 from perfkit.errors import CaptureError
+from perfkit.formats.attributes import fragment, json_object
 from perfkit.journal import JOURNAL_DIR, RESERVE_NAME, Journal, Kind, Record
 from perfkit.manifest import CaptureInfo, WriterLock
 from perfkit.parts import conform, write_part
@@ -53,6 +54,37 @@ def test_a_batch_brings_rows_and_what_was_rejected(path: Path) -> None:
     info = Capture.open(path).info
     assert [(loss.what, loss.count, loss.why) for loss in info.lost] == [("rejected", 4, "no name")]
     assert info.rows == {"metrics": 2}
+
+
+def cut(**columns: str | None) -> tuple[list[object], int]:
+    frame, count = long_values.shortened(pl.DataFrame({k: [text] for k, text in columns.items()}))
+    return list(frame.row(0)), count
+
+
+@pytest.mark.parametrize("over", [-2000, 0, 1, 33, 100_000])
+@pytest.mark.parametrize("letter", ["x", "ü", "𝄞"])
+def test_who_decodes_a_long_value_keeps_its_beginning_and_no_outcome_changes(
+    letter: str, over: int
+) -> None:
+    limit = long_values.MOST_BYTES
+    text = "a" + letter * ((limit + over) // len(letter.encode()))
+    early = long_values.beginning(text)
+    same_size = len(early.encode()) <= limit + 64
+    assert same_size
+    again = long_values.beginning(early) == early
+    assert again
+    found, count = cut(name=early, attributes=json_object([fragment("k", text)]))
+    wanted, as_many = cut(name=text, attributes=json.dumps({"k": text}, ensure_ascii=False))
+    assert count == as_many == 2 * (len(text.encode()) > limit)
+    assert found[0] == wanted[0]
+    assert json.loads(str(found[1])) == json.loads(str(wanted[1]))
+
+
+def test_a_long_list_becomes_the_same_text_whoever_cuts_it() -> None:
+    values = ["x" * long_values.MOST_BYTES, 1]
+    plain = json.dumps({"k": values}, separators=(",", ":"))
+    same = cut(attributes=json_object([fragment("k", values)])) == cut(attributes=plain)
+    assert same
 
 
 def test_values_that_are_too_long_are_cut_and_counted(path: Path) -> None:

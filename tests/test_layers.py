@@ -26,12 +26,12 @@ LAYERS: tuple[frozenset[str], ...] = (
             "freed",
         }
     ),
-    frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest"}),
+    frozenset({"model", "semconv", "ids", "stacks", "batch", "journal", "manifest", "long_values"}),
     frozenset({"formats", "sql"}),
     frozenset(
         {
             *("capture", "bodies", "compact", "engine", "tail_sampling", "layout", "merge_parts"),
-            *("redaction", "remote", "parts", "replacement", "long_values"),
+            *("redaction", "remote", "parts", "replacement"),
         }
     ),
     frozenset({"collect", "importers", "exporters", "analysis"}),

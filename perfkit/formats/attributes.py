@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from perfkit import semconv
+from perfkit.long_values import MOST_BYTES, beginning
 from perfkit.semconv import Value
 
 CACHE_ENTRIES = 1 << 14
@@ -68,8 +69,11 @@ def _finite(value: Value) -> Value:
 
 
 def fragment(key: str, value: Value) -> str:
-    """Write one member of a JSON object."""
-    return f"{json_text(key)}:{json_text(value)}"
+    """Write one member of a JSON object; of a value that is too long its beginning."""
+    text = json_text(beginning(value) if isinstance(value, str) else value)
+    if len(text) > MOST_BYTES and not isinstance(value, str):  # becomes a text
+        text = json_text(beginning(text.strip('"')))
+    return f"{json_text(key)}:{text}"
 
 
 def json_object(fragments: Iterable[str]) -> str | None:
@@ -115,7 +119,10 @@ class AttributeCache(dict[bytes, Attribute]):
 
     def values_of(self, encoded: Iterable[bytes]) -> dict[str, Value]:
         """Decode attributes to key -> value; of equal keys the last wins."""
-        return dict(map(self._decode, encoded))
+        return {
+            key: beginning(value) if isinstance(value, str) else value
+            for key, value in map(self._decode, encoded)
+        }
 
     def object_of(self, encoded: Iterable[bytes], *, sort: bool = False) -> str | None:
         """Decode attributes to the text of a JSON object; of equal keys the last wins."""

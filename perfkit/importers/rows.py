@@ -24,6 +24,7 @@ from perfkit.formats.spans import (
     problem,
 )
 from perfkit.importers.base import Source
+from perfkit.long_values import beginning
 from perfkit.semconv import Value
 
 _BATCH_ROWS = 50_000
@@ -122,7 +123,11 @@ class SpanRows(_Rows):
         if refusal is not None:
             self.reject(refusal)
             return False
-        present = {key: value for key, value in attributes.items() if value is not None}
+        present = {
+            key: beginning(value) if isinstance(value, str) else value
+            for key, value in attributes.items()
+            if value is not None
+        }
         try:
             resolved = resolve_span(kind, status, source.pid, present)
         except (ValueError, OverflowError, TypeError, RecursionError):
@@ -132,7 +137,9 @@ class SpanRows(_Rows):
         if inferred:
             rows.inferred.add(len(rows.spans))
         rest = json_object(resolved.leftover.values())
-        rows.spans.append((*trace, span_id, parent_id, name, begin_ns, duration_ns, message, rest))
+        rows.spans.append(
+            (*trace, span_id, parent_id, beginning(name), begin_ns, duration_ns, message, rest)
+        )
         rows.resolved.append(resolved.columns)
         rows.origins.append(source)
         self._seen(begin_ns)
