@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 
@@ -383,3 +384,14 @@ def test_a_server_span_inside_its_own_service_is_a_layer_not_a_request() -> None
     tree = analyse(spans).frame("tree")
     assert tree["request_row"].to_list() == [0, 0, 0, 3]
     assert tree["entry_row"].to_list() == [0, 0, 0, 0]
+
+
+def test_equal_tools_of_entries_are_counted_as_one() -> None:
+    """Polars 2.1 counts texts of more than 12 bytes that `Series.scatter` wrote as different."""
+    spans = []
+    for trace in range(1, 5):
+        spans.append(S(1, 0, 9, trace=trace, kind="server"))
+        spans.append(S(2, 1, 8, 1, trace=trace, tool="a tool with a long name"))
+    tree = analyse(spans).frame("tree").filter(pl.col("row") % 2 == 0)
+    counted = tree.group_by("service").agg(pl.col("entry_tool").n_unique())
+    assert counted.rows() == [("app", 1)]

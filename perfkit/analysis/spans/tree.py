@@ -174,12 +174,11 @@ def _with_entry(tree: pl.DataFrame) -> pl.DataFrame:
     """Add endpoint and tool of the entry."""
     entry_row = tree["entry_row"]
     endpoint = tree.select(pl.coalesce("endpoint", "name")).to_series()
-    calls = tree.select("tool", "entry_row").drop_nulls()
-    tool = tree.select("tool").clear(n=tree.height)["tool"]
-    if calls.height:
-        first = calls.unique("entry_row", keep="first", maintain_order=True)
-        tool = tool.scatter(first["entry_row"], first["tool"]).gather(entry_row)
-    return tree.with_columns(entry_endpoint=endpoint.gather(entry_row), entry_tool=tool)
+    # Not by Series.scatter, of whose texts group_by counts equal ones as different (Polars 2.1).
+    calls = tree.select("entry_row", "tool").drop_nulls()
+    first = calls.unique("entry_row", keep="first", maintain_order=True)
+    tool = tree.select("entry_row").join(first, "entry_row", how="left", maintain_order="left")
+    return tree.with_columns(entry_endpoint=endpoint.gather(entry_row), entry_tool=tool["tool"])
 
 
 DERIVED = Derived(
