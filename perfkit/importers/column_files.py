@@ -15,6 +15,9 @@ from perfkit.importers.base import Source
 
 _SEPARATORS = ",;\t|"
 _BATCH_ROWS = 250_000
+_HINT_OF_ENCODING = (
+    "save it as UTF-8 (Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8"
+)
 _SMALLEST_SLICE = 1000
 Result = TypeVar("Result")
 
@@ -153,12 +156,20 @@ def _quietly(work: Callable[[], Result], source: Source) -> Result:
         if not panic and not isinstance(error, (pl.exceptions.PolarsError, OSError, ValueError)):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot be read: {reason}", where=str(source)) from error
+        hint = _HINT_OF_ENCODING if "utf-8" in reason.lower() else None
+        raise InputError(f"cannot be read: {reason}", where=str(source), hint=hint) from error
 
 
 def _header(head: bytes) -> list[str]:
     line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
     return tables.header(line.replace(_separator(head).encode(), b","))
+
+
+def has_decimal_comma(source: Source) -> bool:
+    """Whether a comma may stand in a number: such CSV has semicolons between its columns."""
+    head = source.head()
+    is_csv = not head.startswith(b"PAR1") and head.lstrip()[:1] != b"{"
+    return is_csv and _separator(head) == ";"
 
 
 def _separator(head: bytes) -> str:

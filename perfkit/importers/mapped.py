@@ -124,9 +124,24 @@ def read(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
                 except InputError as error:  # what it gave until then may be enough
                     source.pass_over(error)
         reader = {"spans": _spans, "samples": _samples, "metrics": _metrics}[mapping.table]
+        decimal_comma = column_files.has_decimal_comma(source)
         for batch in column_files.batches(source, path, mapping.columns):
-            reader(source, writer, mapping, batch)
+            plain = _with_points(mapping, batch) if decimal_comma else batch
+            reader(source, writer, mapping, plain)
     _say_left_out(source, writer, mapping)
+
+
+def _with_points(mapping: Mapping, batch: pl.DataFrame) -> pl.DataFrame:
+    """Return rows in which 12,5 is 12.5 where a number is wanted."""
+    schema = model.BY_NAME[mapping.table].schema
+    numbers = [
+        name
+        for name, dtype in batch.schema.items()
+        if dtype == pl.String
+        and (name in _TIMES[mapping.table] or (schema[name].is_numeric() if name in schema
+             else mapping.table == "metrics"))
+    ]  # fmt: skip
+    return batch.with_columns(pl.col(numbers).str.replace(r"^\s*([-+]?\d+),(\d+)\s*$", "$1.$2"))
 
 
 def _say_left_out(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
@@ -224,6 +239,7 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
     ]
     frame = batch.with_columns(times)
     _plausible(source, mapping, "start_ns", frame["@start_ns"])
+    _count_unreadable(writer, frame)
     length = pl.lit(None, dtype=pl.Int64)
     if "@duration_ns" in frame.columns:
         length = pl.col("@duration_ns")
@@ -264,6 +280,16 @@ def _spans(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.Da
     # A failed HTTP status says more than a word that is not known.
     _say_unknown(source, writer, kept.filter(pl.col("status") == "unset")["@word"])
     writer.append("spans", kept.drop("@word"))
+
+
+def _count_unreadable(writer: CaptureWriter, frame: pl.DataFrame) -> None:
+    """Count the lengths that are no numbers: their spans seem not to have ended."""
+    for name in ("end_ns", "duration_ns"):
+        if frame.schema.get(name) == pl.String:
+            said = pl.col(name).str.strip_chars().str.len_bytes() > 0
+            bad = frame.filter(said & pl.col(f"@{name}").is_null()).height
+            if bad:
+                writer.lose("length of a span", bad, f"{name} is no number, left unknown")
 
 
 def _identified(frame: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:

@@ -113,6 +113,33 @@ def test_times_as_text_and_an_end_instead_of_a_length(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_numbers_of_a_spreadsheet_have_a_comma_where_columns_have_semicolons(
+    keep_going: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "excel.csv"
+    took = ("12,5", "3", " 0,001", "1.5", "1.234,5", "n/a", "")
+    rows = [f"{n};{n};n{n},5;{MS};{length}" for n, length in enumerate(took, 1)]
+    path.write_text("\ufeffTrace;Span;Name;Start;Took\r\n" + "\r\n".join(rows) + "\r\n", "utf-8")
+    text = "trace_id=Trace,span_id=Span,name=Name,start_ns=Start:ms,duration_ns=Took:ms"
+    writer = imported(path, mapping=mapped.parse(text), keep_going=keep_going)
+    spans = writer.table("spans")
+    found = [12_500_000, 3_000_000, 1000, 1_500_000, None, None, None]
+    assert spans["duration_ns"].to_list() == found
+    assert spans["name"][0] == "n1,5"
+    assert writer.lost() == {"duration_ns is no number, left unknown": 2}
+    metrics = of(path, "ts_ns=Start:ms,shop.took=Took").table("metrics")
+    assert metrics["value"].to_list() == [12.5, 3.0, 0.001, 1.5]
+
+
+def test_text_that_is_no_utf_8_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_bytes("trace,span,Größe,start\n1,1,ö,1795873366000\n".encode("cp1252"))
+    with pytest.raises(InputError, match="utf-8") as error:
+        of(path, "trace_id=trace,span_id=span,start_ns=start:ms")
+    assert "iconv" in (error.value.hint or "")
+
+
 def test_a_wrong_unit_is_found_out(tmp_path: Path) -> None:
     path = tmp_path / "spans.csv"
     path.write_bytes(SPANS.write_csv().encode())
