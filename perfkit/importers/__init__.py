@@ -30,6 +30,7 @@ from perfkit.importers import (
     k6,
     locust,
     mapped,
+    not_read,
     openmetrics,
     otlp_frames,
     otlp_json,
@@ -96,48 +97,6 @@ READ_TOGETHER: dict[str, Callable[[Sequence[Source], CaptureWriter], int]] = {
 how many of them were read; the one after those is damaged, and has to be read alone."""
 _TOGETHER_BYTES = 8 << 20
 
-_REPLAY = (
-    "python -m profiling.sampling replay --collapsed -o FILE.txt FILE.bin, and import FILE.txt; "
-    "run --binary makes FILE.bin"
-)
-# How files begin that are known, what they are, and what to do instead. CPython's are as
-# Lib/profiling/sampling has them, the binary one in either byte order.
-_KNOWN_AND_NOT_READ = (
-    (
-        re.compile(rb"HCAT|TACH"),
-        "the binary format of CPython's profiling.sampling, which only that Python reads",
-        _REPLAY,
-    ),
-    (
-        re.compile(rb'\s*\{"type":\s*"meta",[^\n]{0,300}"sample_interval_usec"'),
-        "JSON lines of CPython's profiling.sampling, which have sums of frames and no stacks",
-        _REPLAY,
-    ),
-    (
-        re.compile(rb'\s*\{\s*"meta"\s*:\s*\{.{0,4000}"preprocessedProfileVersion"', re.S),
-        "a profile of Firefox (as CPython's profiling.sampling --gecko makes them), which perfkit "
-        "does not read",
-        _REPLAY,
-    ),
-    (
-        re.compile(rb"\s*<\?xml[^>]{0,200}\?>\s*<testResults\b"),
-        "JMeter's results as XML, which perfkit does not read",
-        "let JMeter write CSV: jmeter -Jjmeter.save.saveservice.output_format=csv …",
-    ),
-    (
-        re.compile(
-            rb'\s*\{\s*(?="(?:metrics|root_group)"\s*:)(?=.{0,60000}"(?:http_reqs|iterations|vus)"\s*:)',
-            re.S,
-        ),
-        "k6's summary, which has sums and no requests",
-        "k6 run --out json=FILE.json …, and import FILE.json",
-    ),
-    (
-        re.compile(rb"Type,Name,Request Count,|Method,Name,Error,|Count,Message,Traceback"),
-        "Locust's sums at the end, which have no times",
-        "import the NAME_stats_history.csv beside it, made by locust --csv NAME --csv-full-history",
-    ),
-)
 MAX_NOTES = 50
 _NAMED_PLACES = 5
 _MAX_REASON = 100
@@ -165,15 +124,7 @@ def detect(source: Source) -> Importer:
     for importer in IMPORTERS:
         if importer.sniff(head, source.path):
             return importer
-    for begins, what, hint in _KNOWN_AND_NOT_READ:
-        if begins.match(head):
-            raise UnknownFormat(what, where=str(source), hint=hint)
-    raise UnknownFormat(
-        "empty file" if not head else "its format is not recognised",
-        where=str(source),
-        hint=f"known formats: {known_formats()}; name one with --format if it is one of them, or "
-        "say with --map which of its columns mean what",
-    )
+    raise not_read.refusal(source, known_formats())
 
 
 def import_files(
@@ -302,7 +253,7 @@ class _Run:
                 mapped.read(source, self.writer, self.mapping)  # says which column is not there
             if member.named:
                 raise
-            reason = error.message.removeprefix(f"{source}: ")
+            reason = error.message.removeprefix(f"{source}: ").partition(";")[0]
             self._leave_out("file", reason, f"not imported, {reason}: {source.name}")
             return
         if not (self.alone and lasting) and self.seen.is_copy(source, lasting=lasting):

@@ -11,10 +11,11 @@ import polars as pl
 
 from perfkit.errors import InputError
 from perfkit.importers import json_stream, tables
-from perfkit.importers.base import Source
+from perfkit.importers.base import MARK, Source
 
 _SEPARATORS = ",;\t|"
 _BATCH_ROWS = 250_000
+_LOOKED_AT = 3
 _HINT_OF_ENCODING = (
     "save it as UTF-8 (Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.utf8"
 )
@@ -51,6 +52,22 @@ def names(source: Source) -> list[str]:
         return list(msgspec.json.decode(head.lstrip().split(b"\n", 1)[0], type=dict[str, Any]))
     except json_stream.BAD_JSON:
         return []
+
+
+def table_names(source: Source) -> list[str]:
+    """Return the columns of what looks like CSV, JSON lines or Parquet; none of anything else."""
+    head = source.head()
+    if not head.startswith(b"PAR1") and head.lstrip()[:1] != b"{":
+        lines = head.removeprefix(MARK).split(b"\n")
+        separator = _separator(head).encode()
+        counts = {line.count(separator) for line in lines[:_LOOKED_AT] if line.strip()}
+        if len(lines) < _LOOKED_AT - 1 or len(counts) != 1 or not max(counts):
+            return []
+    try:
+        found = names(source)
+    except InputError:
+        return []
+    return found if all(name.isprintable() for name in found) else []
 
 
 def _parquet_names(source: Source) -> Callable[[], Collection[str]]:

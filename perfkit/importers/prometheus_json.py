@@ -51,6 +51,10 @@ class _Answer(msgspec.Struct):
     data: _Data | None = None
 
 
+_HINT_OF_LOGS = (
+    "these are log lines of Loki: take them alone, logcli query --output=raw …; JSON lines are "
+    "then read with --map"
+)
 _answer = msgspec.json.Decoder(_Answer)
 _series = msgspec.json.Decoder(_Series)
 
@@ -68,7 +72,10 @@ def read(source: Source, writer: CaptureWriter) -> None:
     data = answer.data or _Data()
     if data.result_type not in ("matrix", "vector"):
         what = answer.error or f"a result of type {data.result_type or 'none'}"
-        raise source.error(f"{what[:200]}: only matrix and vector are series")
+        raise source.error(
+            f"{what[:200]}: only matrix and vector are series",
+            hint=_HINT_OF_LOGS if data.result_type == "streams" else None,
+        )
     with MetricRows(source, writer) as rows:
         for position, raw in enumerate(data.result or (), 1):
             try:

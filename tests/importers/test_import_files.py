@@ -25,7 +25,7 @@ NO_FORMATS = {
     *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
     *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "chrome_flows"),
     *("postgresql_entries", "postgresql_messages", "column_files", "chrome_events"),
-    *("id_columns", "jaeger_document", "jaeger_spans", "places"),
+    *("id_columns", "jaeger_document", "jaeger_spans", "places", "not_read"),
     *("tables", "otlp_salvage", "otlp_answers", "json_prefix", "msgpack_prefix", "sentry_profile"),
 }
 
