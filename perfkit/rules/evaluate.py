@@ -300,4 +300,4 @@ def _names(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     for column in columns:
         value = row.get(column)
         values += value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(str(value) for value in values if value))
+    return list(dict.fromkeys(value for value in values if value and isinstance(value, str)))

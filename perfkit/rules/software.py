@@ -151,6 +151,11 @@ def seen(tables: Mapping[str, pl.LazyFrame]) -> Software:
     )
 
 
+def languages(tables: Mapping[str, pl.LazyFrame]) -> frozenset[str]:
+    """Return the languages that spans and metrics give away."""
+    return frozenset().union(*_languages(tables).values())
+
+
 def _traces(tables: Mapping[str, pl.LazyFrame]) -> pl.Series:
     """Return the texts that software leaves its name in."""
     texts = [

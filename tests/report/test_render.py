@@ -207,6 +207,25 @@ def test_what_is_absent_is_told_once_and_not_navigated_to(tmp_path: Path) -> Non
     assert "Latency" not in partial.words.split("What this capture lacks")[0]
 
 
+@pytest.mark.parametrize(
+    ("language", "how"),
+    [
+        ("nodejs", "node --cpu-prof, then perfkit import FILE.cpuprofile"),
+        ("erlang", "a CPU profile of the process as pprof or collapsed stacks"),
+        ("python", "perfkit record --pid PID"),
+    ],
+)
+def test_how_to_get_stacks_is_said_for_the_language(
+    tmp_path: Path, language: str, how: str
+) -> None:
+    with CaptureWriter(tmp_path / "spans.perfkit") as writer:
+        resource = f'{{"telemetry.sdk.language":"{language}"}}'
+        named = [one | {"resource": resource} for one in spans(10, None)]
+        writer.append("spans", _columns(named))
+    page = Page(render(open_tables(tmp_path / "spans.perfkit"), [], title="t"))
+    assert how in page.words.split("which code ran is not known")[1][:200]
+
+
 def test_time_between_files_is_no_time_of_the_rate(tmp_path: Path) -> None:
     a_week_later_ns = START + 7 * 86_400 * 10**9
     with CaptureWriter(tmp_path / "far.perfkit") as writer:

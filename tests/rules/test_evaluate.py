@@ -49,6 +49,13 @@ def test_a_finding_says_all_that_its_rule_says(tmp_path: Path) -> None:
     assert first.references == [{"title": "Docs", "url": "https://example.org/"}]
 
 
+def test_a_number_of_endpoints_names_none(tmp_path: Path) -> None:
+    query = changed("SELECT name, mean", "SELECT name, mean, 'GET /a' AS endpoint, 2 AS endpoints")
+    rule = load_rule(write(tmp_path, query))
+    found = outcome(rule, FixedTables(rows(("a", 12e6)))).findings
+    assert found[0].scope["endpoints"] == ["GET /a"]
+
+
 def test_quiet_is_not_the_same_as_not_applicable(tmp_path: Path) -> None:
     rule = load_rule(write(tmp_path))
     assert outcome(rule, FixedTables(rows(("a", 1e6)))).state == "quiet"

@@ -13,6 +13,7 @@ from perfkit.analysis.comparison.headline import RESOURCES
 from perfkit.analysis.vector.percentiles import quantiles
 from perfkit.report import episodes
 from perfkit.report.context import Context
+from perfkit.rules import software
 from perfkit.rules.evaluate import nothing_found
 from perfkit.rules.plan import Step
 
@@ -335,11 +336,7 @@ def _missing(context: Context) -> list[dict[str, str]]:
             "No spans: which requests were slow, and why, is not known.",
             "perfkit record --pid PID --otlp",
         ),
-        (
-            "samples",
-            "No stack samples: which code ran is not known.",
-            "perfkit record --pid PID",
-        ),
+        ("samples", "No stack samples: which code ran is not known.", _profile(context)),
         (
             "metric_points",
             "No metrics: CPU, memory and pools over time are not known.",
@@ -348,6 +345,21 @@ def _missing(context: Context) -> list[dict[str, str]]:
     )
     return [{"what": what, "how": how} for fact, what, how in kinds if not facts[fact]]
 
+
+def _profile(context: Context) -> str:
+    """Return how to get stacks: perfkit records those of Python, and imports those of others."""
+    found = software.languages(context.tables)
+    if not found or "Python" in found:
+        return "perfkit record --pid PID"
+    return "; ".join(_PROFILES.get(name, _ANY_PROFILE) for name in sorted(found))
+
+
+_PROFILES = {
+    "Node.js": "node --cpu-prof, then perfkit import FILE.cpuprofile",
+    "Go": "/debug/pprof/profile?seconds=30, then perfkit import FILE",
+    "Java": "async-profiler -e wall -o collapsed, then perfkit import FILE",
+}
+_ANY_PROFILE = "a CPU profile of the process as pprof or collapsed stacks, then perfkit import FILE"
 
 _SERIES = (
     # column, title, unit, group
