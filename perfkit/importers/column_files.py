@@ -31,27 +31,48 @@ def has(source: Source, columns: Collection[str], needed: Collection[str]) -> bo
     head = source.head()
     if head.startswith(b"PAR1") and not source.compressed:
         try:
-            schema = _quietly(_parquet_names(source), source)
+            schema = _quietly(_parquet_schema(source), source)
         except InputError:
             return False
-        return set(columns) <= set(schema)
+        return all(_column(schema, name) is not None for name in columns)
     if head.lstrip()[:1] == b"{":
         line = head.lstrip().split(b"\n", 1)[0]
-        return all(f'"{name}"'.encode() in line for name in needed)
+        return all(
+            f'"{name}"'.encode() in line
+            or all(f'"{part}"'.encode() in line for part in name.split("."))
+            for name in needed
+        )
     return set(columns) <= set(_header(head))
 
 
 def names(source: Source) -> list[str]:
-    """Return the columns of a file that was read; of JSON lines those of its first."""
+    """Return the columns of a file, and the parts of those that are objects.
+
+    Of JSON lines those of the first.
+    """
     head = source.head()
     if head.startswith(b"PAR1"):
-        return [] if source.compressed else list(_quietly(_parquet_names(source), source))
+        schema = {} if source.compressed else _quietly(_parquet_schema(source), source)
+        return list(_leaves({name: _nested(dtype) for name, dtype in schema.items()}))
     if head.lstrip()[:1] != b"{":
         return _header(head)
     try:
-        return list(msgspec.json.decode(head.lstrip().split(b"\n", 1)[0], type=dict[str, Any]))
+        line = msgspec.json.decode(head.lstrip().split(b"\n", 1)[0], type=dict[str, Any])
+        return list(_leaves(line))
     except json_stream.BAD_JSON:
         return []
+
+
+def _nested(dtype: Any) -> dict[str, Any] | None:
+    return {one.name: _nested(one.dtype) for one in dtype.fields} if dtype == pl.Struct else None
+
+
+def _leaves(columns: dict[str, Any]) -> Iterator[str]:
+    for name, value in columns.items():
+        if isinstance(value, dict) and value:
+            yield from (f"{name}.{part}" for part in _leaves(value))
+        else:
+            yield name
 
 
 def table_names(source: Source) -> list[str]:
@@ -70,8 +91,35 @@ def table_names(source: Source) -> list[str]:
     return found if all(name.isprintable() for name in found) else []
 
 
-def _parquet_names(source: Source) -> Callable[[], Collection[str]]:
+def _parquet_schema(source: Source) -> Callable[[], pl.Schema]:
     return lambda: pl.scan_parquet(source.path).collect_schema()
+
+
+def _column(schema: pl.Schema, name: str) -> pl.Expr | None:
+    """Return a column, or by `a.b` a part of one that is an object; null when it is not there."""
+    if name in schema:
+        return pl.col(name)
+    first, *parts = name.split(".")
+    found = pl.col(first)
+    dtype: Any = schema.get(first)
+    for part in parts:
+        inner = {one.name: one.dtype for one in dtype.fields} if dtype == pl.Struct else {}
+        if part not in inner:
+            return None
+        found, dtype = found.struct.field(part), inner[part]
+    return found if parts else None
+
+
+def _chosen(
+    source: Source, frame: pl.LazyFrame, schema: pl.Schema, columns: Mapping[str, str]
+) -> pl.LazyFrame:
+    """Select columns under the names that are their keys. Raises InputError for one not there."""
+    exprs = {key: _column(schema, name) for key, name in columns.items()}
+    missing = sorted(columns[key] for key, one in exprs.items() if one is None)
+    if missing:
+        hint = f"it has: {', '.join(schema)[:300]}"
+        raise source.error(f"no column {missing[0]}", hint=hint)
+    return frame.select(one.alias(key) for key, one in exprs.items() if one is not None)
 
 
 def batches(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
@@ -93,12 +141,7 @@ def _scanned(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator
         frame = pl.scan_ndjson(path, infer_schema_length=1000)
     else:
         frame = pl.scan_csv(path, infer_schema=False, separator=_separator(head))
-    schema = frame.collect_schema()
-    missing = [name for name in sorted(set(columns.values())) if name not in schema]
-    if missing:
-        known = ", ".join(schema)[:300]
-        raise InputError(f"no column {missing[0]}", where=str(source), hint=f"it has: {known}")
-    chosen = frame.select(pl.col(name).alias(key) for key, name in columns.items())
+    chosen = _chosen(source, frame, frame.collect_schema(), columns)
     yield from chosen.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
 
 
@@ -113,13 +156,20 @@ def _one_by_one(source: Source, columns: Mapping[str, str]) -> Iterator[pl.DataF
     )
     schema = dict.fromkeys(columns, pl.String)
     for _, row in lines:
-        values = {key: row.get(name) for key, name in columns.items()}
+        values = {key: _value(row, name) for key, name in columns.items()}
         rows.append({key: None if one is None else str(one) for key, one in values.items()})
         if len(rows) >= _BATCH_ROWS:
             yield pl.DataFrame(rows, schema=schema)
             rows = []
     if rows:
         yield pl.DataFrame(rows, schema=schema)
+
+
+def _value(row: Any, name: str) -> Any:
+    if isinstance(row, dict) and name in row:
+        return row[name]
+    first, _, rest = name.partition(".")
+    return _value(row.get(first), rest) if rest and isinstance(row, dict) else None
 
 
 def _objects(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -135,19 +185,16 @@ def _slices(source: Source, path: Path, columns: Mapping[str, str]) -> Iterator[
 
     What it holds is described at its end, so that of a file that is cut off nothing can be read.
     """
-    names = set(columns.values())
     frame = pl.scan_parquet(path)
     try:
-        missing = names - set(_quietly(frame.collect_schema, source))
+        schema = _quietly(frame.collect_schema, source)
         rows = _quietly(lambda: frame.select(pl.len()).collect().item(), source)
     except InputError as error:
         raise source.error(
             f"{error.message.removeprefix(f'{source}: ')}; a Parquet file is described at its "
             "end, and without that nothing can be kept"
         ) from error
-    if missing:
-        raise source.error(f"no column {min(missing)}")
-    chosen = frame.select(pl.col(name).alias(key) for key, name in columns.items())
+    chosen = _chosen(source, frame, schema, columns)
     todo = [(at, min(_BATCH_ROWS, rows - at)) for at in reversed(range(0, rows, _BATCH_ROWS))]
     while todo:
         at, count = todo.pop()

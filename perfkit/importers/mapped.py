@@ -145,8 +145,9 @@ def _with_points(mapping: Mapping, batch: pl.DataFrame) -> pl.DataFrame:
 
 
 def _say_left_out(source: Source, writer: CaptureWriter, mapping: Mapping) -> None:
-    mapped = set(mapping.columns.values())
-    left = pl.Series([name for name in column_files.names(source) if name not in mapped])
+    mapped = tuple(f"{name}." for name in mapping.columns.values())
+    names = column_files.names(source)
+    left = pl.Series([name for name in names if not f"{name}.".startswith(mapped)])
     if len(left):
         writer.note(
             f"{source.name}: columns that are not mapped were left out: {_some(left)}; in spans "

@@ -154,7 +154,8 @@ def _proposal(columns: list[str]) -> str:
     found: dict[str, str] = {}
     for target, words in _GUESSES.items():
         for column in columns:
-            if column not in found.values() and re.fullmatch(words, column, re.IGNORECASE):
+            name = column.removeprefix("_source.")  # as Elasticsearch's documents have it
+            if column not in found.values() and re.fullmatch(words, name, re.IGNORECASE):
                 unit = _UNIT.search(column)
                 found[target] = f"{column}:{unit[1]}" if unit and target[-3:] == "_ns" else column
                 if target == "duration_ns" and not unit:  # none is found out to be wrong

@@ -192,6 +192,31 @@ def test_a_mapping_leaves_files_without_its_columns_alone(tmp_path: Path) -> Non
     assert writer.info.rows["spans"] == 3 + 3
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_part_of_a_column_that_is_an_object_has_its_name_behind_a_point(
+    form: str, keep_going: bool, tmp_path: Path
+) -> None:
+    rows = [
+        {"_source": {"trace": {"id": "a"}, "span": {"id": "1"}, "at": MS, "took": 5}, "tier": "x"},
+        {
+            "_source": {"trace": {"id": "a"}, "span": {"id": "2"}, "at": MS, "took": None},
+            "tier": "",
+        },
+    ]
+    frame, path = pl.DataFrame(rows), tmp_path / "in"
+    frame.write_parquet(path) if form == "parquet" else frame.write_ndjson(path)
+    text = (
+        "trace_id=_source.trace.id,span_id=_source.span.id,start_ns=_source.at:ms,"
+        "duration_ns=_source.took:ms"
+    )
+    writer = imported(path, mapping=mapped.parse(text), keep_going=keep_going)
+    assert writer.table("spans")["duration_ns"].to_list() == [5_000_000, None]
+    assert [note.count("_source") for note in writer.info.notes] == [0]  # only tier is left out
+    with pytest.raises(InputError, match="no column _source.name" if form == "parquet" else "in"):
+        imported(path, mapping=mapped.parse(f"{text},name=_source.name"), keep_going=False)
+
+
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(SPANS.write_csv().encode())

@@ -36,6 +36,10 @@ def refused(path: Path, data: bytes) -> UnknownFormat:
         ('<?xml version="1.0"?><!DOCTYPE svg PUBLIC "a" "b"><svg>', "picture", "collapsed"),
         ("Span #0\n    Trace ID       : 01\n", "debug", "exporters"),
         ("just some words\nand more\n", "not recognised", "known formats"),
+        *(
+            ('{"a":' * deep + "1" + "}" * deep, "not recognised", "--map")
+            for deep in (99, 400, 900)
+        ),
         ("a, b\nwords, and, more\nx\n", "not recognised", "known formats"),
     ],
 )
