@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     print("\n".join(HEAD))
     missed = 0
     for name in names or BENCHMARKS:
-        lines = []
+        lines, began = [], time.monotonic()
         for row in importlib.import_module(f"bench.{name}").rows():
             missed += row.reached is False
             lines.append(line(row))
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> int:
         if "--write" in arguments and name in BENCHMARKS:
             page = PAGE.read_text(encoding="utf-8")
             PAGE.write_text(written(page, name, lines), encoding="utf-8")
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     return 1 if missed else 0
 
 
