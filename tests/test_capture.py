@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from perfkit import long_values, model
+from perfkit import capture, long_values, model
 from perfkit.batch import Batch
 from perfkit.capture import Capture, CaptureWriter, atomic_write
 from perfkit.errors import CaptureError
@@ -123,20 +123,23 @@ def test_values_that_differ_behind_the_cut_are_not_the_same() -> None:
     assert max(map(len, (first, other))) <= long_values.MOST_BYTES
 
 
-def test_small_batches_come_out_whole_and_in_order(path: Path) -> None:
+def test_small_batches_come_out_whole_and_in_order(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "_FEW_ROWS", 128)
     with CaptureWriter(path) as writer:
-        for number in range(10_000):
+        for number in range(1_000):
             names = {"ts_ns": [7], "name": [f"m{number}"]}
-            batch = Batch({"metrics": names | ({"unit": ["By"]} if number % 3 == 0 else {})})
+            batch = Batch({"metrics": names | ({"unit": ["By"]} if number // 200 % 3 == 0 else {})})
             writer.add(batch)
             batch.tables["metrics"]["name"].append("not there any more")
-            if number % 1000 == 999:
+            if number % 300 == 299:
                 writer.append("metrics", {"ts_ns": [7], "name": [f"after m{number}"]})
     found = Capture.open(path).table("metrics").collect()
     wanted = []
-    for number in range(10_000):
-        wanted.append((f"m{number}", "By" if number % 3 == 0 else None))
-        if number % 1000 == 999:
+    for number in range(1_000):
+        wanted.append((f"m{number}", "By" if number // 200 % 3 == 0 else None))
+        if number % 300 == 299:
             wanted.append((f"after m{number}", None))
     assert list(found.select("name", "unit").iter_rows()) == wanted
 
