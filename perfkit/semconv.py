@@ -156,6 +156,11 @@ def _templated(attributes: Mapping[str, Value]) -> str:
     return template_path(str(path)) if path is not None else "(no route)"
 
 
+def said_by_address(value: Value) -> tuple[str, str]:
+    """Return all that an address (`PATH`) says: the path of an endpoint, and host and port."""
+    return ("" if value == "" else f"/{template_path(str(value))}", _authority(value))
+
+
 def peer(attributes: Mapping[str, Value], kind: str) -> str | None:
     """Return whom a span calls: a service, `host:port`, or `system/database`; null for no call."""
     if kind not in _CALLING_KINDS and first(attributes, PROMOTED["db_system"]) is None:

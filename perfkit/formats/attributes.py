@@ -27,6 +27,10 @@ UNCACHED = -1
 """Token of a semantic attribute that is too long to be kept."""
 
 
+ADDRESSES = frozenset(semconv.PATH)
+"""Semantic attributes that fill no column by themselves, and whose values differ by request."""
+
+
 class DamagedAttribute(ValueError):
     """An attribute that cannot be decoded."""
 
@@ -103,6 +107,8 @@ class AttributeCache(dict[bytes, Attribute]):
         self._tokens = itertools.count(1)
         self._bytes = 0
         self._resolved: dict[ResolveKey, Resolved] = {}
+        self._addressed: dict[tuple[str, str, str], int] = {}
+        """Key, endpoint and host that addresses say -> their token."""
 
     def __missing__(self, raw: bytes) -> Attribute:
         key, value = self._decode(raw)
@@ -112,10 +118,24 @@ class AttributeCache(dict[bytes, Attribute]):
             return key, text, UNCACHED if semantic else 0
         if len(self) >= CACHE_ENTRIES or self._bytes > CACHE_BYTES:
             self.clear()
+            self._addressed.clear()
             self._bytes = 0
         self._bytes += len(raw)
-        attribute = self[raw] = (key, text, next(self._tokens) if semantic else 0)
+        attribute = self[raw] = (key, text, self._token(key, value) if semantic else 0)
         return attribute
+
+    def _token(self, key: str, value: Value) -> int:
+        """Return a number for what an attribute means; addresses that mean the same share theirs.
+
+        Each request may have an address of its own, and what it means would be asked for each.
+        """
+        if key not in ADDRESSES:
+            return next(self._tokens)
+        said = (key, *semconv.said_by_address(value))
+        token = self._addressed.get(said)
+        if token is None:
+            token = self._addressed[said] = next(self._tokens)
+        return token
 
     def values_of(self, encoded: Iterable[bytes]) -> dict[str, Value]:
         """Decode attributes to key -> value; of equal keys the last wins."""
@@ -130,27 +150,31 @@ class AttributeCache(dict[bytes, Attribute]):
         return json_object(members[key] for key in (sorted(members) if sort else members))
 
     def parted(self, encoded: Iterable[bytes]) -> tuple[tuple[int, ...], dict[str, str]]:
-        """Return the tokens of the semantic attributes, and the fragments of the others by key."""
+        """Return the tokens of the semantic attributes, and by key the fragments of the others and
+        of addresses."""
         rest: dict[str, str] = {}
         tokens: list[int] = []
         for raw in encoded:
             key, text, token = self[raw]
             if token:
                 tokens.append(token)
-            else:
+            if not token or key in ADDRESSES:
                 rest[key] = text
         return tuple(tokens), rest
 
     def resolve(self, key: ResolveKey, encoded: Iterable[bytes]) -> Resolved:
         """Return what the attributes of a span say; `key` is made of their tokens.
 
-        The same key always gets the same answer, so it is kept.
+        Addresses are not left over: spans that mean the same have others. The same key always gets
+        the same answer, so it is kept.
         """
         resolved = self._resolved.get(key)
         if resolved is None:
             kind, status, pid, tokens = key
             semantic = [raw for raw in encoded if self[raw][2]]
             resolved = self._resolve(kind, status, pid, self.values_of(semantic))
+            for address in ADDRESSES:
+                resolved.leftover.pop(address, None)
             if UNCACHED not in tokens:
                 if len(self._resolved) >= CACHE_ENTRIES:
                     self._resolved.clear()

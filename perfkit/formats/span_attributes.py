@@ -8,7 +8,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from perfkit.formats.attributes import AttributeCache, DamagedAttribute, Resolved
+from perfkit.formats.attributes import (
+    ADDRESSES,
+    UNCACHED,
+    AttributeCache,
+    DamagedAttribute,
+    Resolved,
+)
 from perfkit.formats.otlp_spans import KINDS, STATUSES, trace_state_fragment
 from perfkit.formats.spans import Origin
 from perfkit.formats.wire_walk import Bools, Buffer, Hashes, Ints, distinct
@@ -46,6 +52,8 @@ class SpanAttributes:
                 damaged[number] = True
                 self._known.append(("", "", 0))
         self._token = np.array([known[2] for known in self._known], dtype=np.int64)
+        addresses = [known[0] in ADDRESSES for known in self._known]
+        self._fills_none = (self._token == 0) | np.array(addresses, dtype=np.bool_)
         self._is_damaged = damaged
 
     def damaged(self, count: int) -> Bools:
@@ -64,7 +72,7 @@ class SpanAttributes:
         place = np.arange(len(chosen)) - first[self._span_of[chosen]]
         # A sum of random numbers, one for each attribute and its place among those of its span.
         weight = (place.astype(np.uint64) << np.uint64(1)) | np.uint64(1)
-        values = _random_words(len(self._known))[self._code[chosen]] * weight
+        values = self._words()[self._code[chosen]] * weight
         until = np.append(np.uint64(0), np.cumsum(values, dtype=np.uint64))
         hashed = until[first[1:]] - until[first[:-1]]
         pids = np.array([one.pid or 0 for one in origins], dtype=np.int64)[origin]
@@ -84,6 +92,13 @@ class SpanAttributes:
             resolved.append(self._cache.resolve(key, [self._raw[one] for one in codes]))
         return resolved, numbers
 
+    def _words(self) -> Hashes:
+        """Return a random number for each attribute, the same for those that mean the same."""
+        alone = self._token == UNCACHED
+        meaning = np.where(alone, -1 - np.arange(len(self._token)), self._token)
+        different, numbers = np.unique(meaning, return_inverse=True)
+        return _random_words(len(different))[numbers]
+
     def rest(
         self, resolved: list[Resolved], resolved_code: Ints, states: pl.Series, state_code: Ints
     ) -> pl.Series:
@@ -91,7 +106,7 @@ class SpanAttributes:
         known, count = self._known, len(resolved_code)
         keys: dict[str, int] = {}
         key_of = np.array([keys.setdefault(one[0], len(keys)) for one in known], dtype=np.int64)
-        chosen = np.flatnonzero(self._token[self._code] == 0)
+        chosen = np.flatnonzero(self._fills_none[self._code])
         span = self._span_of[chosen]
         first = np.searchsorted(span, np.arange(count + 1))
         place = np.arange(len(chosen)) - first[span]
