@@ -158,7 +158,8 @@ def _templated(attributes: Mapping[str, Value]) -> str:
 
 def said_by_address(value: Value) -> tuple[str, str]:
     """Return all that an address (`PATH`) says: the path of an endpoint, and host and port."""
-    return ("" if value == "" else f"/{template_path(str(value))}", _authority(value))
+    said = value is not None and value != ""
+    return (f"/{template_path(str(value))}" if said else "", _authority(value))
 
 
 def peer(attributes: Mapping[str, Value], kind: str) -> str | None:

@@ -37,7 +37,7 @@ def _moments(data: bytes, since_ns: int, until_ns: int) -> Iterator[int]:
     for second in range(since_ns // _SECOND_NS, until_ns // _SECOND_NS + 1):
         word = _SECONDS.pack(second)
         place = data.find(word)
-        while 0 <= place < len(data) - 2 * _SECONDS.size:
+        while 0 <= place <= len(data) - 2 * _SECONDS.size:
             (rest_ns,) = _NANOSECONDS.unpack_from(data, place + _SECONDS.size)
             moment = second * _SECOND_NS + rest_ns
             plausible = place % _SECONDS.size == 0 and _LEAST_REST_NS <= rest_ns < _SECOND_NS

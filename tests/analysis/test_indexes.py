@@ -33,6 +33,8 @@ SERVED = (
     # What is looked up for each row comes first.
     ("SELECT (SELECT sum(y) FROM c WHERE c.d_id = d.id) FROM d WHERE t = 1", "c (d_id)", "d (t)"),
     ("SELECT (SELECT max(y) FROM c WHERE d.id = d_id AND k = 1) FROM d", "c (d_id, k)", None),
+    ("SELECT (SELECT 1 FROM c WHERE k = d.k), (SELECT 2 FROM c WHERE k = d.k) FROM d WHERE t = 1",
+     "c (k)", "d (t)"),
     ("SELECT 1 FROM d WHERE 3 < (SELECT sum(y) FROM c WHERE c.k = d.k)", "c (k)", None),
     ("SELECT (SELECT name FROM u WHERE u.id = d.u_id) FROM d WHERE d.t = $1", "d (t)", None),
     ("SELECT * FROM d WHERE t = 1 AND EXISTS (SELECT 1 FROM c WHERE c.k = d.k)", "d (t)", None),

@@ -72,7 +72,7 @@ def test_moments_are_those_of_a_slow_search(words: list[int], since: int, length
     data = struct.pack(f"={len(words)}Q", *words)
     slow = [
         words[place] * SECOND + rest
-        for place in range(len(words) - 2)
+        for place in range(len(words) - 1)
         if 1 << 16 <= (rest := words[place + 1] & 0xFFFFFFFF) < SECOND
         and since <= words[place] * SECOND + rest <= since + length
     ]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfkit.formats.attributes import AttributeCache, Resolved, resolve_span
@@ -14,7 +14,7 @@ from perfkit.formats.attributes import AttributeCache, Resolved, resolve_span
 VALUES = st.sampled_from(
     [
         *("/a/1", "/a/2", "/a/b", "/a/1?x=1", "", "/", "http://u:p@h:1/a/1", "http://h:1/a/2"),
-        *("http://h:2/a/2", "https://h:1", "a/1", "//h/a", 7, True),
+        *("http://h:2/a/2", "https://h:1", "a/1", "//h/a", 7, True, None, "None"),
     ]
 )
 ATTRIBUTES = st.dictionaries(
@@ -35,6 +35,7 @@ def encoded(attributes: dict[str, Any]) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["server", "client", "internal"]), ATTRIBUTES)))
+@example([("server", {"http.method": "GET", "url.path": value}) for value in ("None", None)])
 def test_each_span_is_read_as_if_it_were_alone(spans: list[tuple[str, dict[str, Any]]]) -> None:
     cache = AttributeCache(decode)
     for kind, attributes in spans:

@@ -79,8 +79,8 @@ class SpanThreads:
         )
 
 
-def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
-    """Match spans, or requests alone, with sampled threads.
+def span_threads(tables: Tables) -> SpanThreads:
+    """Match spans with sampled threads.
 
     By process and thread; by thread alone where a span does not name its process and no two
     sampled processes have such a thread; by process alone where a span does not name its thread and
@@ -120,7 +120,6 @@ def span_threads(tables: Tables, *, requests_only: bool = False) -> SpanThreads:
             start_ns=pl.col("start_ns") - pl.col("skew_ns"),
             end_ns=pl.col("end_ns") - pl.col("skew_ns"),
         )
-        .filter(pl.col("request") if requests_only else True)
         .join(threads.lazy(), on=["pid", "tid"], how="left", maintain_order="left")
         .join(by_process.lazy(), on="pid", how="left", maintain_order="left")
         .join(by_thread.lazy(), on="tid", how="left", maintain_order="left")

@@ -100,11 +100,11 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
                 doubts[doubt] = None
         found = list(_served(select, compared, tables, dialect))
         if found:
-            return Proposal(*dict.fromkeys([*by_row, *found][:2]))
+            return Proposal(*list(dict.fromkeys([*by_row, *found]))[:2])
         if any(_worth(one) for one in compared.values()):
             doubts["it is found by id, which is a primary key as a rule"] = None
     if by_row:
-        return Proposal(*dict.fromkeys(by_row[:2]))
+        return Proposal(*list(dict.fromkeys(by_row))[:2])
     return Proposal(doubt="; ".join(doubts) or "no condition compares a column with a value")
 
 
