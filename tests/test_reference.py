@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.reference import folder_of
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -23,5 +25,5 @@ def test_the_generated_pages_are_up_to_date(made: Path) -> None:
     pages = sorted(made.iterdir())
     assert "commands.md" in [page.name for page in pages]
     for page in pages:
-        written = (ROOT / "docs" / page.name).read_text(encoding="utf-8")
+        written = (folder_of(page.name) / page.name).read_text(encoding="utf-8")
         assert written == page.read_text(encoding="utf-8"), f"{page.name}: run: make reference"

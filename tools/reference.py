@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/: tables, metrics, commands, and the JSON schemas.
+"""Writes what is generated from the code: pages and JSON schemas of docs/, the rules' checked SQL.
 
 `python -m tools.reference [FOLDER]` writes them; a test fails when they no longer match the code.
 """
@@ -18,6 +18,8 @@ from perfkit.cli.main import COMMANDS, config_schema, main
 from perfkit.collect.resources import catalogue
 from perfkit.gate.outputs import data
 from perfkit.importers import IMPORTERS
+from perfkit.resources import data_dir
+from perfkit.rules import known
 from perfkit.rules.load import load_rules
 from perfkit.rules.model import Rule
 from perfkit.rules.schema import schema
@@ -178,7 +180,28 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
+def written_rules() -> str:
+    """Return the SQL of the shipped rules as the guard found it, an entry a line."""
+    with known.nothing():
+        kinds = known.entries(load_rules())
+    lines = [
+        ",\n".join(f"{_dense(one)}:{_dense(entry)}" for one, entry in found.items())
+        for found in kinds.values()
+    ]
+    bodies = (f'"{kind}":{{\n{body}\n}}' for kind, body in zip(kinds, lines, strict=True))
+    return "{" + ",\n".join(bodies) + "}\n"
+
+
+def _dense(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def folder_of(page: str) -> Path:
+    """Return where a generated file lies."""
+    return data_dir("rules") if page == known.FILE else DOCS
+
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if sys.argv[1:] else DOCS
-    for page, content in pages().items():
+    for page, content in {**pages(), known.FILE: written_rules()}.items():
+        folder = Path(sys.argv[1]) if sys.argv[1:] else folder_of(page)
         (folder / page).write_text(content, encoding="utf-8")

@@ -8,8 +8,9 @@ import polars as pl
 from sqlglot import exp
 
 from perfkit.errors import UsageError
-from perfkit.sql.guard import check_expression, sql
+from perfkit.sql.guard import check_expression
 from perfkit.sql.scopes import GuardError
+from perfkit.sql.write import sql
 
 _HINT = "write for example: --where \"duration_ns > 1e9 AND endpoint LIKE '%/tools%'\""
 

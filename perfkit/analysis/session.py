@@ -19,8 +19,9 @@ from perfkit.analysis.vector import plausible
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.rows import rows_or_null
 from perfkit.capture import Capture
+from perfkit.sql.checked import Query
 from perfkit.sql.execute import Limits, run_query
-from perfkit.sql.guard import Query, Value
+from perfkit.sql.write import Value
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -32,9 +32,10 @@ from perfkit.engine import Executor, executor, free_bytes
 from perfkit.errors import UsageError
 from perfkit.layout import Wanted
 from perfkit.scratch import Scratch
+from perfkit.sql.checked import Query
 from perfkit.sql.execute import Limits, run_query
-from perfkit.sql.guard import Query, Value
 from perfkit.sql.in_parts import run_in_parts
+from perfkit.sql.write import Value
 
 SHARD_SPANS = 1_000_000
 """A shard of so many spans takes about 1 GiB."""

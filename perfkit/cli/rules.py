@@ -55,7 +55,7 @@ def show(rule_id: str, **options: Any) -> None:
     for name, param in rule.params.items():
         text.paragraph(f"{name} = {param.shown} — {param.source}")
     text.heading("Query")
-    for line in rule.query_text.splitlines():
+    for line in rule.query.text.splitlines():
         click.echo("  " + line)
     text.heading("Why")
     text.paragraph(rule.why.plain())

@@ -16,8 +16,9 @@ from perfkit.analysis.session import Tables, derived_tables
 from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
 from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity
+from perfkit.sql.checked import Expression, Part
 from perfkit.sql.execute import Limits, add_column
-from perfkit.sql.guard import Expression, literal
+from perfkit.sql.write import literal
 
 MAX_FINDINGS = 20
 """Findings of one rule that are kept, in the order of its query."""
@@ -216,7 +217,7 @@ def _settings(rule: Rule, frame: pl.DataFrame) -> list[list[Setting]]:
     """Return for each row the settings of the fix whose condition holds."""
     result: list[list[Setting]] = [[] for _ in range(frame.height)]
     for setting in rule.fix.settings:
-        when = setting.when or Expression(literal(True))
+        when = setting.when or Expression(Part(literal(True)))
         holds = add_column(frame, "_holds", when, rule.values)["_holds"].fill_null(False)
         for chosen, one in zip(result, holds, strict=True):
             if one:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from perfkit import units
-from perfkit.rules import messages
+from perfkit.rules import known, messages
 from perfkit.rules.document import Node
 from perfkit.rules.messages import Message
 from perfkit.rules.model import Param
 from perfkit.sql import guard
-from perfkit.sql.guard import Expression, Query
+from perfkit.sql.checked import Expression, Part, Query
 from perfkit.sql.scopes import GuardError, unknown
+from perfkit.sql.write import literal
 
 _Choice = TypeVar("_Choice", bound=str)
 _Checked = TypeVar("_Checked")
@@ -123,13 +124,24 @@ def message(node: Node, columns: Collection[str]) -> Message:
 def expression(node: Node, columns: Collection[str], params: Collection[str]) -> Expression:
     """Return a checked expression; a bare number, true or false is one too."""
     if isinstance(node.value, bool | int | float):
-        return Expression(guard.literal(node.value))
-    return placed(node, lambda source: guard.check_expression(source, columns, params))
+        return Expression(Part(literal(node.value)))
+    return placed(
+        node,
+        lambda source: (
+            known.expression(source, columns, params)
+            or guard.check_expression(source, columns, params)
+        ),
+    )
 
 
 def query(node: Node, tables: dict[str, tuple[str, ...]], params: Collection[str]) -> Query:
     """Return a checked query."""
-    return placed(node, lambda source: guard.check_query(source, tables, params))
+    return placed(
+        node,
+        lambda source: (
+            known.query(source, tables, params) or guard.check_query(source, tables, params)
+        ),
+    )
 
 
 def placed(node: Node, check: Callable[[str], _Checked]) -> _Checked:

@@ -14,8 +14,9 @@ from perfkit.analysis.replay.edits import Edits, scaled
 from perfkit.analysis.replay.what_if import Change, saved_range
 from perfkit.analysis.session import Tables
 from perfkit.rules.model import IMPACT_COLUMNS, Rule, WhatIf
+from perfkit.sql.checked import Expression
 from perfkit.sql.execute import Limits, add_column
-from perfkit.sql.guard import Expression, Value
+from perfkit.sql.write import Value
 
 MAX_REPLAYED = 5
 """Findings of one rule that are replayed, those that take most time first; ours, to bound the

@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from sqlglot import exp
-
 from perfkit import cycles
 from perfkit import model as tables_model
 from perfkit.errors import RuleError
@@ -35,8 +33,7 @@ from perfkit.rules.model import (
     WhatIf,
 )
 from perfkit.rules.software import NAMES
-from perfkit.sql import guard
-from perfkit.sql.guard import Expression, Query
+from perfkit.sql.checked import Expression
 from perfkit.sql.scopes import unknown
 
 ID_PATTERN = r"^[a-z][a-z0-9]*\.[a-z0-9]+(?:-[a-z0-9]+)*$"
@@ -89,8 +86,10 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
     tables = known_tables()
     requires = {table: _needed(table, node, tables) for table, node in top.pairs("requires")}
     params = {name: _param(name, node) for name, node in top.pairs("params")}
-    query = fields.placed(top["query"], lambda text: _checked(text, frozenset(params)))
-    _check_order(query, top["query"])
+    query = fields.query(top["query"], tables, params)
+    if not query.ordered:
+        # The same capture must give the same report.
+        raise top["query"].place.error("the query lacks ORDER BY", "put the worst rows first")
     columns = set(query.columns)
     derive: dict[str, Expression] = {}
     for name, node in top.pairs("derive"):
@@ -100,7 +99,7 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
         columns.add(name)
     change = None
     if "what_if" in top:
-        change = what_if.read(top["what_if"], columns, params, known_tables())
+        change = what_if.read(top["what_if"], columns, params, tables)
     _check_special(top, columns, change)
     columns |= set(IMPACT_COLUMNS)
     severity = tuple(_severity(top, columns, params))
@@ -114,7 +113,6 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
         requires=requires,
         params=params,
         query=query,
-        query_text=top.text("query"),
         derive=derive,
         what_if=change,
         severity=severity,
@@ -137,12 +135,6 @@ def load_rule(path: Path, *, tests: bool = False) -> Rule:
     return rule
 
 
-@lru_cache(maxsize=256)
-def _checked(text: str, params: frozenset[str]) -> Query:
-    """Check a query. Rules about code share theirs, and differ in their parameters' values."""
-    return guard.check_query(text, known_tables(), params)
-
-
 def _needed(table: str, node: Node, tables: Columns) -> tuple[str, ...]:
     if table not in tables:
         raise node.place.error(*unknown("table", table, tables))
@@ -157,14 +149,6 @@ def _param(name: str, node: Node) -> Param:
     if not _COLUMN.match(name):
         raise node.place.error(f"{name!r} is not a plain name")
     return fields.param(node, name)
-
-
-def _check_order(query: Query, node: Node) -> None:
-    """Refuse a query whose rows come in no order: the same capture must give the same report."""
-    select = query.stages[-1].select
-    grouped = all(isinstance(part.unalias(), exp.AggFunc) for part in select.expressions)
-    if not select.args.get("order") and not grouped:
-        raise node.place.error("the query lacks ORDER BY", "put the worst rows first")
 
 
 def _check_special(top: Map, columns: Collection[str], change: WhatIf | None) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from perfkit.analysis.replay.what_if import Change
 from perfkit.rules.messages import Message
-from perfkit.sql.guard import Expression, Query, Value
+from perfkit.sql.checked import Expression, Query
+from perfkit.sql.write import Value
 
 Severity = Literal["high", "medium", "low", "info"]
 Effort = Literal["low", "medium", "high"]
@@ -65,6 +66,11 @@ class WhatIf:
     between: bool
     parallel: bool
     loop: bool
+
+    def expressions(self) -> Iterator[Expression]:
+        """Yield what is computed of it for each finding."""
+        each = (self.factor_low, self.factor_high, self.lifetime, self.places_now, self.places)
+        yield from (one for one in each if one)
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,6 @@ class Rule:
     requires: Mapping[str, tuple[str, ...]]
     params: Mapping[str, Param]
     query: Query
-    query_text: str
     derive: Mapping[str, Expression]
     what_if: WhatIf | None
     severity: tuple[Step, ...]
@@ -160,6 +165,20 @@ class Rule:
     def values(self) -> dict[str, Value]:
         """Return the parameters' values by name."""
         return {name: param.value for name, param in self.params.items()}
+
+    def queries(self) -> Iterator[Query]:
+        """Yield its queries."""
+        yield self.query
+        if self.what_if is not None:
+            yield from (one for one in (self.what_if.rows, self.what_if.times) if one)
+
+    def expressions(self) -> Iterator[Expression]:
+        """Yield its expressions."""
+        yield from self.derive.values()
+        yield from (step.when for step in self.severity if step.when)
+        yield from (one.when for one in self.fix.settings if one.when)
+        if self.what_if is not None:
+            yield from self.what_if.expressions()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from sqlglot import exp
 
 from perfkit.rules.document import Node
 from perfkit.rules.model import Rule
-from perfkit.sql.guard import Query
 
 _CARET = re.compile(r"^ {4}( *)\^", re.MULTILINE)
 _REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
@@ -68,15 +67,9 @@ def _given(rule: Rule) -> Iterator[exp.Expr]:
 
 
 def _trees(rule: Rule) -> Iterator[exp.Expr]:
-    change = rule.what_if
-    queries = [rule.query, *((change.rows, change.times) if change else ())]
-    for query in queries:
-        if isinstance(query, Query):
-            yield from (stage.select for stage in query.stages)
-    conditions = [*(step.when for step in rule.severity), *(one.when for one in rule.fix.settings)]
-    for expression in (*rule.derive.values(), *conditions):
-        if expression is not None:
-            yield expression.tree
+    for query in rule.queries():
+        yield from (stage.select for stage in query.stages)
+    yield from (expression.tree for expression in rule.expressions())
 
 
 def _texts(node: Node, piece: str) -> Iterator[Node]:

@@ -10,7 +10,7 @@ from perfkit.rules import fields
 from perfkit.rules.document import Node
 from perfkit.rules.fields import Map
 from perfkit.rules.model import Code, Param, WhatIf
-from perfkit.sql.guard import Query
+from perfkit.sql.checked import Query
 
 SUBJECTS = ("rows", "times", "code")
 VALUES = ("factor_low", "factor_high", "lifetime", "places_now", "places")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from perfkit.sql.scopes import Stage, children, join_keys
+from perfkit.sql.checked import Stage
+from perfkit.sql.nodes import children
+from perfkit.sql.scopes import join_keys
 
 PARTS = "all parts"
 """What the second SELECT of `Apart` reads: no query can call a table so."""

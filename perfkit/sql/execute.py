@@ -16,10 +16,9 @@ import polars as pl
 from polars.lazyframe.in_process import InProcessQuery
 from sqlglot import exp
 
-from perfkit.sql import guard
-from perfkit.sql.guard import Expression, Query, Value
-from perfkit.sql.scopes import JoinKey, Stage
+from perfkit.sql.checked import Expression, JoinKey, Part, Query, Stage
 from perfkit.sql.width import narrow
+from perfkit.sql.write import Value
 
 _MULTIPLICITY = "rows_of_key"
 _STARVED = 20
@@ -79,13 +78,13 @@ class Answers:
     ) -> pl.DataFrame:
         """Return the result of a stage, or of another SELECT with its joins."""
         _check_joins(stage, frames, self.limits)
-        return self.select(select or stage.select, frames)
+        return self.select(stage.part if select is None else Part(select), frames)
 
-    def select(self, select: exp.Select, frames: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
+    def select(self, part: Part, frames: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
         """Return the result of a SELECT."""
         limits = self.limits
         with pl.SQLContext(frames, eager=False) as context:
-            plain, wide = guard.both_sql(select, self.params)
+            plain, wide = part.both_sql(self.params)
             lazy = context.execute(wide, eager=False)
             types = context.execute(plain, eager=False) if wide != plain else None
         result = _known(collect(lazy.head(limits.result_rows + 1), limits))
@@ -100,7 +99,7 @@ def add_column(
     frame: pl.DataFrame, name: str, expression: Expression, params: Mapping[str, Value]
 ) -> pl.DataFrame:
     """Return the frame with one more column, computed row by row."""
-    plain, wide = guard.both_sql(expression.tree, params)
+    plain, wide = expression.part.both_sql(params)
     added = _known(frame.with_columns(pl.sql_expr(wide).alias(name)))
     if wide == plain:
         return added

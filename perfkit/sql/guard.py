@@ -20,20 +20,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 
-from sqlglot import Dialect, exp
+from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token
 
+from perfkit.sql.checked import Expression, Part, Query, Stage
 from perfkit.sql.quiet import quiet_parser
-from perfkit.sql.scopes import GuardError, Stage, at, describe, stage, unknown
+from perfkit.sql.scopes import GuardError, at, describe, stage, unknown
 from perfkit.sql.stars import spell_out_stars
-from perfkit.sql.width import widen
 from perfkit.sql.words import plain_tokens
-
-Value = str | int | float | bool
+from perfkit.sql.write import Engine
 
 MAX_TEXT = 20_000
 MAX_LITERAL = 2_000
@@ -46,8 +44,6 @@ MAX_LIST = 200
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _BRACKET = re.compile(r"[()\[\]{}]")
 _LAYOUT = str.maketrans("", "", "\n\t")
-_COMPUTES = re.compile(r"[-+*]|SUM|ABS|POW")
-"""What is in SQL that may have to be widened."""
 _BINARY = {"this", "expression"}
 _ONE = {"this"}
 
@@ -124,88 +120,6 @@ _ANONYMOUS = frozenset(("QUANTILE_CONT",))
 _TYPES = frozenset(("DOUBLE", "BIGINT", "BOOLEAN", "TEXT", "VARCHAR"))
 
 
-class Engine(Dialect):
-    """Polars' SQL, as far as it matters here: nulls sort last, and first with DESC."""
-
-    NULL_ORDERING = "nulls_are_large"
-
-
-_ENGINE = Engine()
-
-
-@dataclass(frozen=True)
-class Query:
-    """A checked query: its stages in the order in which they run."""
-
-    stages: tuple[Stage, ...]
-    tables: tuple[str, ...]
-    """The known tables that it reads, in order of appearance."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the names of the columns of the result."""
-        return self.stages[-1].columns
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A checked expression over the columns of one row."""
-
-    tree: exp.Expr
-    columns: frozenset[str] = field(default_factory=frozenset)
-
-
-def sql(tree: exp.Expr, params: Mapping[str, Value]) -> str:
-    """Regenerate SQL for Polars, with parameters as literals, whose integers do not wrap."""
-    return both_sql(tree, params)[1]
-
-
-def both_sql(tree: exp.Expr, params: Mapping[str, Value]) -> tuple[str, str]:
-    """Return SQL for Polars as it is written, which has the types of the result, and as it runs.
-
-    Parameters become literals and decimals floats: Polars reads `0.5` as a fixed-point decimal,
-    which rounds what is computed with it. What runs is widened, since its integers would wrap.
-    """
-    bound = _bound(tree, params)
-    # Nodes that the guard lets pass are not changed by writing them, so that once is copied enough.
-    plain = bound.sql(dialect=Engine, comments=False, copy=False)
-    if not _COMPUTES.search(plain):
-        return plain, plain
-    return plain, widen(bound).sql(dialect=Engine, comments=False, copy=False)
-
-
-def _bound(node: exp.Expr, params: Mapping[str, Value]) -> exp.Expr:
-    """Return a copy of a checked tree with its parameters' values.
-
-    It has no places in the text, which would take half of the time of copying.
-    """
-    if isinstance(node, exp.Placeholder):
-        return literal(params[node.name])
-    if isinstance(node, exp.Literal) and not node.is_string and "." in node.this:
-        return literal(float(node.this))
-    return type(node)(**{name: _bound_part(part, params) for name, part in node.args.items()})
-
-
-def _bound_part(part: object, params: Mapping[str, Value]) -> object:
-    if isinstance(part, exp.Expr):
-        return _bound(part, params)
-    return [_bound_part(one, params) for one in part] if isinstance(part, list) else part
-
-
-def literal(value: Value) -> exp.Expr:
-    """Return a value as a literal of SQL."""
-    if isinstance(value, bool):
-        return exp.Boolean(this=value)
-    if isinstance(value, str):
-        return exp.Literal.string(value)
-    if isinstance(value, int):
-        return exp.Literal.number(value) if value >= 0 else exp.Neg(this=literal(-value))
-    if value < 0:
-        return exp.Neg(this=literal(-value))
-    text = repr(value)
-    return exp.Literal.number(text if "e" in text else text + "e0")
-
-
 def check_expression(text: str, columns: Collection[str], params: Collection[str]) -> Expression:
     """Check an expression over one row. Raises GuardError."""
     root, read, given = _scalar(text)
@@ -217,7 +131,7 @@ def check_expression(text: str, columns: Collection[str], params: Collection[str
         if column.name not in columns:
             raise at(column, *unknown("column", column.name, columns))
         used.add(column.name)
-    return Expression(root, frozenset(used))
+    return Expression(Part(root), text, frozenset(used), frozenset(one.name for one in given))
 
 
 @lru_cache(maxsize=1024)
@@ -226,8 +140,13 @@ def _scalar(text: str) -> tuple[exp.Expr, list[exp.Column], list[exp.Placeholder
 
     Rules share many expressions. What is returned is never changed.
     """
-    root = _parse(text, exp.Condition)
+    root = expression_tree(text)
     return root, *_check_nodes(root, _SCALAR)
+
+
+def expression_tree(text: str) -> exp.Expr:
+    """Return the tree of an expression, which nobody has checked. Raises GuardError."""
+    return _parse(text, exp.Condition)
 
 
 def check_query(
@@ -241,19 +160,14 @@ def check_query(
 
     With `stars`, `SELECT *` and `SELECT alias.*` stand for the columns of the tables.
     """
-    root = _parse(text)
-    if not isinstance(root, exp.Select):
-        # A statement that is not parsed is a command, and called by its first word.
-        what = root.name if isinstance(root, exp.Command) else root.key
-        raise GuardError(f"{what[:60].upper()} is not allowed, only one SELECT")
+    root = _query_tree(text)
     if stars:
         spell_out_stars(root, tables)
     _, given = _check_nodes(root, _IN_QUERY)
     _check_params(given, params)
     known: dict[str, Collection[str]] = dict(tables)
     stages: list[Stage] = []
-    with_ = root.args.get("with_")
-    for cte in with_.expressions if with_ else ():
+    for cte in _named(root):
         name = cte.alias
         if name in known:
             raise at(cte, f"the name {name} is taken by a table")
@@ -265,9 +179,39 @@ def check_query(
         raise GuardError(f"more than {MAX_STAGES} common table expressions")
     root.set("with_", None)
     stages.append(stage("", root, known))
-    named = {one.name for one in stages}
-    read = [name for one in stages for name in one.reads]
-    return Query(tuple(stages), tuple(dict.fromkeys(name for name in read if name not in named)))
+    return Query(text, tuple(stages), frozenset(one.name for one in given), _is_ordered(root))
+
+
+def query_trees(text: str) -> list[exp.Select]:
+    """Return the tree of each stage of a query, which nobody has checked. Raises GuardError."""
+    root = _query_tree(text)
+    named = [cte.this for cte in _named(root)]
+    root.set("with_", None)
+    return [*named, root]
+
+
+def _query_tree(text: str) -> exp.Select:
+    root = _parse(text)
+    if not isinstance(root, exp.Select):
+        # A statement that is not parsed is a command, and called by its first word.
+        what = root.name if isinstance(root, exp.Command) else root.key
+        raise GuardError(f"{what[:60].upper()} is not allowed, only one SELECT")
+    return root
+
+
+def _named(root: exp.Select) -> list[exp.Expr]:
+    """Return the common table expressions."""
+    with_ = root.args.get("with_")
+    return list(with_.expressions) if with_ else []
+
+
+def _is_ordered(select: exp.Select) -> bool:
+    if select.args.get("order"):
+        return True
+    return all(isinstance(part.unalias(), exp.AggFunc) for part in select.expressions)
+
+
+_ENGINE = Engine()
 
 
 def _parse(text: str, into: type[exp.Expr] | None = None) -> exp.Expr:

@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from perfkit.sql.apart import PARTS, Apart, Key, apart
+from perfkit.sql.checked import Part, Query, Stage
 from perfkit.sql.execute import Answers, Limits, TooMuch, collect
-from perfkit.sql.guard import Query, Value
-from perfkit.sql.scopes import Stage
+from perfkit.sql.write import Value
 
 _MOST_BESIDE = 1_000_000
 """A table with more rows that is not in parts is not read anew for each of them."""
@@ -103,7 +103,7 @@ class _Run:
     def _summed(self, stage: Stage, how: Apart) -> pl.DataFrame:
         assert how.together is not None
         found = pl.concat(self._kept(stage, how), how="vertical_relaxed")
-        return self._answers.select(how.together, {**self._beside(stage), PARTS: found})
+        return self._answers.select(Part(how.together), {**self._beside(stage), PARTS: found})
 
     def _kept(self, stage: Stage, how: Apart) -> list[pl.LazyFrame]:
         """Return what a stage says of each part, in a file each."""

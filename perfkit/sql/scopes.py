@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from perfkit.sql.checked import JoinKey, Part, Stage
+from perfkit.sql.nodes import children
+
 MAX_JOINS = 6
+
+_Needs = dict[str, set[str]]
 
 _JOINS = frozenset(("", "LEFT", "INNER", "SEMI", "LEFT SEMI", "ANTI", "LEFT ANTI"))
 _LEAVES = (exp.Identifier, exp.Literal)
@@ -22,31 +27,6 @@ class GuardError(Exception):
     ) -> None:
         super().__init__(message)
         self.line, self.column, self.hint = line, column, hint
-
-
-@dataclass(frozen=True)
-class JoinKey:
-    """One equality of a join: a column of an earlier source and one of the joined source."""
-
-    source: str
-    column: str
-    joined: str
-    joined_column: str
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One SELECT of a query; `name` is that of the common table expression, or empty."""
-
-    name: str
-    select: exp.Select
-    sources: Mapping[str, str]
-    """Alias -> table or earlier stage."""
-    joins: tuple[tuple[JoinKey, ...], ...]
-    """Each join that can multiply rows, by its equalities, in order."""
-    columns: tuple[str, ...]
-    reads: tuple[str, ...]
-    """The tables and earlier stages that it and its subqueries name, in order."""
 
 
 @dataclass
@@ -71,13 +51,15 @@ def stage(name: str, select: exp.Select, known: Mapping[str, Collection[str]]) -
     if not sources:
         raise GuardError("SELECT without FROM")
     (own, *subqueries), reads = _scopes(select)
-    _check_columns(own, sources, known)
+    needs: _Needs = {}
+    _check_columns(own, sources, known, needs)
     for scope in subqueries:
         inner = scope.select
         if inner.args.get("joins") or inner.args.get("with_"):
             raise at(inner, "a subquery must be plain", "use WITH name AS (…) before the SELECT")
-        _check_columns(scope, sources_of(inner, known), known)
-    return Stage(name, select, sources, joins, tuple(aliases), tuple(reads))
+        _check_columns(scope, sources_of(inner, known), known, needs)
+    needed = {table: frozenset(columns) for table, columns in needs.items()}
+    return Stage(name, Part(select), sources, joins, tuple(aliases), tuple(reads), needed)
 
 
 def _scopes(select: exp.Select) -> tuple[list[_Scope], list[str]]:
@@ -104,17 +86,6 @@ def _scopes(select: exp.Select) -> tuple[list[_Scope], list[str]]:
         sees_aliases = sees_aliases or isinstance(node, _SEES_ALIASES)
         todo += [(child, scope, sees_aliases) for child in reversed(children(node))]
     return found, reads
-
-
-def children(node: exp.Expr) -> list[exp.Expr]:
-    """Return the parts of a part of SQL, in order."""
-    found: list[exp.Expr] = []
-    for value in node.args.values():
-        if isinstance(value, exp.Expr):
-            found.append(value)
-        elif isinstance(value, list):
-            found += [each for each in value if isinstance(each, exp.Expr)]
-    return found
 
 
 def sources_of(select: exp.Select, known: Mapping[str, Collection[str]]) -> dict[str, str]:
@@ -171,19 +142,28 @@ def join_keys(on: exp.Expr, joined: str, seen: Collection[str]) -> Iterator[Join
 
 
 def _check_columns(
-    scope: _Scope, sources: Mapping[str, str], known: Mapping[str, Collection[str]]
+    scope: _Scope, sources: Mapping[str, str], known: Mapping[str, Collection[str]], needs: _Needs
 ) -> None:
-    offered = {column for table in sources.values() for column in known[table]}
+    """Refuse names that no source has; add to `needs` which columns of which table may be meant."""
+    among = set(sources.values())
+    for table in among:
+        needs.setdefault(table, set())
+    offered = {column for table in among for column in known[table]}
     aliases = {part.alias for part in scope.select.expressions if isinstance(part, exp.Alias)}
     for column, sees_aliases in scope.columns:
-        name, table = column.name, column.table
-        if table:
-            if table not in sources:
-                raise at(column, *unknown("table", table, sources))
-            columns = known[sources[table]]
-            if name not in columns:
-                raise at(column, *unknown(f"column of {table}", name, columns))
-        elif name not in offered and not (sees_aliases and name in aliases):
+        name, alias = column.name, column.table
+        if alias:
+            if alias not in sources:
+                raise at(column, *unknown("table", alias, sources))
+            table = sources[alias]
+            if name not in known[table]:
+                raise at(column, *unknown(f"column of {alias}", name, known[table]))
+            needs[table].add(name)
+        elif name in offered:
+            for table in among:
+                if name in known[table]:
+                    needs[table].add(name)
+        elif not (sees_aliases and name in aliases):
             raise at(column, *unknown("column", name, offered | aliases))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import polars as pl
 from sqlglot import exp
 
-from perfkit.sql.scopes import children
+from perfkit.sql.nodes import children
 
 _COLUMN_BITS = 63
 """Of a column of any integer type up to Int64; tables have no UInt64."""

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.sql import execute, guard
+from perfkit.sql import execute
 from perfkit.sql.execute import Limits, TooMuch, add_column, reason, run_query
 from perfkit.sql.guard import check_expression, check_query
 from perfkit.sql.scopes import GuardError
+from perfkit.sql.write import Value, sql
 
 TABLES = {
     "spans": ("row", "name", "calls", "total_ns", "tags", "open"),
@@ -41,7 +42,7 @@ FRAMES = {
 }
 
 
-def run(sql: str, **params: guard.Value) -> list[dict[str, object]]:
+def run(sql: str, **params: Value) -> list[dict[str, object]]:
     query = check_query(sql, TABLES, params)
     return run_query(query, FRAMES, params, Limits()).to_dicts()
 
@@ -307,7 +308,7 @@ def test_errors_say_where_and_what_was_meant() -> None:
 
 def test_comments_and_the_text_itself_never_reach_the_engine() -> None:
     query = check_query("SELECT row /* secret */ FROM spans -- hidden\n ORDER BY row", TABLES, ())
-    assert guard.sql(query.stages[0].select, {}) == "SELECT row FROM spans ORDER BY row"
+    assert sql(query.stages[0].select, {}) == "SELECT row FROM spans ORDER BY row"
 
 
 @given(st.text(max_size=60) | st.text(alphabet="'\"\\;-/*:$(){}%", max_size=30))
@@ -433,7 +434,7 @@ def test_what_passes_reads_only_known_tables_with_known_functions(sql: str) -> N
         return
     stages = {stage.name for stage in query.stages}
     for stage in query.stages:
-        text = _outside_quotes(guard.sql(stage.select, {"p": 1}))
+        text = _outside_quotes(sql(stage.select, {"p": 1}))
         assert ";" not in text
         for name in re.findall(r"([A-Za-z_][A-Za-z0-9_.]*)\s*\(", text):
             assert name.upper() in _HARMLESS, sql

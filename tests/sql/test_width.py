@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from perfkit.rules.load import load_rules
-from perfkit.sql import guard
+from perfkit.sql import write
 from perfkit.sql.execute import Limits, add_column, run_query
 from perfkit.sql.guard import check_expression, check_query
 from perfkit.sql.width import widen
@@ -118,21 +118,21 @@ def test_a_result_that_fits_keeps_its_type() -> None:
 def test_shipped_rules_are_written_as_from_copies_of_every_step() -> None:
     """Once is copied for both texts, without places, and what computes nothing is not widened."""
 
-    def slowly(tree: exp.Expr, values: Mapping[str, guard.Value]) -> tuple[str, str]:
+    def slowly(tree: exp.Expr, values: Mapping[str, write.Value]) -> tuple[str, str]:
         def bind(node: exp.Expr) -> exp.Expr:
             if isinstance(node, exp.Placeholder):
-                return guard.literal(values[node.name])
+                return write.literal(values[node.name])
             if isinstance(node, exp.Literal) and not node.is_string and "." in node.this:
-                return guard.literal(float(node.this))
+                return write.literal(float(node.this))
             return node
 
         bound = tree.copy().transform(bind)
-        plain = bound.copy().sql(dialect=guard.Engine, comments=False)
-        return plain, widen(bound.copy()).sql(dialect=guard.Engine, comments=False)
+        plain = bound.copy().sql(dialect=write.Engine, comments=False)
+        return plain, widen(bound.copy()).sql(dialect=write.Engine, comments=False)
 
     for rule in load_rules():
         selects = [stage.select for stage in rule.query.stages]
         for tree in (*selects, *(one.tree for one in rule.derive.values())):
             before = tree.sql()
-            assert guard.both_sql(tree, rule.values) == slowly(tree, rule.values), rule.id
+            assert write.both_sql(tree, rule.values) == slowly(tree, rule.values), rule.id
             assert tree.sql() == before

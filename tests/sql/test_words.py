@@ -11,8 +11,8 @@ from sqlglot.tokenizer_core import Token
 
 from perfkit.resources import data_dir
 from perfkit.rules import document
-from perfkit.sql.guard import Engine
 from perfkit.sql.words import plain_tokens
+from perfkit.sql.write import Engine
 
 Shown = list[tuple[object, ...]]
 
