@@ -57,17 +57,28 @@ def coarser(spans: pl.LazyFrame) -> pl.DataFrame:
         .select("row", *_SAME_SPAN, "start_ns", "duration_ns", "kind", unit_ns=_NS_OF)
         .collect()
     )
+    # One that came a thousand times is compared once, and only with those that are finer.
+    different = found.drop("row").unique()
+    coarse = pl.concat(_coarser_than_some(different, unit_ns) for unit_ns in (10**6, 10**3))
+    columns = different.columns
+    rows = found.join(coarse, on=columns, how="semi", nulls_equal=True)
+    return rows.select("row", "trace_hi", "trace_lo", "span_id", "unit_ns")
+
+
+def _coarser_than_some(spans: pl.DataFrame, unit_ns: int) -> pl.DataFrame:
+    """Return those known to a unit of which there is one with finer times among the others."""
     ids = ["trace_hi", "trace_lo", "span_id", "of"]
-    pairs = found.join(found, on=ids, suffix="_finer", nulls_equal=True).filter(
-        pl.col("unit_ns") > pl.col("unit_ns_finer"),
-        (pl.col("start_ns") - pl.col("start_ns_finer")).abs() < pl.col("unit_ns"),
-        (
-            (pl.col("duration_ns") - pl.col("duration_ns_finer")).abs() <= pl.col("unit_ns")
-        ).fill_null(value=True),
+    coarse = spans.filter(pl.col("unit_ns") == unit_ns)
+    finer = spans.filter(pl.col("unit_ns") < unit_ns)
+    pairs = coarse.join(finer, on=ids, suffix="_finer", nulls_equal=True).filter(
+        (pl.col("start_ns") - pl.col("start_ns_finer")).abs() < unit_ns,
+        ((pl.col("duration_ns") - pl.col("duration_ns_finer")).abs() <= unit_ns).fill_null(
+            value=True
+        ),
         (pl.col("kind") == pl.col("kind_finer"))
         | pl.any_horizontal(pl.col("kind", "kind_finer").is_in(["unspecified", "internal"])),
     )
-    return pairs.unique("row").select("row", "trace_hi", "trace_lo", "span_id", "unit_ns")
+    return pairs.select(spans.columns).unique()
 
 
 def drop_coarser(writer: CaptureWriter) -> tuple[int, bool]:
@@ -93,13 +104,18 @@ def _drop_events(writer: CaptureWriter, spans: pl.DataFrame) -> None:
     units = spans.group_by(ids).agg(pl.col("unit_ns").max()).lazy()
     events = writer.written("span_events").with_row_index("row")
     theirs = events.join(units, on=ids).select(*ids, "name", "row", "ts_ns", "unit_ns").collect()
-    again = theirs.join(theirs, on=[*ids, "name"], suffix="_finer").filter(
-        pl.col("row") != pl.col("row_finer"),
-        (pl.col("ts_ns") - pl.col("ts_ns_finer")).abs() < pl.col("unit_ns"),
-        pl.col("ts_ns") % pl.col("unit_ns") == 0,
-        (pl.col("ts_ns_finer") % pl.col("unit_ns") != 0) | (pl.col("row") > pl.col("row_finer")),
+    key = [*ids, "name", "ts_ns", "unit_ns"]
+    coarse = pl.col("ts_ns") % pl.col("unit_ns") == 0
+    different = theirs.select(key).unique()
+    pairs = different.filter(coarse).join(
+        different.filter(~coarse), on=[*ids, "name"], suffix="_finer"
     )
-    kept = events.join(again.lazy().select("row").unique(), on="row", how="anti")
+    replaced = pairs.filter((pl.col("ts_ns") - pl.col("ts_ns_finer")).abs() < pl.col("unit_ns"))
+    again = theirs.filter(
+        coarse & (pl.col("row") > pl.col("row").min().over(key))
+        | pl.struct(key).is_in(replaced.select(pl.struct(key)).to_series().implode())
+    )
+    kept = events.join(again.lazy().select("row"), on="row", how="anti")
     writer.replace("span_events", kept.drop("row").collect())
 
 
