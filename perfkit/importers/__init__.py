@@ -18,6 +18,7 @@ from perfkit.errors import InputError, UnknownFormat, UsageError
 from perfkit.importers import (
     access_log,
     austin,
+    beginnings,
     chrome_trace,
     collapsed,
     cprofile,
@@ -153,7 +154,8 @@ def import_files(
     with Scratch() as temporary, cycles.rarely_sought():
         files = inputs.expand(paths, temporary)
         run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping,
-                   alone=len(files) == 1)  # fmt: skip
+                   alone=len(files) == 1,
+                   longer=beginnings.longer(files) if len(files) > 1 else {})  # fmt: skip
         try:
             for one in files:
                 run.read_all(one, temporary)
@@ -188,6 +190,8 @@ class _Run:
     mapping: mapped.Mapping | None = None
     alone: bool = False
     """Whether there is one file only, so that none can be a copy of it."""
+    longer: dict[Path, inputs.Input] = field(default_factory=dict)
+    """Files that are the beginning of another, and that other one."""
     done_bytes: int = 0
     seen: inputs.Seen = field(default_factory=inputs.Seen)
     problems: list[str] = field(default_factory=list)
@@ -243,11 +247,13 @@ class _Run:
             _PassedOver(self.writer, self.problems) if self.keep_going else None,
             content,
         )
+        longer = self.longer.get(member.path) if lasting else None
+        if longer is not None and self._reads_too(longer, source):
+            note = f"not imported, {longer.label} begins with all of it: {source.name}"
+            self._leave_out("file", "the beginning of another", note)
+            return
         try:
-            mapping = self.mapping
-            if mapping is not None and not mapped.fits(source, mapping):
-                mapping = None
-            found = self.importer or (None if mapping is not None else detect(source))
+            found, mapping = self._reader(source)
         except UnknownFormat as error:
             if member.named and self.mapping is not None:
                 mapped.read(source, self.writer, self.mapping)  # says which column is not there
@@ -268,6 +274,23 @@ class _Run:
         elif mapping is not None:
             _read(mapped.NAME, lambda: mapped.read(source, self.writer, mapping), source,
                   self.writer)  # fmt: skip
+
+    def _reader(self, source: Source) -> tuple[Importer | None, mapped.Mapping | None]:
+        """Return the importer of a file, or the mapping that reads it. Raises UnknownFormat."""
+        if self.mapping is not None and mapped.fits(source, self.mapping):
+            return self.importer, self.mapping
+        return self.importer or detect(source), None
+
+    def _reads_too(self, longer: inputs.Input, source: Source) -> bool:
+        """Whether a file that begins with all of another is read, and as the other would be."""
+        try:
+            reader = self._reader(Source(longer.path, label=longer.label))
+        except InputError:
+            return False
+        try:
+            return self._reader(source) == reader
+        except UnknownFormat:  # of the other there is too little to say
+            return True
 
     def _wait(self, source: Source, importer: Importer) -> None:
         """Read a file with those that come before and after it."""

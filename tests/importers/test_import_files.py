@@ -8,6 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import perfkit.importers
@@ -22,10 +23,20 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 
 
 NO_FORMATS = {
-    *("archives", "base", "compression", "inputs", "json_stream", "load_tests", "mojo", "rows"),
+    *(
+        "archives",
+        "base",
+        "beginnings",
+        "compression",
+        "inputs",
+        "json_stream",
+        "load_tests",
+        "mojo",
+        "rows",
+    ),
     *("gateway_tables", "mapped", "repeats", "postgresql", "chrome_profile", "chrome_flows"),
     *("postgresql_entries", "postgresql_messages", "column_files", "chrome_events"),
-    *("id_columns", "jaeger_document", "jaeger_spans", "places", "not_read"),
+    *("beginnings", "id_columns", "jaeger_document", "jaeger_spans", "places", "not_read"),
     *("tables", "otlp_salvage", "otlp_answers", "json_prefix", "msgpack_prefix", "sentry_profile"),
 }
 
@@ -259,8 +270,9 @@ def test_requests_that_may_be_recorded_twice_are_spoken_of(samples: dict[str, li
 @pytest.mark.parametrize("name", ["jaeger.json", "apache.log", "jmeter.jtl", "viztracer.json"])
 def test_a_compressed_copy_of_spans_is_recognised_by_their_ids(name: str, tmp_path: Path) -> None:
     content = (SAMPLES / name).read_bytes()
-    (tmp_path / name).write_bytes(content)
-    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content + b"\n"))  # not quite the same
+    # Not quite the same, and neither begins with all of the other.
+    (tmp_path / name).write_bytes(content + b"\n")
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content + b"\r\n"))
     once = imported(tmp_path / name, started_at_ns=10**18)
     assert not any("are there already" in note for note in once.info.notes)
     spans = once.info.rows["spans"]
@@ -320,6 +332,30 @@ def test_spans_that_come_with_coarser_times_too_are_kept_once(order: str, tmp_pa
     assert found.filter(found["start_ns"] % 1000 != 0).height == 9
     assert writer.info.rows["span_events"] == 13
     assert any("8 of 21 spans came in another format too" in note for note in writer.info.notes)
+
+
+def test_what_came_a_hundred_times_is_not_compared_with_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = {"key": "service.name", "value": {"stringValue": "Shop"}}
+    group = {"resource": {"attributes": [name]}, "scopeSpans": [{"spans": [in_otlp(1)]}]}
+    (tmp_path / "a").write_text(json.dumps({"resourceSpans": [group]}))
+    for number in range(100):
+        spans = [in_jaeger(1), in_jaeger(number + 2)]
+        (tmp_path / f"b{number}").write_text(json.dumps({"data": [{"spans": spans}]}))
+    heights: list[int] = []
+    join = pl.DataFrame.join
+
+    def counted(*args: object, **options: object) -> pl.DataFrame:
+        joined: pl.DataFrame = join(*args, **options)
+        heights.append(joined.height)
+        return joined
+
+    monkeypatch.setattr(pl.DataFrame, "join", counted)
+    writer = imported(tmp_path)
+    assert writer.info.rows["spans"] == 1 + 100
+    assert writer.info.rows["span_events"] == 1 + 100
+    assert max(heights) <= 201
 
 
 def profile(folder: Path, *, exporter: str) -> Path:

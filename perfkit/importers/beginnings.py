@@ -1,0 +1,117 @@
+"""Files that are the beginning of another: a log that grew, beside a copy of it from before.
+
+Its rows have no ids by which they could be told again. The longer file has all that the shorter
+one has, a line that was cut at its end included, so that the shorter one need not be read at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from perfkit.errors import InputError
+from perfkit.importers import archives
+from perfkit.importers.base import MARK, Source
+from perfkit.importers.compression import CHUNK_BYTES, Stream
+from perfkit.importers.compression import name as compression_name
+from perfkit.importers.inputs import Input
+
+_HEAD_BYTES = 1024
+"""So much of every file is looked at; of those that begin alike all that is needed."""
+
+
+@dataclass(eq=False)
+class _Content:
+    """One file, by what is in it."""
+
+    file: Input
+    head: bytes
+    damaged: bool = False
+    """Whether something in it could not be read: then it is not known how it goes on."""
+
+    def stream(self) -> Stream:
+        return Stream(self._chunks())
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            yield from Source(self.file.path).chunks(quietly=True)
+        except (InputError, OSError):  # it is said when the file is read
+            self.damaged = True
+
+
+def longer(files: Iterable[Input]) -> dict[Path, Input]:
+    """Return for each file that is the beginning of others, compressed or not, one of them.
+
+    That one is the beginning of no other. Archives are not looked into, and damaged files are
+    neither.
+    """
+    contents = [one for file in files if (one := _content(file)) is not None]
+    found: dict[Path, Input] = {}
+    for alike in _runs(sorted(contents, key=lambda one: one.head)):
+        ordered = sorted(alike, key=functools.cmp_to_key(_order))
+        whole = [one for one in ordered if not one.damaged]
+        # What is between a content and a longer one in this order begins with it, too.
+        for short, following in reversed(list(itertools.pairwise(whole))):
+            order, begins = _compared(short, following)
+            last = found.get(following.file.path)
+            damaged = short.damaged or following.damaged
+            if begins and not damaged and (order or last):
+                found[short.file.path] = last or following.file
+    return found
+
+
+def _content(file: Input) -> _Content | None:
+    """Return a file with its head; null where that is empty, an archive or damaged."""
+    try:
+        head = _head(file.path) if file.bytes else b""  # pipes have no size
+        if archives.begins(head):
+            return None
+        if compression_name(head) is None:
+            head = head.removeprefix(MARK)
+        else:
+            head = Stream(Source(file.path).chunks(quietly=True)).read(_HEAD_BYTES)
+            if archives.begins(head):
+                return None
+    except (InputError, OSError):
+        return None
+    return _Content(file, head[:_HEAD_BYTES]) if head else None
+
+
+def _head(path: Path) -> bytes:
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(opened, _HEAD_BYTES + len(MARK))
+    finally:
+        os.close(opened)
+
+
+def _runs(contents: list[_Content]) -> Iterator[list[_Content]]:
+    """Yield those that begin alike, of contents in the order of their heads."""
+    run: list[_Content] = []
+    for one in contents:
+        if run and not one.head.startswith(run[-1].head):
+            if len(run) > 1:
+                yield run
+            run = []
+        run.append(one)
+    if len(run) > 1:
+        yield run
+
+
+def _order(one: _Content, other: _Content) -> int:
+    return _compared(one, other)[0]
+
+
+def _compared(one: _Content, other: _Content) -> tuple[int, bool]:
+    """Return which content is first, as negative, 0 or positive; and whether `other` begins so."""
+    left, right = one.stream(), other.stream()
+    while True:
+        a, b = left.read(CHUNK_BYTES), right.read(CHUNK_BYTES)
+        if a != b:
+            return (-1 if a < b else 1), b.startswith(a)
+        if not a:
+            return 0, True
