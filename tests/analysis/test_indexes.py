@@ -56,7 +56,7 @@ DOUBTED = (
 
 @pytest.mark.parametrize(("text", "on", "also"), SERVED)
 def test_an_index_is_proposed(text: str, on: str, also: str | None) -> None:
-    assert propose("postgresql", text) == (on, also, None)
+    assert propose("postgresql", text)[:3] == (on, also, None)
 
 
 @pytest.mark.parametrize(("text", "doubt"), DOUBTED)
@@ -78,7 +78,21 @@ def test_it_says_why_none_is(text: str, doubt: str) -> None:
     ],
 )
 def test_nothing_is_said_of_what_is_no_query(system: str, text: str) -> None:
-    assert propose(system, text) == (None, None, None)
+    assert propose(system, text) == (None, None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "by_row"),
+    [
+        ("SELECT (SELECT sum(y) FROM c WHERE c.d_id = d.id) FROM d WHERE t = 1", True),
+        ("SELECT (SELECT max(y) FROM c WHERE d.id = d_id AND k = 1) FROM d", True),
+        ("SELECT (SELECT name FROM u WHERE u.id = d.u_id) FROM d WHERE d.t = $1", False),
+        ("SELECT * FROM d WHERE t = 1 AND EXISTS (SELECT 1 FROM c WHERE c.k = d.k)", False),
+        ("SELECT * FROM o JOIN i ON i.order_id = o.id WHERE o.owner = $1", False),
+    ],
+)
+def test_it_says_what_is_looked_up_for_each_row(text: str, by_row: bool) -> None:
+    assert propose("postgresql", text).by_row is by_row
 
 
 def test_names_are_written_as_the_product_has_them() -> None:
@@ -91,3 +105,4 @@ def test_the_slowest_queries_have_it() -> None:
     spans.append(S(3, 10, 90, 1, db_statement="SELECT a FROM b WHERE c = 5", **asked))
     found = analyse(spans).frame("queries")
     assert found["index_on"].to_list() == ["b (c)", None]
+    assert found["index_by_row"].to_list() == [False, False]

@@ -43,6 +43,8 @@ class Proposal(NamedTuple):
     also: str | None = None
     """Of another table: one that is joined, or the one around a subquery."""
     doubt: str | None = None
+    by_row: bool = False
+    """Whether a subquery looks it up for each row of the query around it."""
 
 
 class _Compared(NamedTuple):
@@ -56,12 +58,16 @@ class _Compared(NamedTuple):
 
 
 def with_proposals(queries: pl.DataFrame) -> pl.DataFrame:
-    """Add `index_on`, `index_also` and `index_doubt` to queries, the slowest first."""
+    """Add `index_on`, `index_also`, `index_doubt`, `index_by_row` to queries, the slowest first."""
     asked = queries.select("db_system", "example", "statement").head(_MOST)
     found = [propose(system or "", example or text) for system, example, text in asked.iter_rows()]
     found += [Proposal()] * (queries.height - len(found))
     return queries.with_columns(
-        pl.Series(f"index_{name}", [getattr(one, name) for one in found], dtype=pl.String)
+        pl.Series(
+            f"index_{name}",
+            [getattr(one, name) for one in found],
+            dtype=pl.Boolean if name == "by_row" else pl.String,
+        )
         for name in Proposal._fields
     )
 
@@ -100,12 +106,17 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
                 doubts[doubt] = None
         found = list(_served(select, compared, tables, dialect))
         if found:
-            return Proposal(*list(dict.fromkeys([*by_row, *found]))[:2])
+            return _first([*by_row, *found], by_row=bool(by_row))
         if any(_worth(one) for one in compared.values()):
             doubts["it is found by id, which is a primary key as a rule"] = None
     if by_row:
-        return Proposal(*list(dict.fromkeys(by_row))[:2])
+        return _first(by_row, by_row=True)
     return Proposal(doubt="; ".join(doubts) or "no condition compares a column with a value")
+
+
+def _first(indexes: Iterable[str], *, by_row: bool) -> Proposal:
+    on, also, *_ = *dict.fromkeys(indexes), None
+    return Proposal(on, also, by_row=by_row)
 
 
 def _by_row(select: exp.Select, derived: set[str], dialect: str) -> Iterator[str]:
