@@ -62,7 +62,8 @@ _FORMATS = (
     metavar="TARGET=COLUMN[:UNIT],…",
     help="Read CSV, JSON lines or Parquet with these columns as spans, samples or metrics, say "
     "trace_id=TraceID,span_id=SpanID,name=Name,start_ns=Start:ms,duration_ns=Took:ms; units are s, "
-    "ms, us, ns. In perfkit.yaml it is remembered.",
+    "ms, us, ns; of values of metrics also %, 1, B, kB, MB, GB, KiB, MiB, GiB. In "
+    "perfkit.yaml it is remembered.",
 )
 def command(
     files: tuple[str, ...],

@@ -3,7 +3,7 @@
 A mapping is `target=Column[:unit]`, several with commas between: the targets are columns of the
 tables `spans`, `samples` and `metrics` (docs/tables.md), and which of them are there says which
 table it is. A target with a dot is the name of a metric that has a column of its own, or of an
-attribute of spans.
+attribute of spans. Times and values of metrics may have a unit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,26 @@ from perfkit.capture import CaptureWriter
 from perfkit.errors import InputError, UsageError
 from perfkit.formats.collapsed import Collapsed
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
-from perfkit.importers import column_files
+from perfkit.importers import column_files, psutil_jsonl
 from perfkit.importers.base import Source
 
 NAME = "mapped"
 
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_SCALES: dict[str, tuple[float, str]] = {
+    "%": (0.01, "1"),
+    "1": (1, "1"),
+    **{name: (factor / 10**9, "s") for name, factor in _UNITS.items()},
+    "B": (1, "By"),
+    "kB": (10**3, "By"),
+    "MB": (10**6, "By"),
+    "GB": (10**9, "By"),
+    "KiB": (1 << 10, "By"),
+    "MiB": (1 << 20, "By"),
+    "GiB": (1 << 30, "By"),
+}
+"""Units of values of metrics: the factor to the unit that is stored, and that one."""
+_STORED_UNITS = {metric.name: metric.unit for metric in psutil_jsonl.METRICS.values()}
 _IDS = ("trace_id", "span_id", "parent_id")
 _PLAIN = {
     "spans": tuple(
@@ -52,11 +66,13 @@ _ITEM = re.compile(r"\s*([\w.]+)\s*=\s*(.+?)\s*")
 
 @dataclass(frozen=True)
 class Mapping:
-    """Which column of a file becomes which of a table; `units` are factors to ns."""
+    """Which column of a file becomes which of a table; `units` are factors of times to ns."""
 
     table: str
     columns: dict[str, str]
     units: dict[str, int]
+    scales: dict[str, tuple[float, str]]
+    """Factors of values of metrics whose unit is said, and the unit that they then have."""
 
 
 def parse(text: str) -> Mapping:
@@ -90,7 +106,20 @@ def parse(text: str) -> Mapping:
     single = [target for target in columns if "." in target]
     if single and "attributes" in columns:
         raise UsageError(f"--map: {single[0]} beside attributes, which are whole objects")
-    return Mapping(table, columns, factors)
+    scales = _scales(columns) if table == "metrics" else {}
+    if "value" in scales and "unit" in columns:
+        raise UsageError("--map: a unit behind the column of value, and a column of units")
+    return Mapping(table, columns, factors, scales)
+
+
+def _scales(columns: dict[str, str]) -> dict[str, tuple[float, str]]:
+    """Take the units from behind the columns of values; what is none belongs to the name."""
+    scales: dict[str, tuple[float, str]] = {}
+    for target, column in columns.items():
+        name, _, unit = column.rpartition(":")
+        if name and unit in _SCALES and (target == "value" or "." in target):
+            columns[target], scales[target] = name, _SCALES[unit]
+    return scales
 
 
 def _table(columns: dict[str, str]) -> str:
@@ -406,10 +435,11 @@ def _metrics(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.
     parts = [("value", None)] if "value" in mapping.columns else []
     for column, name in [*parts, *((target, target) for target in wide)]:
         plain = [one for one in _plain(mapping) if one.meta.output_name() not in ("value", "name")]
-        value = pl.col(column).cast(pl.Float64, strict=False).alias("value")
+        factor, unit = mapping.scales.get(column, (1, _STORED_UNITS.get(name or "", "1")))
+        value = (pl.col(column).cast(pl.Float64, strict=False) * factor).alias("value")
         named = pl.lit(name) if name else pl.col("name").cast(pl.String)
         chosen = frame.select("ts_ns", value, named.alias("name"), *plain)
-        for key, default in (("unit", "1"), ("kind", "gauge")):
+        for key, default in (("unit", unit), ("kind", "gauge")):
             if key not in chosen.columns:
                 chosen = chosen.with_columns(pl.lit(default).alias(key))
         good = {
@@ -417,7 +447,22 @@ def _metrics(source: Source, writer: CaptureWriter, mapping: Mapping, batch: pl.
             "metric that is no finite number": pl.col("value").is_finite(),
             "metric without a name": pl.col("name").is_not_null(),
         }
-        writer.append("metrics", _sifted(writer, chosen, good))
+        kept = _sifted(writer, chosen, good)
+        if column not in mapping.scales:
+            _say_share(source, writer, mapping.columns[column], name, kept["value"])
+        writer.append("metrics", kept)
+
+
+def _say_share(
+    source: Source, writer: CaptureWriter, column: str, name: str | None, values: pl.Series
+) -> None:
+    """Say it where a share of 1 is beyond that: what was written is per cent most likely."""
+    highest = values.max()
+    if name and name.endswith(".utilization") and isinstance(highest, float) and highest > 1:
+        writer.note(
+            f"{source.name}: {column} is taken as a share of 1, as {name} is, and goes beyond 1; "
+            f"if it is per cent, say {name}={column}:%"
+        )
 
 
 def _sifted(writer: CaptureWriter, frame: pl.DataFrame, good: dict[str, pl.Expr]) -> pl.DataFrame:

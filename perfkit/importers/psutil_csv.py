@@ -8,7 +8,7 @@ from perfkit.capture import CaptureWriter
 from perfkit.formats import times
 from perfkit.importers import tables
 from perfkit.importers.base import Format, Source
-from perfkit.importers.psutil_jsonl import METRICS, OTHER_NAMES, Metric
+from perfkit.importers.psutil_jsonl import METRICS, OTHER_NAMES, Guesses, Metric
 from perfkit.importers.rows import MetricRows
 from perfkit.semconv import Value
 
@@ -35,17 +35,18 @@ _OF_A_PROCESS = {"rss", "vms", "mem", "threads", "fds", "rd", "wr", "vcs", "ics"
 _MAX_NAMED = 12
 
 
-def _columns(names: list[str]) -> dict[str, Metric]:
+def _columns(names: list[str]) -> dict[str, tuple[str, Metric]]:
+    """Return the readings among columns: each with perfkit's short name of it."""
     short = {OTHER_NAMES.get(name.lower(), name.lower()) for name in names}
     machine = bool(short & _MACHINE.keys()) and not short & _OF_A_PROCESS
-    found: dict[str, Metric] = {}
+    found: dict[str, tuple[str, Metric]] = {}
     for name in names:
         plain = OTHER_NAMES.get(name.lower(), name.lower())
         if machine and plain == "cpu":  # `psutil.cpu_percent()`: of all cores together
             plain = "sys_cpu"
         metric = METRICS.get(plain, _MACHINE.get(plain))
         if metric is not None:
-            found[name] = metric
+            found[name] = plain, metric
     return found
 
 
@@ -65,18 +66,21 @@ def read(source: Source, writer: CaptureWriter) -> None:
         writer.note(
             f"{source.name}: left out, as no reading that is known: {shown}; --map imports them"
         )
+    guesses = Guesses()
     with MetricRows(source, writer) as rows:
         for _, row in tables.rows(source):
             text = next(iter(row.values()))
             seconds = tables.number(text)
             ts_ns = times.from_number(seconds) if seconds is not None else times.from_text(text)
-            for name, metric in columns.items():
+            for name, (reading, metric) in columns.items():
                 value = tables.number(row[name])
                 if value is None:
                     continue
                 attributes = _attributes(metric)
                 rows.add(ts_ns, metric.name, metric.unit, value * metric.factor,
                          kind=metric.kind, attributes=attributes)  # fmt: skip
+                guesses.taken(name, reading, value)
+    guesses.note(source, writer)
 
 
 def _attributes(metric: Metric) -> dict[str, Value]:

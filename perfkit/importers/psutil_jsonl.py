@@ -1,9 +1,9 @@
 """Readings of psutil as JSON lines: `{"t": 1795416393.1, "cpu": 18.0, "rss": 304283648, …}`.
 
-`t` (or `time`, `ts`, `timestamp`) is Unix seconds, `cpu`, `sys_cpu` and `sys_mem` are per cent
-(`cpu` of one core), sizes are bytes. psutil's own names do too, and what `Process.as_dict` gives:
-its named tuples become lists in JSON. The process and the host are not named in it, so the column
-`instance` is null.
+`t` (or `time`, `ts`, `timestamp`) is Unix seconds, `cpu`, `sys_cpu` and `sys_mem` are taken as per
+cent (`cpu` of one core), which is noted; sizes are bytes. psutil's own names do too, and what
+`Process.as_dict` gives: its named tuples become lists in JSON. The process and the host are not
+named in it, so the column `instance` is null.
 """
 
 from __future__ import annotations
@@ -82,6 +82,37 @@ OTHER_NAMES: dict[str, str] = {
 }
 """What psutil calls the readings."""
 
+_UNSAID = {
+    "cpu": "of one core",
+    "sys_cpu": "of all cores",
+    "mem": "of memory",
+    "sys_mem": "of memory",
+}
+"""Names that do not say that they are per cent, as psutil's own do, and what of."""
+
+
+class Guesses:
+    """Which readings of a file were taken as per cent without having said it."""
+
+    def __init__(self) -> None:
+        self._highest: dict[str, tuple[str, float]] = {}
+
+    def taken(self, name: str, reading: str, value: float) -> None:
+        """Take in a value of a column, and which of the readings it was taken for."""
+        if reading in _UNSAID and not name.lower().endswith("percent"):
+            highest = self._highest.get(name, (reading, value))[1]
+            self._highest[name] = (reading, max(highest, value))
+
+    def note(self, source: Source, writer: CaptureWriter) -> None:
+        """Say what was guessed, and how to say it otherwise."""
+        for name, (reading, highest) in self._highest.items():
+            writer.note(
+                f"{source.name}: {name} is taken as per cent {_UNSAID[reading]}, its highest "
+                f"{highest:.4g} as {highest:.4g} %; if it is a share of 1, say so: "
+                f"--map ts_ns=…,{METRICS[reading].name}={name}:1"
+            )
+
+
 _TUPLES = {  # of psutil on Linux
     "memory_info": ("rss", "vms"),
     "memory_full_info": ("rss", "vms"),
@@ -106,16 +137,24 @@ def read(source: Source, writer: CaptureWriter) -> None:
     """Read all readings."""
     rows: list[tuple[Any, ...]] = []
     batch = Batch()
+    guesses = Guesses()
     try:
         for place, raw in json_stream.records(source):
             with source.record():
-                _add(batch, rows, raw, place)
+                _add(batch, rows, guesses, raw, place)
     finally:
         batch.add_rows("metrics", COLUMNS, rows)
         writer.add(batch)
+        guesses.note(source, writer)
 
 
-def _add(batch: Batch, rows: list[tuple[Any, ...]], raw: msgspec.Raw | bytes, where: str) -> None:
+def _add(
+    batch: Batch,
+    rows: list[tuple[Any, ...]],
+    guesses: Guesses,
+    raw: msgspec.Raw | bytes,
+    where: str,
+) -> None:
     try:
         reading = _reading.decode(raw)
     except json_stream.BAD_JSON as error:
@@ -130,6 +169,8 @@ def _add(batch: Batch, rows: list[tuple[Any, ...]], raw: msgspec.Raw | bytes, wh
         if value is not None:
             shared = (metric.name, metric.unit, metric.kind, value * metric.factor)
             rows.append((round(seconds * 1e9), *shared, metric.attributes))
+            if key in reading:
+                guesses.taken(key, key, value)
 
 
 def _named(reading: dict[str, Any]) -> dict[str, Any]:

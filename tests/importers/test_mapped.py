@@ -167,6 +167,37 @@ def test_samples_and_metrics(tmp_path: Path) -> None:
     assert (row["name"], row["value"], row["kind"], row["unit"]) == ("queue", 5.0, "gauge", "1")
 
 
+def test_values_of_metrics_have_the_unit_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"at,cpu,rss,took,job:ms\n{MS},50,2,3,4\n")
+    wanted = "process.cpu.utilization=cpu:%,process.memory.usage=rss:MiB,a.b=took:ms,c.d=job:ms:1"
+    writer = of(path, f"ts_ns=at:ms,{wanted}")
+    assert sorted(writer.table("metrics").select("name", "value", "unit").rows()) == [
+        ("a.b", 0.003, "s"),
+        ("c.d", 4.0, "1"),
+        ("process.cpu.utilization", 0.5, "1"),
+        ("process.memory.usage", 2.0 * (1 << 20), "By"),
+    ]
+    assert not any("share of 1" in note for note in writer.info.notes)
+    path.write_text(f"at,what,v\n{MS},queue,5\n")
+    [row] = of(path, "ts_ns=at:ms,name=what,value=v:ms").table("metrics").to_dicts()
+    assert (row["value"], row["unit"]) == (0.005, "s")
+
+
+def test_a_share_beyond_one_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"at,cpu,rss\n{MS},50,7\n")
+    writer = of(path, "ts_ns=at:ms,process.cpu.utilization=cpu,process.memory.usage=rss")
+    assert (
+        "x.csv: cpu is taken as a share of 1, as process.cpu.utilization is, and goes beyond 1; "
+        "if it is per cent, say process.cpu.utilization=cpu:%" in writer.info.notes
+    )
+    assert set(writer.table("metrics")["unit"]) == {"1", "By"}
+    path.write_text(f"at,cpu,rss\n{MS},0.5,7\n")
+    writer = of(path, "ts_ns=at:ms,process.cpu.utilization=cpu,process.memory.usage=rss")
+    assert not any("share of 1" in note for note in writer.info.notes)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -176,6 +207,7 @@ def test_samples_and_metrics(tmp_path: Path) -> None:
         ("trace_id=a,span_id=b,start_ns=c,colour=d", "colour is nothing that spans have"),
         ("trace_id=a,trace_id=b,span_id=b,start_ns=c", "trace_id is there twice"),
         ("name=a", "neither spans"),
+        ("ts_ns=a,name=b,value=c:ms,unit=d", "a unit behind the column of value"),
     ],
 )
 def test_mappings_that_are_wrong_say_why(text: str, message: str) -> None:

@@ -203,3 +203,22 @@ def test_psutil_csv_of_a_whole_machine_is_no_process(tmp_path: Path) -> None:
         "process.memory.usage",
         "system.memory.utilization",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.csv", "Time,cpu\n1795871323.0,0.5\n1795871324.0,0.93\n"),
+     ("x.jsonl", '{"t": 1795871323, "cpu": 0.93}\n{"t": 1795871324, "cpu": 0.5}\n')],
+)  # fmt: skip
+def test_per_cent_that_no_name_says_is_noted(name: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    writer = imported(path)
+    assert max(writer.table("metrics")["value"]) == pytest.approx(0.0093)
+    [note] = writer.info.notes
+    assert note.startswith(
+        f"{name}: cpu is taken as per cent of one core, its highest 0.93 as 0.93"
+    )
+    assert note.endswith("--map ts_ns=…,process.cpu.utilization=cpu:1")
+    path.write_text(content.replace("cpu", "cpu_percent"))
+    assert imported(path).info.notes == []
