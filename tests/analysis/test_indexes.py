@@ -82,7 +82,7 @@ def test_nothing_is_said_of_what_is_no_query(system: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "by_row"),
+    ("text", "per_outer"),
     [
         ("SELECT (SELECT sum(y) FROM c WHERE c.d_id = d.id) FROM d WHERE t = 1", True),
         ("SELECT (SELECT max(y) FROM c WHERE d.id = d_id AND k = 1) FROM d", True),
@@ -91,8 +91,8 @@ def test_nothing_is_said_of_what_is_no_query(system: str, text: str) -> None:
         ("SELECT * FROM o JOIN i ON i.order_id = o.id WHERE o.owner = $1", False),
     ],
 )
-def test_it_says_what_is_looked_up_for_each_row(text: str, by_row: bool) -> None:
-    assert propose("postgresql", text).by_row is by_row
+def test_it_says_what_is_looked_up_for_each_row(text: str, per_outer: bool) -> None:
+    assert propose("postgresql", text).per_outer is per_outer
 
 
 def test_names_are_written_as_the_product_has_them() -> None:
@@ -105,4 +105,4 @@ def test_the_slowest_queries_have_it() -> None:
     spans.append(S(3, 10, 90, 1, db_statement="SELECT a FROM b WHERE c = 5", **asked))
     found = analyse(spans).frame("queries")
     assert found["index_on"].to_list() == ["b (c)", None]
-    assert found["index_by_row"].to_list() == [False, False]
+    assert found["index_per_outer"].to_list() == [False, False]

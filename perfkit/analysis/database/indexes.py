@@ -43,7 +43,7 @@ class Proposal(NamedTuple):
     also: str | None = None
     """Of another table: one that is joined, or the one around a subquery."""
     doubt: str | None = None
-    by_row: bool = False
+    per_outer: bool = False
     """Whether a subquery looks it up for each row of the query around it."""
 
 
@@ -58,7 +58,7 @@ class _Compared(NamedTuple):
 
 
 def with_proposals(queries: pl.DataFrame) -> pl.DataFrame:
-    """Add `index_on`, `index_also`, `index_doubt`, `index_by_row` to queries, the slowest first."""
+    """Add `index_on`, `_also`, `_doubt` and `_per_outer` to queries, the slowest first."""
     asked = queries.select("db_system", "example", "statement").head(_MOST)
     found = [propose(system or "", example or text) for system, example, text in asked.iter_rows()]
     found += [Proposal()] * (queries.height - len(found))
@@ -66,7 +66,7 @@ def with_proposals(queries: pl.DataFrame) -> pl.DataFrame:
         pl.Series(
             f"index_{name}",
             [getattr(one, name) for one in found],
-            dtype=pl.Boolean if name == "by_row" else pl.String,
+            dtype=pl.Boolean if name == "per_outer" else pl.String,
         )
         for name in Proposal._fields
     )
@@ -95,8 +95,8 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
     selects = list(_selects(tree))
     if not selects:
         return Proposal()
-    looked_up = [(select, list(_by_row(select, derived, dialect))) for select in selects]
-    by_row = [index for _, indexes in looked_up for index in indexes]
+    looked_up = [(select, list(_per_outer(select, derived, dialect))) for select in selects]
+    per_outer = [index for _, indexes in looked_up for index in indexes]
     for select in (one for one, indexes in looked_up if not indexes):
         tables = _tables(select, derived)
         compared = {name: _Compared({}, {}, {}, {}) for name in tables}
@@ -106,20 +106,20 @@ def _proposed(tree: exp.Expr, dialect: str) -> Proposal:
                 doubts[doubt] = None
         found = list(_served(select, compared, tables, dialect))
         if found:
-            return _first([*by_row, *found], by_row=bool(by_row))
+            return _first([*per_outer, *found], per_outer=bool(per_outer))
         if any(_worth(one) for one in compared.values()):
             doubts["it is found by id, which is a primary key as a rule"] = None
-    if by_row:
-        return _first(by_row, by_row=True)
+    if per_outer:
+        return _first(per_outer, per_outer=True)
     return Proposal(doubt="; ".join(doubts) or "no condition compares a column with a value")
 
 
-def _first(indexes: Iterable[str], *, by_row: bool) -> Proposal:
+def _first(indexes: Iterable[str], *, per_outer: bool) -> Proposal:
     on, also, *_ = *dict.fromkeys(indexes), None
-    return Proposal(on, also, by_row=by_row)
+    return Proposal(on, also, per_outer=per_outer)
 
 
-def _by_row(select: exp.Select, derived: set[str], dialect: str) -> Iterator[str]:
+def _per_outer(select: exp.Select, derived: set[str], dialect: str) -> Iterator[str]:
     """Yield the index by which a subquery finds what belongs to a row of the query around it.
 
     Without it a table is read as often as there are rows. EXISTS and IN are left out, of which

@@ -226,7 +226,7 @@ _COLUMNS = {
     "that take most time; null where none can be said",
     "index_also": "likewise of another of its tables",
     "index_doubt": "why an index could not serve it, or none can be said",
-    "index_by_row": "whether `index_on` is what a subquery looks up for each row around it",
+    "index_per_outer": "whether `index_on` is what a subquery looks up for each row around it",
     "callers": "names of the spans that run it (`loop_row` of `query_calls`), most frequent first, "
     f"{_NAMES} at most",
     "endpoints": f"endpoints of the entries that run it, likewise {_NAMES} at most",
