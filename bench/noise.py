@@ -369,12 +369,11 @@ def seen(captures: list[Frames]) -> Counter[str]:
         one[table].with_columns(pl.lit(f"{name} {number}").alias(name))
         for number, one in enumerate(captures)
     ]
-    series = shifts.parts(Tables(Generated({table: pl.concat(frames)})))
+    series = shifts.all_series(Tables(Generated({table: pl.concat(frames)})))
     raised: Counter[str] = Counter()
-    for part in series:
-        if part[name][0] is None:
+    for one in series:
+        if one.key[name] is None:
             continue
-        one = shifts.prepared(part)
         raised[f"shift {one.key['kind']}"] += len(shifts.told(one, 1))
         drifts = one.baseline.shape == "drift" and (shifts.trend_p(one) or 1.0) < SURE
         raised[f"drift {one.key['kind']}"] += drifts

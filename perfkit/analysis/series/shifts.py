@@ -42,33 +42,31 @@ class Series(NamedTuple):
 
 def compute_trends(tables: Tables) -> pl.DataFrame:
     """Return one row a series."""
-    rows = []
     shifts = tables.frame("shifts")["series_id"].to_list()
-    for part in parts(tables):
-        one = prepared(part)
-        rows.append(
-            one.key
-            | {
-                "first_ns": int(one.start_ns[0]),
-                "last_ns": int(one.start_ns[-1]) + one.width_ns,
-                "bucket_width_ns": one.width_ns,
-                "buckets": len(one.values),
-                "typical": float(np.median(one.values)),
-                "min": float(one.values.min()),
-                "max": float(one.values.max()),
-                "baseline": one.baseline.shape,
-                "slope_per_s": slope_per_s(one.start_ns, one.values),
-                "trend_p": trend_p(one),
-                "shifts": shifts.count(one.key["series_id"]),
-            }
-        )
+    rows = [
+        one.key
+        | {
+            "first_ns": int(one.start_ns[0]),
+            "last_ns": int(one.start_ns[-1]) + one.width_ns,
+            "bucket_width_ns": one.width_ns,
+            "buckets": len(one.values),
+            "typical": float(np.median(one.values)),
+            "min": float(one.values.min()),
+            "max": float(one.values.max()),
+            "baseline": one.baseline.shape,
+            "slope_per_s": slope_per_s(one.start_ns, one.values),
+            "trend_p": trend_p(one),
+            "shifts": shifts.count(one.key["series_id"]),
+        }
+        for one in tables.once(all_series)
+    ]
     return pl.DataFrame(rows, schema=_TRENDS_SCHEMA)
 
 
 def compute_shifts(tables: Tables) -> pl.DataFrame:
     """Return one row a shift, the clearest first."""
-    series = parts(tables)
-    rows = [row for part in series for row in told(prepared(part), len(series))]
+    series = tables.once(all_series)
+    rows = [row for one in series for row in told(one, len(series))]
     if not rows:
         return pl.DataFrame(schema=_SHIFTS_SCHEMA)
     schema = {name: dtype for name, dtype in _SHIFTS_SCHEMA.items() if name in rows[0]}
@@ -78,18 +76,17 @@ def compute_shifts(tables: Tables) -> pl.DataFrame:
     return _with_sufferers(shifts, tables).select(list(SHIFT_COLUMNS))
 
 
-def parts(tables: Tables) -> list[pl.DataFrame]:
-    """Return the series that are long enough, without their gaps."""
+def all_series(tables: Tables) -> list[Series]:
+    """Return the series that are long enough, without their gaps, with their baselines."""
     series = tables.frame("series").drop_nulls("value")
     return [
-        part
+        _prepared(part)
         for part in series.partition_by("series_id", maintain_order=True)
         if part.height >= MIN_POINTS
     ]
 
 
-def prepared(part: pl.DataFrame) -> Series:
-    """Return a series of `series`, with its baseline."""
+def _prepared(part: pl.DataFrame) -> Series:
     key = part.select(KEY).row(0, named=True)
     width_ns = int(part["bucket_width_ns"][0])
     start = part["bucket_ns"].to_numpy()
