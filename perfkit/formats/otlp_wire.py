@@ -2,7 +2,10 @@
 
 Both leave attributes, resources and scopes encoded (`list[bytes]`, `list[Raw]`), because they
 repeat and `attributes.AttributeCache` decodes each only once. For protobuf that is done by parsing
-with a changed descriptor: a nested message and a bytes field look the same on the wire.
+with a changed descriptor: a nested message and a bytes field look the same on the wire. And what is
+a list of messages in one descriptor may be one message in another, whose fields are lists: a parser
+joins what comes several times. So the fields of all spans are columns, without a loop.
+https://protobuf.dev/programming-guides/encoding/#last-one-wins
 """
 
 from __future__ import annotations
@@ -36,19 +39,41 @@ _KEPT_ENCODED = frozenset(
 
 
 _SPAN = ".opentelemetry.proto.trace.v1.Span"
+_TRACES = "opentelemetry.proto.trace.v1.TracesData"
+_AROUND_SPANS = {"TracesData": "resource_spans", "ResourceSpans": "scope_spans",
+                 "ScopeSpans": "spans", "Span": ""}  # fmt: skip
+"""The messages down to spans, each with the field that leads there."""
+
+
+def _pool() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    for module in (common_pb2, resource_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return pool
 
 
 @cache
 def _class(full_name: str, *, spans_too: bool = False) -> type[Message]:
-    pool = descriptor_pool.DescriptorPool()
-    for module in (common_pb2, resource_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    pool = _pool()
     for module in (trace_pb2, metrics_pb2):
         file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
             _keep_encoded(message, _KEPT_ENCODED | {_SPAN} if spans_too else _KEPT_ENCODED)
         pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(full_name))
+
+
+@cache
+def _class_of_columns() -> type[Message]:
+    file = descriptor_pb2.FileDescriptorProto.FromString(trace_pb2.DESCRIPTOR.serialized_pb)
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for message in file.message_type:
+        for field in message.field if message.name in _AROUND_SPANS else ():
+            inner = field.name == _AROUND_SPANS[message.name]
+            field.label = kinds.LABEL_OPTIONAL if inner else kinds.LABEL_REPEATED
+    pool = _pool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(_TRACES))
 
 
 def _keep_encoded(message: descriptor_pb2.DescriptorProto, kept: frozenset[str]) -> None:
@@ -62,12 +87,33 @@ def _keep_encoded(message: descriptor_pb2.DescriptorProto, kept: frozenset[str])
 
 def parse_traces(body: bytes) -> Any:
     """Parse an ExportTraceServiceRequest or TracesData (they are the same on the wire)."""
-    return _parse("opentelemetry.proto.trace.v1.TracesData", body)
+    return _parse(_TRACES, body)
 
 
 def split_traces(body: bytes) -> Any:
     """Parse the same and leave each span encoded."""
-    return _parse("opentelemetry.proto.trace.v1.TracesData", body, spans_too=True)
+    return _parse(_TRACES, body, spans_too=True)
+
+
+def span_columns(body: bytes) -> Any | None:
+    """Parse the same to one Span whose fields are lists: of all spans what they have of a field.
+
+    Everything is checked as by `parse_traces`. Null where protobuf refuses it, or where spans lack
+    an id, a kind or a time, so that it could not be told whose the others are.
+    """
+    message: Any = _class_of_columns()()
+    try:
+        message.ParseFromString(body)
+        groups = split_traces(body).resource_spans
+    except (DecodeError, InputError):
+        return None
+    count = sum(len(scope.spans) for group in groups for scope in group.scope_spans)
+    spans = message.resource_spans.scope_spans.spans
+    fields = (
+        *(spans.trace_id, spans.span_id, spans.kind),
+        *(spans.start_time_unix_nano, spans.end_time_unix_nano),
+    )
+    return spans if all(len(field) == count for field in fields) else None
 
 
 def parse_span(raw: bytes) -> Any:
