@@ -1,0 +1,76 @@
+"""The check of a body before it is acknowledged, beside the decoder whose refusals it foretells."""
+
+from __future__ import annotations
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from perfkit.collect import intake
+from perfkit.formats import otlp, otlp_wire
+from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
+
+AT_NS = 1_795_871_323_000_000_000
+GOOD = {"trace_id": b"\0" * 15 + b"\1", "span_id": b"\1" + b"\0" * 7, "name": "a", "kind": 2,
+        "start_time_unix_nano": AT_NS, "end_time_unix_nano": AT_NS + 5}  # fmt: skip
+ODD = st.fixed_dictionaries(
+    {},
+    optional={
+        "trace_id": st.sampled_from([b"", b"\0" * 16, b"\0" * 8 + b"\7" * 8, b"\1" + b"\0" * 15]),
+        "span_id": st.sampled_from([b"", b"\0" * 8, b"\0" * 7 + b"\1", b"\xff" * 8]),
+        "kind": st.integers(0, 5),
+        "start_time_unix_nano": st.sampled_from([0, 1, MIN_TIME_NS - 1, MIN_TIME_NS, AT_NS + 6]),
+        "end_time_unix_nano": st.sampled_from(
+            [0, AT_NS + MAX_DURATION_NS, AT_NS + MAX_DURATION_NS + 1, MAX_TIME_NS + 1, 2**64 - 1]
+        ),
+    },
+)
+SPANS = st.lists(st.builds(lambda odd: {**GOOD, **odd}, st.one_of(st.just({}), ODD)), max_size=4)
+
+
+def body_of(scopes: list[list[dict[str, object]]]) -> bytes:
+    """Write a request with a resource for every two scopes."""
+    data = trace_pb2.TracesData()
+    for number, spans in enumerate(scopes):
+        if number % 2 == 0:
+            data.resource_spans.add().resource.attributes.add(key="service.name")
+        scope = data.resource_spans[-1].scope_spans.add()
+        scope.scope.name = f"scope {number}"
+        for span in spans:
+            added = scope.spans.add(**span)
+            added.attributes.add(key="k").value.string_value = "v"
+            added.status.code = 1
+    return data.SerializeToString()
+
+
+@given(st.lists(SPANS, max_size=4))
+@example([[GOOD, GOOD], [], [GOOD]])
+@settings(max_examples=150)
+def test_what_is_taken_is_what_the_decoder_takes(scopes: list[list[dict[str, object]]]) -> None:
+    body = body_of(scopes)
+    found, batch = intake._request_durations(body), otlp.traces_from_protobuf(body)
+    if found is not None:
+        assert not batch.rejected
+        assert found.spans == batch.rows("spans")
+        assert sorted(found.requests) == sorted(intake._durations_of(batch))
+    else:
+        unended = None in batch.tables["spans"]["duration_ns"] if batch.tables else False
+        assert batch.rejected or unended
+
+
+def test_columns_are_of_all_spans_or_of_none() -> None:
+    columns = otlp_wire.span_columns(body_of([[GOOD], [{**GOOD, "kind": 3}, GOOD]]))
+    assert list(columns.kind) == [2, 3, 2]
+    for absent in ({"kind": 0}, {"span_id": b""}, {"end_time_unix_nano": 0}):
+        assert otlp_wire.span_columns(body_of([[GOOD, {**GOOD, **absent}]])) is None
+    # A span without anything is one, too.
+    body = body_of([[GOOD]])
+    assert otlp_wire.span_columns(body + b"\x0a\x04\x12\x02\x12\x00") is None
+    assert intake._request_durations(body + b"\x0a\x04\x12\x02\x12\x00") is None
+
+
+def test_what_protobuf_refuses_in_a_span_is_refused_in_columns() -> None:
+    body = body_of([[{**GOOD, "name": "name"}]])
+    for damaged in (body.replace(b"name", b"\xff\xfe\xfd\xfc"), body[:-1]):
+        assert otlp_wire.span_columns(damaged) is None
+        assert intake._request_durations(damaged) is None
