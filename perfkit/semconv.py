@@ -44,7 +44,10 @@ DB_NAMESPACE = ("db.namespace", "db.name")
 DB_OPERATION = ("db.operation.name", "db.operation")
 DB_COLLECTION = ("db.collection.name", "db.mongodb.collection")
 MESSAGING_DESTINATION = ("messaging.destination.name", "messaging.destination")
-JOB = ("celery.task_name", "messaging.sidekiq.job_class")
+JOB = (
+    *("celery.task_name", "messaging.sidekiq.job_class"),
+    *("remoulade.actor_name", "messaging.bullmq.job.name"),
+)
 """What a worker does with a message. Many kinds of jobs share a queue, as many routes do a port."""
 INSTANCE = ("service.instance.id", "k8s.pod.name", "container.id", "host.name", "hostname")
 

@@ -86,6 +86,8 @@ def test_columns_fit_their_types(attributes: dict[str, Any], kind: str) -> None:
         (CELERY, "consumer", "process shop.tasks.bill"),
         (CELERY, "producer", None),
         ({"messaging.sidekiq.job_class": "Bill"}, "consumer", "process Bill"),
+        ({"remoulade.actor_name": "bill"}, "consumer", "process bill"),
+        ({"messaging.bullmq.job.name": "bill"}, "consumer", "process bill"),
         ({"messaging.destination.name": "orders"}, "producer", None),
         ({}, "server", None),
     ],

@@ -72,6 +72,7 @@ _SIGNS: dict[str, tuple[str | None, str]] = {
     "aiohttp": ("Python", r"aiohttp"),
     "redis-py": ("Python", r"redis|valkey"),
     "Celery": ("Python", r"celery"),
+    "Dramatiq": ("Python", r"dramatiq"),
     "gunicorn": ("Python", r"gunicorn"),
     "uvicorn": ("Python", r"uvicorn"),
     "Starlette": ("Python", r"starlette|fastapi|anyio"),

@@ -78,6 +78,7 @@ _HANDLERS: tuple[tuple[str, str], ...] = (
     (r"anyio/_backends/_asyncio\.py", r"run"),
     (r"celery/app/trace\.py", r"trace_task|__protected_call__"),
     (r"rq/(?:job|worker/\w+|worker)\.py", r"perform(?:_job)?"),
+    (r"dramatiq/worker\.py", r"process_message"),
 )
 """Functions of servers and frameworks below which runs what one request or job asked for; of AnyIO
 the worker that FastAPI and Starlette call plain functions in. `concurrent.futures` has none: what
@@ -88,8 +89,9 @@ _FRAMEWORKS = frozenset(
     (
         "aiohttp", "aiokafka", "aiosqlite", "anyio", "asgiref", "asyncpg", "billiard", "boto3",
         "botocore", "celery", "certifi", "click", "concurrent", "cryptography", "dask", "django",
-        "fastapi", "flask", "gevent", "google", "granian", "greenlet", "grpc", "gunicorn", "h11",
-        "h2", "hpack", "httpcore", "httptools", "httpx", "hypercorn", "jinja2", "jwt", "kafka",
+        "dramatiq", "fastapi", "flask", "gevent", "google", "granian", "greenlet", "grpc",
+        "gunicorn", "h11", "h2", "hpack", "httpcore", "httptools", "httpx", "hypercorn", "jinja2",
+        "jwt", "kafka",
         "kombu", "markupsafe", "mcp", "motor", "msgpack", "MySQLdb", "mysql", "numpy",
         "opentelemetry", "oracledb", "orjson", "pandas", "pip", "polars", "prometheus_client",
         "psycopg", "psycopg2", "psycopg_pool", "pyarrow", "pydantic", "pydantic_core",
