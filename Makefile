@@ -5,7 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-# Two workers: more of them only compete for what the tests themselves start.
+# Two workers: more of them only compete for what the tests themselves start. Each keeps to one
+# thread (the tests of Chromium and of real processes have all), and to tests that follow each other,
+# which share what was made for a module.
 WORKERS ?= 2
 
 # Tests start hundreds of Python processes, and each would compile perfkit anew.
@@ -36,7 +38,7 @@ demo: $(VENV)/.run  ## Capture, analyse and report a real workload (under a minu
 	$(BIN)/perfkit demo -o demo-report.html
 
 test: $(VENV)/.dev  ## Run the tests
-	$(PYTEST) -n $(WORKERS) -m "not browser and not real"
+	POLARS_MAX_THREADS=1 $(PYTEST) -n $(WORKERS) --dist worksteal -m "not browser and not real"
 
 test-real: $(VENV)/.dev  ## Run the tests that record real processes for long
 	$(PYTEST) -m real

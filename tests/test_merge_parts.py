@@ -331,7 +331,7 @@ def test_only_the_row_groups_of_the_wanted_rows_are_read(path: Path) -> None:
         capture.table("spans").collect()
 
 
-@settings(max_examples=10, deadline=None, phases=QUICK)
+@settings(max_examples=5, deadline=None, phases=QUICK)
 @given(
     many,
     st.sampled_from(

@@ -32,7 +32,7 @@ def written(path: Path, parts: list[pl.DataFrame]) -> Capture:
     return Capture.open(path)
 
 
-@settings(max_examples=8, deadline=None, phases=QUICK)
+@settings(max_examples=4, deadline=None, phases=QUICK)
 @given(many, st.data())
 def test_every_table_is_that_of_the_capture_in_one_piece(
     lists: list[list[S]], data: st.DataObject

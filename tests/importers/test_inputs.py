@@ -116,7 +116,9 @@ def test_archives_that_are_cut_off_or_damaged(kind: str, tmp_path: Path) -> None
     whole = tmp_path / "whole"
     data = (zip_of(whole, files) if kind == "zip" else tar_of(whole, files, kind)).read_bytes()
     path = tmp_path / "cut"
-    for end in range(4, len(data), max(1, len(data) // 150)):
+    # Most of a tar file is padding, where nothing happens.
+    told = [end for end in range(4, len(data)) if data[end]]
+    for end in told[:: max(1, len(told) // 75)]:
         flipped = bytearray(data)
         flipped[end] ^= 0x55
         for content in (data[:end], bytes(flipped)):

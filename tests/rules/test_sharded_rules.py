@@ -39,12 +39,16 @@ CASES = [
     for test in rule.tests
     if set(test.tables) <= set(BY_NAME) and "spans" in test.tables
 ]
-# One of each rule: all of them stand together in one capture further down.
-FOUND = list(
-    {
-        rule.id: (rule, test) for rule, test in reversed(CASES) if not isinstance(test.expect, str)
-    }.values()
+# One of each rule.
+FOUND = {
+    rule.id: (rule, test) for rule, test in reversed(CASES) if not isinstance(test.expect, str)
+}
+ALONE = (
+    *("cache.key-by-key", "calls.chatty", "calls.dominant-dependency", "capture.too-short"),
+    *("db.deep-offset", "db.unindexable-search", "errors.unmarked", "mcp.list-per-call"),
+    *("mcp.session-per-call", "net.http1-queueing", "pool.exhausted", "trend.long-tail"),
 )
+"""Rules that find nothing in the capture of all tests together, where much else goes on."""
 
 
 def _capture(test: RuleTest) -> Memory:
@@ -121,13 +125,13 @@ def _assert_equal(rules: list[Rule], capture: Memory) -> list[Finding]:
         parts.close()
 
 
-@pytest.mark.parametrize(
-    ("rule", "test"), FOUND, ids=[f"{rule.id}: {test.name}" for rule, test in FOUND]
-)
-def test_findings_are_those_of_one_piece(rule: Rule, test: RuleTest) -> None:
+@pytest.mark.parametrize("name", ALONE)
+def test_findings_are_those_of_one_piece(name: str) -> None:
+    rule, test = FOUND[name]
     assert _assert_equal([rule], _capture(test))
 
 
 def test_so_they_are_of_all_rules_over_all_of_it() -> None:
     found = _assert_equal(list(RULES), _together())
-    assert len({one.rule_id for one in found}) > 10
+    silent = FOUND.keys() - {one.rule_id for one in found}
+    assert silent <= set(ALONE), "these find something only in a capture of their own"
