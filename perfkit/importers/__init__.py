@@ -154,8 +154,9 @@ def import_files(
     with Scratch() as temporary, cycles.rarely_sought():
         files = inputs.expand(paths, temporary)
         run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping,
-                   alone=len(files) == 1,
-                   longer=beginnings.longer(files) if len(files) > 1 else {})  # fmt: skip
+                   alone=len(files) == 1)  # fmt: skip
+        if not run.alone:
+            run.longer = beginnings.longer(files, run.reads)
         try:
             for one in files:
                 run.read_all(one, temporary)
@@ -280,6 +281,13 @@ class _Run:
         if self.mapping is not None and mapped.fits(source, self.mapping):
             return self.importer, self.mapping
         return self.importer or detect(source), None
+
+    def reads(self, one: inputs.Input) -> bool:
+        """Whether a file is of a known format, or has the columns of the mapping."""
+        try:
+            return bool(self._reader(Source(one.path, label=one.label)))
+        except InputError:
+            return False
 
     def _reads_too(self, longer: inputs.Input, source: Source) -> bool:
         """Whether a file that begins with all of another is read, and as the other would be."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,15 +43,17 @@ class _Content:
             self.damaged = True
 
 
-def longer(files: Iterable[Input]) -> dict[Path, Input]:
+def longer(files: Iterable[Input], reads: Callable[[Input], bool]) -> dict[Path, Input]:
     """Return for each file that is the beginning of others, compressed or not, one of them.
 
-    That one is the beginning of no other. Archives are not looked into, and damaged files are
-    neither.
+    That one is the beginning of no other. Archives are not looked into, damaged files are neither,
+    and those that begin alike are only read whole where one of them is what `reads` is true of.
     """
     contents = [one for file in files if (one := _content(file)) is not None]
     found: dict[Path, Input] = {}
     for alike in _runs(sorted(contents, key=lambda one: one.head)):
+        if not any(reads(one.file) for one in alike):
+            continue
         ordered = sorted(alike, key=functools.cmp_to_key(_order))
         whole = [one for one in ordered if not one.damaged]
         # What is between a content and a longer one in this order begins with it, too.

@@ -61,7 +61,10 @@ def test_beginnings_are_found_as_by_comparing_all_with_all(
         path.write_bytes(gzip.compress(data) if gzipped else data)
         contents[path] = data
     files = inputs.expand(list(contents), folder)
-    found = {path: contents[other.path] for path, other in beginnings.longer(files).items()}
+    found = {
+        path: contents[other.path]
+        for path, other in beginnings.longer(files, lambda _: True).items()
+    }
     for path, content in contents.items():
         grown = {one for one in contents.values() if one.startswith(content) and one != content}
         if content and grown:
@@ -96,6 +99,14 @@ def test_where_the_longer_file_is_not_read_the_shorter_one_is(tmp_path: Path) ->
     writer = imported(tmp_path)
     assert writer.info.rows == imported(tmp_path / "short.txt").info.rows
     assert list(writer.lost()) == ["its format is not recognised"]
+
+
+def test_what_nothing_reads_is_not_compared(tmp_path: Path) -> None:
+    for name in ("a.bin", "b.bin"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 40)  # to read it would take an hour
+    (tmp_path / "c.json").write_bytes((SAMPLES / "zipkin.json").read_bytes())
+    assert imported(tmp_path).lost() == {"its format is not recognised": 2}
 
 
 def test_tables_with_a_mapping_grow_too(tmp_path: Path) -> None:
