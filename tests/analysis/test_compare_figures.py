@@ -71,7 +71,7 @@ def latencies(requests: list[dict[str, Any]]) -> dict[str, float]:
     return figures
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(run, min_size=RUNS, max_size=RUNS), st.sampled_from(["endpoint", "tool"]))
 def test_latencies_are_those_of_each_run(runs: list[list[dict[str, Any]]], kind: str) -> None:
     sides = compared(runs)
@@ -85,7 +85,7 @@ def test_latencies_are_those_of_each_run(runs: list[list[dict[str, Any]]], kind:
     assert found.height == 4 * len(names)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(run, min_size=RUNS, max_size=RUNS))
 def test_queries_are_the_slow_sums_per_request(runs: list[list[dict[str, Any]]]) -> None:
     sides = compared(runs)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import Phase, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -18,8 +18,8 @@ from perfkit.analysis.session import Tables
 from perfkit.analysis.sharded import Division, ShardedTables
 from perfkit.engine import Here
 from tests.analysis import shop
-from tests.analysis.build import Memory, S, span_columns, traces
-from tests.analysis.test_sharded import spans_of_many_traces
+from tests.analysis.build import Memory, S, span_columns
+from tests.analysis.test_sharded import QUICK, many, spans_of_many_traces
 
 Make = Callable[[Tables, Tables], Contrast]
 
@@ -64,9 +64,9 @@ def test_shards_are_compared_as_whole_captures_are(
     assert words.answer(whole) == words.answer(parts)
 
 
-@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=5, deadline=None, phases=QUICK)
 @given(
-    st.lists(traces(damaged=True, max_size=6), min_size=1, max_size=6),
+    many,
     st.one_of(st.integers(1, 20), st.sampled_from(["duration_ns < {}", "status = 'error'"])),
 )
 def test_damaged_traces_are_compared_as_in_one_piece(lists: list[list[S]], cut: int | str) -> None:
