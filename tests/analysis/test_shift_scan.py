@@ -23,7 +23,7 @@ from perfkit.analysis.statistics.shift_scan import (
     window_lengths,
 )
 
-HOURS = 120
+HOURS = 60
 SHORT = (30, 59, 120)
 """Buckets of captures of a minute or two."""
 BUCKETS = 600

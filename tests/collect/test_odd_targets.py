@@ -14,8 +14,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from perfkit.capture import Capture
+from perfkit.cli.main import main
 from perfkit.collect import processes
 from tests.collect.instrumented import answers, free_port, get_all, until
 from tests.collect.programs import (
@@ -152,12 +154,12 @@ def test_odd_names_of_threads(tmp_path: Path) -> None:
     samples = Capture.open(tmp_path / "x.perfkit").table("samples").collect()
     assert "py\x1b[2J<i>" in set(samples["thread_name"])
     query = "SELECT DISTINCT thread_name FROM samples"
-    for command in (("show", "x.perfkit"), ("query", "x.perfkit", query)):
-        shown = perfkit(*command, directory=tmp_path)
-        assert shown.returncode == 0, shown.stderr
-        assert "\x1b" not in shown.stdout + shown.stderr + done.stderr
-    assert perfkit("report", "x.perfkit", "-o", "x.html", directory=tmp_path).returncode == 0
-    page = (tmp_path / "x.html").read_text()
+    path, target = str(tmp_path / "x.perfkit"), tmp_path / "x.html"
+    for command in (("show", path), ("query", path, query), ("report", path, "-o", str(target))):
+        shown = CliRunner().invoke(main, command)
+        assert shown.exit_code == 0, shown.output
+        assert "\x1b" not in shown.output + done.stderr
+    page = target.read_text()
     assert "\x1b" not in page
     assert "[2J<i>" not in page
 

@@ -246,7 +246,7 @@ def test_damaged_frames_are_passed_over(tmp_path: Path) -> None:
     # Cut off in a message: what is whole of it is kept, however far that is.
     whole = framed(body(0), body(1))
     counts = []
-    for end in range(len(framed(body(0))) - 5, len(whole) + 1):
+    for end in [*range(len(framed(body(0))) - 5, len(whole), 3), len(whole)]:
         path.write_bytes(whole[:end])
         counts.append(imported(path, format="otlp-frames", keep_going=True).info.rows["spans"])
     assert counts == sorted(counts)
