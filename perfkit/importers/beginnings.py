@@ -54,14 +54,15 @@ def longer(files: Iterable[Input], reads: Callable[[Input], bool]) -> dict[Path,
     for alike in _runs(sorted(contents, key=lambda one: one.head)):
         if not any(reads(one.file) for one in alike):
             continue
-        ordered = sorted(alike, key=functools.cmp_to_key(_order))
+        compared = _Compared()
+        ordered = sorted(alike, key=functools.cmp_to_key(compared.order))
         whole = [one for one in ordered if not one.damaged]
         # What is between a content and a longer one in this order begins with it, too.
         for short, following in reversed(list(itertools.pairwise(whole))):
-            order, begins = _compared(short, following)
+            begins, equal = compared.begins(short, following)
             last = found.get(following.file.path)
             damaged = short.damaged or following.damaged
-            if begins and not damaged and (order or last):
+            if begins and not damaged and (last or not equal):
                 found[short.file.path] = last or following.file
     return found
 
@@ -104,16 +105,32 @@ def _runs(contents: list[_Content]) -> Iterator[list[_Content]]:
         yield run
 
 
-def _order(one: _Content, other: _Content) -> int:
-    return _compared(one, other)[0]
+class _Compared:
+    """Contents that were compared: each two are read once, as they may be large."""
+
+    def __init__(self) -> None:
+        self._found: dict[frozenset[_Content], tuple[bool, bool]] = {}
+
+    def order(self, one: _Content, other: _Content) -> int:
+        """Return which is first, as negative, 0 or positive."""
+        order, begins = _compared(one, other)
+        self._found[frozenset((one, other))] = begins, order == 0
+        return order
+
+    def begins(self, one: _Content, other: _Content) -> tuple[bool, bool]:
+        """Return whether one is the beginning of the other, and whether they are equal."""
+        both = frozenset((one, other))
+        if both not in self._found:
+            self.order(one, other)
+        return self._found[both]
 
 
 def _compared(one: _Content, other: _Content) -> tuple[int, bool]:
-    """Return which content is first, as negative, 0 or positive; and whether `other` begins so."""
+    """Return which is first, as negative, 0 or positive; and whether the other begins with it."""
     left, right = one.stream(), other.stream()
     while True:
         a, b = left.read(CHUNK_BYTES), right.read(CHUNK_BYTES)
         if a != b:
-            return (-1 if a < b else 1), b.startswith(a)
+            return (-1 if a < b else 1), a.startswith(b) or b.startswith(a)
         if not a:
             return 0, True
