@@ -156,7 +156,7 @@ def import_files(
         run = _Run(writer, importer, started_at_ns, progress, keep_going, _total(files), mapping,
                    alone=len(files) == 1)  # fmt: skip
         if not run.alone:
-            run.longer = beginnings.longer(files, run.reads)
+            run.contents = beginnings.Contents(files, run.reads)
         try:
             for one in files:
                 run.read_all(one, temporary)
@@ -191,8 +191,8 @@ class _Run:
     mapping: mapped.Mapping | None = None
     alone: bool = False
     """Whether there is one file only, so that none can be a copy of it."""
-    longer: dict[Path, inputs.Input] = field(default_factory=dict)
-    """Files that are the beginning of another, and that other one."""
+    contents: beginnings.Contents | None = None
+    """Among which are files that are the beginning of another."""
     done_bytes: int = 0
     seen: inputs.Seen = field(default_factory=inputs.Seen)
     problems: list[str] = field(default_factory=list)
@@ -248,7 +248,7 @@ class _Run:
             _PassedOver(self.writer, self.problems) if self.keep_going else None,
             content,
         )
-        longer = self.longer.get(member.path) if lasting else None
+        longer = self._longer(member, lasting=lasting)
         if longer is not None and self._reads_too(longer, source):
             note = f"not imported, {longer.label} begins with all of it: {source.name}"
             self._leave_out("file", "the beginning of another", note)
@@ -288,6 +288,14 @@ class _Run:
             return bool(self._reader(Source(one.path, label=one.label)))
         except InputError:
             return False
+
+    def _longer(self, member: inputs.Input, *, lasting: bool) -> inputs.Input | None:
+        """Return a file that begins with all of another, or of one from an archive."""
+        if self.contents is None:
+            return None
+        if lasting:
+            return self.contents.longer(member)
+        return self.contents.longer_than_member(member)
 
     def _reads_too(self, longer: inputs.Input, source: Source) -> bool:
         """Whether a file that begins with all of another is read, and as the other would be."""

@@ -6,6 +6,7 @@ one has, a line that was cut at its end included, so that the shorter one need n
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import os
@@ -43,28 +44,53 @@ class _Content:
             self.damaged = True
 
 
-def longer(files: Iterable[Input], reads: Callable[[Input], bool]) -> dict[Path, Input]:
-    """Return for each file that is the beginning of others, compressed or not, one of them.
+class Contents:
+    """Files that are there all the time, in the order of what is in them."""
 
-    That one is the beginning of no other. Archives are not looked into, damaged files are neither,
-    and those that begin alike are only read whole where one of them is what `reads` is true of.
-    """
-    contents = [one for file in files if (one := _content(file)) is not None]
-    found: dict[Path, Input] = {}
-    for alike in _runs(sorted(contents, key=lambda one: one.head)):
-        if not any(reads(one.file) for one in alike):
-            continue
+    def __init__(self, files: Iterable[Input], reads: Callable[[Input], bool]) -> None:
+        """Archives are not looked into, and damaged files are left out.
+
+        Those that begin alike are only read whole where one of them is what `reads` is true of.
+        """
+        contents = (one for file in files if (one := _content(file)) is not None)
+        self._contents = sorted(contents, key=lambda one: one.head)
+        self._heads = [one.head for one in self._contents]
+        self._reads = reads
+        self._longer: dict[Path, Input] = {}
+        for alike in _runs(self._contents):
+            if any(reads(one.file) for one in alike):
+                self._compare(alike)
+
+    def _compare(self, alike: list[_Content]) -> None:
         compared = _Compared()
         ordered = sorted(alike, key=functools.cmp_to_key(compared.order))
         whole = [one for one in ordered if not one.damaged]
         # What is between a content and a longer one in this order begins with it, too.
         for short, following in reversed(list(itertools.pairwise(whole))):
             begins, equal = compared.begins(short, following)
-            last = found.get(following.file.path)
+            last = self._longer.get(following.file.path)
             damaged = short.damaged or following.damaged
             if begins and not damaged and (last or not equal):
-                found[short.file.path] = last or following.file
-    return found
+                self._longer[short.file.path] = last or following.file
+
+    def longer(self, file: Input) -> Input | None:
+        """Return a file that begins with all of one of these, and is the beginning of no other."""
+        return self._longer.get(file.path)
+
+    def longer_than_member(self, member: Input) -> Input | None:
+        """Return one of these that begins with all of a file from an archive, and goes on."""
+        own = _content(member) if self._contents else None
+        if own is None:
+            return None
+        for place in range(bisect.bisect_left(self._heads, own.head), len(self._heads)):
+            one = self._contents[place]
+            if not one.head.startswith(own.head):
+                break
+            if self._reads(one.file):
+                order, begins = _compared(own, one)
+                if begins and order < 0 and not (own.damaged or one.damaged):
+                    return self.longer(one.file) or one.file
+        return None
 
 
 def _content(file: Input) -> _Content | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -61,10 +62,8 @@ def test_beginnings_are_found_as_by_comparing_all_with_all(
         path.write_bytes(gzip.compress(data) if gzipped else data)
         contents[path] = data
     files = inputs.expand(list(contents), folder)
-    found = {
-        path: contents[other.path]
-        for path, other in beginnings.longer(files, lambda _: True).items()
-    }
+    known = beginnings.Contents(files, lambda _: True)
+    found = {file.path: contents[one.path] for file in files if (one := known.longer(file))}
     for path, content in contents.items():
         grown = {one for one in contents.values() if one.startswith(content) and one != content}
         if content and grown:
@@ -99,6 +98,23 @@ def test_where_the_longer_file_is_not_read_the_shorter_one_is(tmp_path: Path) ->
     writer = imported(tmp_path)
     assert writer.info.rows == imported(tmp_path / "short.txt").info.rows
     assert list(writer.lost()) == ["its format is not recognised"]
+
+
+@pytest.mark.parametrize("cut", [20, 200, 376])
+def test_a_copy_in_an_archive_is_the_beginning_of_a_file_beside_it(
+    cut: int, tmp_path: Path
+) -> None:
+    content = (SAMPLES / "nginx.log").read_bytes()
+    (tmp_path / "nginx.log").write_bytes(content)
+    alone = imported(tmp_path)
+    (tmp_path / "nginx.log.0").write_bytes(content[: cut // 2])
+    with zipfile.ZipFile(tmp_path / "yesterday.zip", "w") as archive:
+        archive.writestr("var/log/nginx.log", content[:cut])
+        archive.writestr("var/log/nginx.log.1", gzip.compress(content[: cut - 5]))
+        archive.writestr("other.log", content[: content.index(b"\n") + 1].replace(b"GET", b"PUT"))
+    both = imported(tmp_path)
+    assert both.info.rows["spans"] == alone.info.rows["spans"] + 1
+    assert both.lost()["the beginning of another"] == 3
 
 
 def test_what_nothing_reads_is_not_compared(tmp_path: Path) -> None:
