@@ -483,7 +483,8 @@ def test_many_damaged_records_are_counted_and_the_first_named(tmp_path: Path) ->
     writer = imported(path, keep_going=True)
     assert writer.info.rows["metrics"] == 2
     assert writer.lost() == {"not a JSON object": 900}
-    assert [note.split(":")[1].rpartition(" ")[2] for note in writer.info.notes] == list("23456")
+    passed = [note for note in writer.info.notes if note.startswith("passed over")]
+    assert [note.split(":")[1].rpartition(" ")[2] for note in passed] == list("23456")
 
 
 def test_keep_going_reads_on_after_a_damaged_member(tmp_path: Path) -> None:
