@@ -426,9 +426,9 @@ def test_processes_that_may_not_be_seen_are_named(
     skip_without_own_ptrace()
     refused: list[int] = []
     monkeypatch.setattr(access, "may_attach", lambda pid: bool(refused.append(pid)))
-    code = "import time; time.sleep(1.5)"
-    recording = Recording(Options(path, command=(PYTHON, "-c", code)))
+    code = "import time; time.sleep(600)"
+    recording = Recording(Options(path, command=(PYTHON, "-c", code), duration_ns=60 * SECOND))
     recording.start()
-    summary = recording.stop(recording.wait())
+    summary = recording.stop(recording.wait(lambda: recording.interrupt() if refused else None))
     assert refused
     assert any("no stacks of 1 of 1 processes" in note for note in summary.info.notes)
