@@ -17,11 +17,12 @@ from perfkit.rules.model import Rule
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Time limits of single examples would fail on a busy machine and say nothing about the code.
+# Time limits of single examples would fail on a busy machine and say nothing about the code. Each
+# run draws other examples, so there are few in one; `thorough` has as many as a fault may need.
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
-    max_examples=30,
+    max_examples=20,
     suppress_health_check=[
         hypothesis.HealthCheck.too_slow,
         hypothesis.HealthCheck.function_scoped_fixture,
