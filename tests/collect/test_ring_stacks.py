@@ -122,7 +122,7 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds, st.integers(0, 30))
 def test_a_ring_that_is_killed_while_it_removes_lacks_no_stack(
     made: list[tuple[int, list[Path_]]], after: int
