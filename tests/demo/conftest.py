@@ -27,6 +27,8 @@ from .harness import Gateway
 def exporter() -> InMemorySpanExporter:
     os.environ.pop("OTEL_EXPORTER_OTLP_ENDPOINT", None)
     telemetry.configure("gateway-under-test")
+    # Programs that later tests start are not called so.
+    os.environ.pop("OTEL_SERVICE_NAME")
     memory = InMemorySpanExporter()
     trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(memory))  # type: ignore[attr-defined]
     return memory
