@@ -36,7 +36,8 @@ FORMAT = Format(
     tried="OpenTelemetry Python 1.45.1 and JS 0.223.1",
 )
 
-_PIECE_BYTES = 4 << 20
+_PIECE_BYTES = 16 << 20
+"""Some 35,000 spans: of a quarter as much each takes an eighth longer, and 60 MB less memory."""
 
 
 def sniff(head: bytes, path: Path) -> bool:
