@@ -52,16 +52,18 @@ class Contents:
 
         Those that begin alike are only read whole where one of them is what `reads` is true of.
         """
-        contents = (one for file in files if (one := _content(file)) is not None)
-        self._contents = sorted(contents, key=lambda one: one.head)
-        self._heads = [one.head for one in self._contents]
+        found = (one for file in files if (one := _content(file)) is not None)
         self._reads = reads
         self._longer: dict[Path, Input] = {}
-        for alike in _runs(self._contents):
-            if any(reads(one.file) for one in alike):
-                self._compare(alike)
+        self._contents: list[_Content] = []
+        """In their order, but for runs of which nothing is read."""
+        for alike in _runs(sorted(found, key=lambda one: one.head)):
+            worth = len(alike) > 1 and any(reads(one.file) for one in alike)
+            self._contents += self._in_order(alike) if worth else alike
+        self._heads = [one.head for one in self._contents]
 
-    def _compare(self, alike: list[_Content]) -> None:
+    def _in_order(self, alike: list[_Content]) -> list[_Content]:
+        """Return them in their order; note which are the beginning of another."""
         compared = _Compared()
         ordered = sorted(alike, key=functools.cmp_to_key(compared.order))
         whole = [one for one in ordered if not one.damaged]
@@ -72,6 +74,7 @@ class Contents:
             damaged = short.damaged or following.damaged
             if begins and not damaged and (last or not equal):
                 self._longer[short.file.path] = last or following.file
+        return ordered
 
     def longer(self, file: Input) -> Input | None:
         """Return a file that begins with all of one of these, and is the beginning of no other."""
@@ -82,15 +85,28 @@ class Contents:
         own = _content(member) if self._contents else None
         if own is None:
             return None
-        for place in range(bisect.bisect_left(self._heads, own.head), len(self._heads)):
-            one = self._contents[place]
-            if not one.head.startswith(own.head):
+        # What begins with it comes right after it: few are compared, however many begin alike.
+        first = bisect.bisect_left(self._heads, own.head)
+        after = bisect.bisect_right(
+            self._contents, 0, lo=first, hi=self._end(first, own.head), key=_against(own)
+        )
+        for one in itertools.islice(self._contents, after, None):
+            if not _compared(own, one)[1] or own.damaged:
                 break
-            if self._reads(one.file):
-                order, begins = _compared(own, one)
-                if begins and order < 0 and not (own.damaged or one.damaged):
-                    return self.longer(one.file) or one.file
+            if self._reads(one.file) and not one.damaged:
+                return self.longer(one.file) or one.file
         return None
+
+    def _end(self, first: int, head: bytes) -> int:
+        """Return the place after the last content whose head begins with another."""
+        return bisect.bisect_left(
+            self._heads, True, lo=first, key=lambda one: not one.startswith(head)
+        )
+
+
+def _against(own: _Content) -> Callable[[_Content], int]:
+    """Return what is negative for contents before one, 0 for equal ones, and positive after it."""
+    return lambda one: -_compared(own, one)[0]
 
 
 def _content(file: Input) -> _Content | None:
@@ -123,11 +139,10 @@ def _runs(contents: list[_Content]) -> Iterator[list[_Content]]:
     run: list[_Content] = []
     for one in contents:
         if run and not one.head.startswith(run[-1].head):
-            if len(run) > 1:
-                yield run
+            yield run
             run = []
         run.append(one)
-    if len(run) > 1:
+    if run:
         yield run
 
 

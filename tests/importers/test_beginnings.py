@@ -72,6 +72,56 @@ def test_beginnings_are_found_as_by_comparing_all_with_all(
     assert not found
 
 
+@given(
+    texts=st.lists(st.text("ab", max_size=6), min_size=1, max_size=7),
+    own=st.text("ab", max_size=5),
+    length=st.sampled_from([0, 2000]),
+)
+@settings(max_examples=60)
+def test_what_a_member_begins_is_found_as_by_comparing_it_with_all(
+    texts: list[str], own: str, length: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("contents")
+    contents = {folder / str(n): "#" * length + text for n, text in enumerate(texts)}
+    for path, text in contents.items():
+        path.write_text(text)
+    member = folder / "member"
+    member.write_text("#" * length + own)
+    files = inputs.expand(list(contents), folder)
+    known = beginnings.Contents(files, lambda _: True)
+    found = known.longer_than_member(inputs.expand([member], folder)[0])
+    content = member.read_text()
+    grown = {one for one in contents.values() if one.startswith(content) and one != content}
+    if not content or not grown:
+        assert found is None
+    else:
+        ends = {one for one in grown if not any(b.startswith(one) for b in grown - {one})}
+        assert found is not None
+        assert contents[found.path] in ends
+
+
+def test_few_contents_are_compared_however_many_begin_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, calls = 64, 0
+    compared = beginnings._compared
+
+    def counted(*two: beginnings._Content) -> tuple[int, bool]:
+        nonlocal calls
+        calls += 1
+        return compared(*two)
+
+    monkeypatch.setattr(beginnings, "_compared", counted)
+    for number in range(2 * count):
+        (tmp_path / f"{number:03d}").write_text("#" * 2000 + f"{number:03d}\n")
+    files = inputs.expand([tmp_path / f"{2 * number:03d}" for number in range(count)], tmp_path)
+    others = [tmp_path / f"{2 * number + 1:03d}" for number in range(count)]
+    known = beginnings.Contents(files, lambda _: True)
+    for member in inputs.expand(others, tmp_path):
+        assert known.longer_than_member(member) is None
+    assert calls <= 2 * count * (count.bit_length() + 2)
+
+
 def test_a_mark_of_utf8_and_utf16_are_no_difference(tmp_path: Path) -> None:
     lines = (SAMPLES / "nginx.log").read_text()
     short, wide, grown = (tmp_path / name for name in ("marked.log", "wide.log", "grown.log"))

@@ -152,13 +152,16 @@ def test_a_rule_of_another_file_is_not_taken_for_read(tmp_path: Path) -> None:
 def test_without_the_file_the_guard_reads_everything(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    rule = load_rule(SLOW)
+    assert known.query(rule.query.text, known_tables(), rule.params) is not None
     monkeypatch.setattr(known, "data_dir", lambda _: tmp_path)
     known._read.cache_clear()
     try:
-        assert known.query(load_rule(SLOW).query.text, known_tables(), ()) is None
+        assert known.query(rule.query.text, known_tables(), rule.params) is None
         (tmp_path / known.FILE).write_text("{")
         known._read.cache_clear()
-        assert load_rule(SLOW).query.stages
+        assert known.query(rule.query.text, known_tables(), rule.params) is None
+        assert load_rule(Path(shutil.copy(SLOW, tmp_path))).query.stages
     finally:
         monkeypatch.undo()
         known._read.cache_clear()
