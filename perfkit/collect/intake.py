@@ -215,8 +215,9 @@ class _Durations(NamedTuple):
 def _request_durations(body: bytes) -> _Durations | None:
     """Count spans and collect the durations of requests, if no span can be refused; else null.
 
-    Protobuf's own parser checks all text; here is checked what `formats.spans.problem` would. A
-    body with anything doubtful is decoded whole instead, which costs ten times as much.
+    Protobuf's own parser checks all text but that of attributes, which cost no span; here is
+    checked what `formats.spans.problem` would. A body with anything doubtful is decoded whole
+    instead, which costs ten times as much.
     """
     spans = otlp_wire.span_columns(body)
     return _loop(body) if spans is None else _of_columns(spans)

@@ -35,6 +35,10 @@ class DamagedAttribute(ValueError):
     """An attribute that cannot be decoded."""
 
 
+UNDECODABLE = "\ud800"
+"""Key of an attribute that cannot be decoded, and is left out: half a character is no text."""
+
+
 Attribute = tuple[str, str, int]
 """Key, its part of a JSON object, and a token: 0, or a number that stands for a semantic attribute.
 
@@ -111,7 +115,10 @@ class AttributeCache(dict[bytes, Attribute]):
         """Key, endpoint and host that addresses say -> their token."""
 
     def __missing__(self, raw: bytes) -> Attribute:
-        key, value = self._decode(raw)
+        try:
+            key, value = self._decode(raw)
+        except DamagedAttribute:
+            return UNDECODABLE, "", 0
         text = fragment(key, value)
         semantic = key in self._semantic
         if len(raw) > CACHE_ENTRY_BYTES:
@@ -137,21 +144,42 @@ class AttributeCache(dict[bytes, Attribute]):
             token = self._addressed[said] = next(self._tokens)
         return token
 
+    def undecodable(self, encoded: Iterable[bytes]) -> int:
+        """Count the attributes that cannot be decoded."""
+        return sum(self[raw][0] == UNDECODABLE for raw in encoded)
+
     def values_of(self, encoded: Iterable[bytes]) -> dict[str, Value]:
-        """Decode attributes to key -> value; of equal keys the last wins."""
+        """Decode attributes to key -> value; of equal keys the last wins.
+
+        Raises DamagedAttribute.
+        """
         return {
             key: beginning(value) if isinstance(value, str) else value
             for key, value in map(self._decode, encoded)
         }
 
-    def object_of(self, encoded: Iterable[bytes], *, sort: bool = False) -> str | None:
+    def object_of(self, encoded: Iterable[bytes]) -> str | None:
         """Decode attributes to the text of a JSON object; of equal keys the last wins."""
-        members = {key: text for key, text, _ in map(self.__getitem__, encoded)}
-        return json_object(members[key] for key in (sorted(members) if sort else members))
+        members = self._members(encoded)
+        members.pop(UNDECODABLE, None)
+        return json_object(members.values())
+
+    def identity_of(self, encoded: Iterable[bytes]) -> str | None:
+        """Return the same with its keys in order, which is equal for equal attributes.
+
+        Raises DamagedAttribute: without one that tells them apart two would be the same.
+        """
+        members = self._members(encoded)
+        if UNDECODABLE in members:
+            raise DamagedAttribute
+        return json_object(members[key] for key in sorted(members))
+
+    def _members(self, encoded: Iterable[bytes]) -> dict[str, str]:
+        return {key: text for key, text, _ in map(self.__getitem__, encoded)}
 
     def parted(self, encoded: Iterable[bytes]) -> tuple[tuple[int, ...], dict[str, str]]:
         """Return the tokens of the semantic attributes, and by key the fragments of the others and
-        of addresses."""
+        of addresses. `UNDECODABLE` is a key too if there is any such."""
         rest: dict[str, str] = {}
         tokens: list[int] = []
         for raw in encoded:

@@ -20,11 +20,11 @@ from perfkit.batch import Batch
 from perfkit.errors import InputError
 from perfkit.formats import otlp
 from perfkit.formats import otlp_wire as wire
-from perfkit.formats.attributes import RESOLVED_COLUMNS, DamagedAttribute
+from perfkit.formats.attributes import RESOLVED_COLUMNS
 from perfkit.formats.otlp_spans import (
     KINDS,
+    LEFT_OUT,
     NOT_NANOSECONDS,
-    UNDECODABLE,
     SpanRows,
 )
 from perfkit.formats.span_attributes import SpanAttributes, spread
@@ -302,10 +302,10 @@ class _Reader:
             ("span that ends before it starts", (end != 0) & (length < 0)),
             ("span longer than a year", (end != 0) & (length > MAX_DURATION_NS)),
             (NOT_NANOSECONDS, start < MIN_TIME_NS),
-            (UNDECODABLE, self._attributes.damaged(self._count)),
         ):
             self._reject(reason, int((bad & good).sum()))
             good &= ~bad
+        self._reject(LEFT_OUT, self._attributes.undecodable(good))
         return good
 
     def _reject(self, reason: str, count: int) -> None:
@@ -320,12 +320,8 @@ class _Reader:
         for row, raw in zip(chosen, self._buffer.slices(starts, ends - starts), strict=True):
             trace = (int(self._trace_hi[row]), int(self._trace_lo[row]))
             span = wire.parse_span(raw)
-            try:
-                if good[row]:
-                    self._rows.add_events(span, trace, int(self._span_id[row]))
-            except DamagedAttribute:
-                good[row] = False
-                self._reject(UNDECODABLE, 1)
+            if good[row]:
+                self._rows.add_events(span, trace, int(self._span_id[row]))
 
     def _count_dropped(self, good: Bools) -> None:
         for what, number in (

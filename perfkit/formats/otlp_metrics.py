@@ -61,9 +61,8 @@ class MetricRows:
             try:
                 ts_ns = int(point.time_unix_nano or 0)
                 value, count = _value(shape, point)
-                attributes = self._edge.attributes.object_of(
-                    self._edge.encoded(point.attributes), sort=True
-                )
+                encoded = self._edge.encoded(point.attributes)
+                attributes = self._edge.attributes.identity_of(encoded)
                 if measured:
                     attributes = _merged(measured, attributes)
             except (ValueError, OverflowError, TypeError, DamagedAttribute):

@@ -10,11 +10,12 @@ from typing import Any
 
 from perfkit import model, semconv
 from perfkit.batch import Batch
-from perfkit.formats.attributes import AttributeCache, DamagedAttribute, fragment
+from perfkit.formats.attributes import UNDECODABLE, AttributeCache, fragment
 from perfkit.formats.spans import MAX_TIME_NS, MIN_TIME_NS, Origin, SpanBatch, origin, problem
 
 NOT_NANOSECONDS = "span whose start is not in nanoseconds since 1970"
-UNDECODABLE = "span with an attribute that cannot be decoded"
+LEFT_OUT = "attributes that cannot be decoded"
+"""They cost no span: what else it says is still true."""
 
 _KIND_NAMES = model.KINDS
 KINDS: dict[object, str] = dict(enumerate(_KIND_NAMES))
@@ -62,7 +63,7 @@ def trace_state_fragment(trace_state: str) -> str:
 
 
 class SpanRows:
-    """Collects the rows of one body. Bad spans are counted as rejected."""
+    """Collects the rows of one body. Bad spans and attributes are counted as rejected."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -90,13 +91,9 @@ class SpanRows:
             if start_ns < MIN_TIME_NS:
                 reject(NOT_NANOSECONDS)
                 continue
-            try:
-                columns, attributes, message = self._describe(span, source.pid)
-                if span.events or span.links:
-                    self.add_events(span, trace, own_id)
-            except DamagedAttribute:
-                reject(UNDECODABLE)
-                continue
+            columns, attributes, message = self._describe(span, source.pid)
+            if span.events or span.links:
+                self.add_events(span, trace, own_id)
             rows.resolved.append(columns)
             rows.spans.append(
                 (
@@ -116,13 +113,12 @@ class SpanRows:
     def _describe(
         self, span: Any, pid: int | None
     ) -> tuple[tuple[Any, ...], str | None, str | None]:
-        """Return the columns that the attributes fill, the other attributes, and the message.
-
-        Raises DamagedAttribute.
-        """
+        """Return the columns that the attributes fill, the other attributes, and the message."""
         cache = self._edge.attributes
         encoded = self._edge.encoded(span.attributes)
         tokens, rest = cache.parted(encoded)
+        if rest.pop(UNDECODABLE, None) is not None:
+            self.reject(LEFT_OUT, cache.undecodable(encoded))
         status = span.status
         code = status.code if status else 0
         columns, leftover = cache.resolve(
@@ -154,7 +150,7 @@ class SpanRows:
         self._rows.batch.reject(reason, count)
 
     def add_events(self, span: Any, trace: tuple[int, int], own_id: int | None) -> None:
-        """Take the events and links of a span. Raises DamagedAttribute, and then takes none."""
+        """Take the events and links of a span."""
         edge = self._edge
         events, links = [], []
         for event in span.events or ():
@@ -165,7 +161,7 @@ class SpanRows:
             if not 0 < ts_ns < MAX_TIME_NS:
                 self._rows.batch.reject("event without a plausible time")
                 continue
-            text = edge.attributes.object_of(edge.encoded(event.attributes))
+            text = self._object_of(event)
             events.append((*trace, own_id, ts_ns, event.name or "", text))
         for link in span.links or ():
             linked = edge.span_id(link.span_id)
@@ -173,10 +169,15 @@ class SpanRows:
             if linked is None or linked_trace == (0, 0):
                 self._rows.batch.reject("link without ids")
                 continue
-            text = edge.attributes.object_of(edge.encoded(link.attributes))
-            links.append((*trace, own_id, *linked_trace, linked, text))
+            links.append((*trace, own_id, *linked_trace, linked, self._object_of(link)))
         self._rows.events += events
         self._rows.links += links
+
+    def _object_of(self, owner: Any) -> str | None:
+        cache, encoded = self._edge.attributes, self._edge.encoded(owner.attributes)
+        if lost := cache.undecodable(encoded):
+            self.reject(LEFT_OUT, lost)
+        return cache.object_of(encoded)
 
     def finish(self) -> Batch:
         """Return everything as columns."""

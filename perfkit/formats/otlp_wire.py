@@ -29,9 +29,10 @@ from perfkit.errors import InputError
 from perfkit.formats.attributes import DamagedAttribute
 from perfkit.semconv import Value
 
+_ATTRIBUTE = ".opentelemetry.proto.common.v1.KeyValue"
 _KEPT_ENCODED = frozenset(
     {
-        ".opentelemetry.proto.common.v1.KeyValue",
+        _ATTRIBUTE,
         ".opentelemetry.proto.common.v1.InstrumentationScope",
         ".opentelemetry.proto.resource.v1.Resource",
     }
@@ -68,6 +69,7 @@ def _class_of_columns() -> type[Message]:
     file = descriptor_pb2.FileDescriptorProto.FromString(trace_pb2.DESCRIPTOR.serialized_pb)
     kinds = descriptor_pb2.FieldDescriptorProto
     for message in file.message_type:
+        _keep_encoded(message, frozenset({_ATTRIBUTE}))
         for field in message.field if message.name in _AROUND_SPANS else ():
             inner = field.name == _AROUND_SPANS[message.name]
             field.label = kinds.LABEL_OPTIONAL if inner else kinds.LABEL_REPEATED
@@ -98,8 +100,9 @@ def split_traces(body: bytes) -> Any:
 def span_columns(body: bytes) -> Any | None:
     """Parse the same to one Span whose fields are lists: of all spans what they have of a field.
 
-    Everything is checked as by `parse_traces`. Null where protobuf refuses it, or where spans lack
-    an id, a kind or a time, so that it could not be told whose the others are.
+    Everything is checked as by `parse_traces` and `header_from_protobuf`: attributes of spans are
+    not, since a damaged one costs no span. Null where protobuf refuses it, or where spans lack an
+    id, a kind or a time, so that it could not be told whose the others are.
     """
     message: Any = _class_of_columns()()
     try:
@@ -140,22 +143,49 @@ def _parse(full_name: str, body: bytes, *, spans_too: bool = False) -> Message:
 
 
 def attribute_from_protobuf(raw: bytes) -> tuple[str, Value]:
-    """Decode a KeyValue. Raises DamagedAttribute."""
+    """Decode a KeyValue; of text that is no UTF-8 what can be read. Raises DamagedAttribute."""
     try:
-        pair = common_pb2.KeyValue.FromString(raw)
-        return pair.key, _any_value(pair.value)
-    except (DecodeError, RecursionError) as error:
+        pair: Any = common_pb2.KeyValue.FromString(raw)
+    except DecodeError:
+        pair = _class_of_any_text()()
+        try:
+            pair.ParseFromString(raw)
+        except DecodeError as error:
+            raise DamagedAttribute from error
+    try:
+        return _text(pair.key), _any_value(pair.value)
+    except RecursionError as error:
         raise DamagedAttribute from error
 
 
-def _any_value(value: common_pb2.AnyValue) -> Value:
+@cache
+def _class_of_any_text() -> type[Message]:
+    """Return KeyValue with bytes for text: senders in C, Go or Java do not check what they send."""
+    file = descriptor_pb2.FileDescriptorProto.FromString(common_pb2.DESCRIPTOR.serialized_pb)
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for message in file.message_type:
+        for field in message.field:
+            if field.type == kinds.TYPE_STRING:
+                field.type = kinds.TYPE_BYTES
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(_ATTRIBUTE[1:]))
+
+
+def _text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")
+
+
+def _any_value(value: Any) -> Value:
     which = value.WhichOneof("value")
     if which is None:
         return None
     if which == "array_value":
         return [_any_value(item) for item in value.array_value.values]
     if which == "kvlist_value":
-        return {pair.key: _any_value(pair.value) for pair in value.kvlist_value.values}
+        return {_text(pair.key): _any_value(pair.value) for pair in value.kvlist_value.values}
+    if which == "string_value":
+        return _text(value.string_value)
     return cast(Value, getattr(value, which))
 
 

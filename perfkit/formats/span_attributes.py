@@ -11,8 +11,8 @@ import polars as pl
 from perfkit.formats.attributes import (
     ADDRESSES,
     UNCACHED,
+    UNDECODABLE,
     AttributeCache,
-    DamagedAttribute,
     Resolved,
 )
 from perfkit.formats.otlp_spans import KINDS, STATUSES, trace_state_fragment
@@ -43,24 +43,18 @@ class SpanAttributes:
         self._code = np.empty_like(code)
         self._code[places] = code
         self._raw = list(buffer.slices(starts[firsts], lengths[firsts]))
-        self._known: list[tuple[str, str, int]] = []
-        damaged = np.zeros(len(self._raw), dtype=np.bool_)
-        for number, raw in enumerate(self._raw):
-            try:
-                self._known.append(cache[raw])
-            except DamagedAttribute:
-                damaged[number] = True
-                self._known.append(("", "", 0))
+        self._known = [cache[raw] for raw in self._raw]
         self._token = np.array([known[2] for known in self._known], dtype=np.int64)
-        addresses = [known[0] in ADDRESSES for known in self._known]
-        self._fills_none = (self._token == 0) | np.array(addresses, dtype=np.bool_)
-        self._is_damaged = damaged
+        addresses, undecodable = (
+            np.array([known[0] in keys for known in self._known], dtype=np.bool_)
+            for keys in (ADDRESSES, (UNDECODABLE,))
+        )
+        self._fills_none = ((self._token == 0) | addresses) & ~undecodable
+        self._undecodable = undecodable
 
-    def damaged(self, count: int) -> Bools:
-        """Return which of `count` spans have an attribute that cannot be decoded."""
-        found = np.zeros(count, dtype=np.bool_)
-        found[self._span_of[self._is_damaged[self._code]]] = True
-        return found
+    def undecodable(self, good: Bools) -> int:
+        """Count the attributes that cannot be decoded of the spans that are good."""
+        return int(good[self._span_of[self._undecodable[self._code]]].sum())
 
     def resolve(
         self, kind: Ints, status: Ints, origin: Ints, origins: list[Origin]

@@ -16,7 +16,12 @@ import polars as pl
 from perfkit import ids, model
 from perfkit.batch import Batch
 from perfkit.capture import CaptureWriter
-from perfkit.formats.attributes import RESOLVED_COLUMNS, DamagedAttribute, json_object
+from perfkit.formats.attributes import (
+    RESOLVED_COLUMNS,
+    UNDECODABLE,
+    DamagedAttribute,
+    json_object,
+)
 from perfkit.formats.spans import (
     EVENT_COLUMNS,
     LINK_COLUMNS,
@@ -40,12 +45,12 @@ from perfkit.importers.rows import WallTimes
 _MAX_INT = 2**63 - 1
 _MAX_US = _MAX_INT // 1000
 _KEPT_IDS = 1 << 10
-_BAD_TAG = "span with a tag that cannot be decoded"
+_BAD_PROCESS = "span of a process with a tag that cannot be decoded"
+_LEFT_OUT = "tags that cannot be decoded"
 
 _Row = tuple[Any, ...]
 
 _DESCRIBED = (*RESOLVED_COLUMNS, "status_message", "scope", "attributes")
-_UNREADABLE: _Row = ("unspecified", "unset", 1.0, *[None] * (len(_DESCRIBED) - 3))
 _DAMAGED = -1
 
 
@@ -55,26 +60,21 @@ class _Descriptions(dict[bytes, int]):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[_Row] = []
-        """Values of _DESCRIBED; null for tags that cannot be decoded."""
-        self.damaged: list[int] = []
+        """Values of _DESCRIBED."""
+        self.left_out: dict[int, int] = {}
+        """Row -> how many of its tags cannot be decoded."""
 
     def __missing__(self, text: bytes) -> int:
         encoded = tags_of(text)
         number = len(self.rows)
-        try:
-            row = _described(encoded)
-        except DamagedAttribute:
-            row = _UNREADABLE
-            self.damaged.append(number)
-        self.rows.append(row)
+        tokens, rest = tags().parted(encoded)
+        if rest.pop(UNDECODABLE, None) is not None:
+            self.left_out[number] = tags().undecodable(encoded)
+        resolved = tags().resolve(("unspecified", "unset", None, tokens), encoded)
+        others = json_object((rest | resolved.leftover).values())
+        self.rows.append((*resolved.columns, others))
         self[text] = number
         return number
-
-
-def _described(encoded: Sequence[bytes]) -> _Row:
-    tokens, rest = tags().parted(encoded)
-    resolved = tags().resolve(("unspecified", "unset", None, tokens), encoded)
-    return (*resolved.columns, json_object((rest | resolved.leftover).values()))
 
 
 class _Origins:
@@ -177,9 +177,11 @@ class Spans:
             return model.SPANS.empty()
         rows = self._own_columns()
         refused = rows.select(_refusal().alias("why")).to_series()
-        refused = _refuse(refused, self._damaged())
-        refused = _refuse(refused, self._add_events(rows, refused.is_null(), batch))
+        if _DAMAGED in self._origin:
+            bad = refused.is_null() & (pl.Series(self._origin, dtype=pl.Int64) == _DAMAGED)
+            refused = refused.set(bad, _BAD_PROCESS)
         good = refused.is_null()
+        self._add_events(rows, good, batch)
         rows = self._with_parents(rows, good, batch)
         described = pl.Series(self._described, dtype=pl.Int64)
         origins = pl.Series(self._origin, dtype=pl.Int64)
@@ -188,6 +190,9 @@ class Spans:
                 batch.reject(why, count)
             rows = rows.filter(good)
             described, origins = described.filter(good), origins.filter(good)
+        for number, count in self._descriptions.left_out.items():
+            if spans := int((described == number).sum()):
+                batch.reject(_LEFT_OUT, count * spans)
         told = self._described_columns()[described]
         whole = rows.hstack(told).hstack(self._origin_columns()[origins])
         whole = whole.with_columns(
@@ -210,31 +215,13 @@ class Spans:
             }
         )
 
-    def _damaged(self) -> list[int]:
-        """Return the places of spans whose tags, or whose process, cannot be decoded."""
-        damaged = set(self._descriptions.damaged)
-        if not damaged and _DAMAGED not in self._origin:
-            return []
-        both = zip(self._described, self._origin, strict=True)
-        return [
-            place
-            for place, (number, source) in enumerate(both)
-            if number in damaged or source == _DAMAGED
-        ]
-
-    def _add_events(self, rows: pl.DataFrame, good: pl.Series, batch: Batch) -> list[int]:
-        """Add the events of good spans; returns the places of those that cannot be decoded."""
-        damaged: list[int] = []
+    def _add_events(self, rows: pl.DataFrame, good: pl.Series, batch: Batch) -> None:
+        """Add the events of good spans."""
         found: list[_Row] = []
         for place, span in enumerate(self._spans):
-            if not span.logs or not good[place]:
-                continue
-            try:
-                found += list(_events(span, rows.row(place)[:3], batch))
-            except DamagedAttribute:
-                damaged.append(place)
+            if span.logs and good[place]:
+                found += _events(span, rows.row(place)[:3], batch)
         batch.add_rows("span_events", EVENT_COLUMNS, found)
-        return damaged
 
     def _with_parents(self, rows: pl.DataFrame, good: pl.Series, batch: Batch) -> pl.DataFrame:
         """Add the column of parents, and the links of good spans."""
@@ -321,12 +308,6 @@ def _refusal() -> pl.Expr:
     )
 
 
-def _refuse(refused: pl.Series, places: list[int]) -> pl.Series:
-    """Refuse the spans at these places for their tags, unless there is a reason already."""
-    new = [place for place in places if refused[place] is None]
-    return refused.scatter(new, _BAD_TAG) if new else refused
-
-
 def _in_ns(values: Sequence[Number | None]) -> pl.Series:
     """Return times of microseconds; what is none, or too large, is out of every range."""
     try:
@@ -359,6 +340,9 @@ def _events(span: Span, own: _Row, batch: Batch) -> Iterator[_Row]:
             batch.reject("event without a plausible time")
             continue
         encoded = [bytes(raw) for raw in log.fields or ()]
+        if lost := tags().undecodable(encoded):
+            batch.reject(_LEFT_OUT, lost)
+            encoded = [raw for raw in encoded if not tags().undecodable((raw,))]
         name = tags().values_of(encoded).get("event")
         yield (*own, ts_ns, str(name or "log"), tags().object_of(encoded))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from perfkit.collect import intake
+from perfkit.errors import InputError
 from perfkit.formats import otlp, otlp_wire
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
 
@@ -74,3 +76,19 @@ def test_what_protobuf_refuses_in_a_span_is_refused_in_columns() -> None:
     for damaged in (body.replace(b"name", b"\xff\xfe\xfd\xfc"), body[:-1]):
         assert otlp_wire.span_columns(damaged) is None
         assert intake._request_durations(damaged) is None
+
+
+def test_a_damaged_attribute_costs_no_span_and_a_damaged_resource_all() -> None:
+    body = body_of([[GOOD, {**GOOD, "name": "name"}]])
+    key = b"\x0a\x01k"
+    assert body.count(key) == 2
+    damaged = body.replace(key, b"\x0a\x01\xff", 1)
+    batch = otlp.traces_from_protobuf(damaged)
+    assert batch.rows("spans") == 2
+    assert batch.tables["spans"]["attributes"] == ['{"\ufffd":"v"}', '{"k":"v"}']
+    assert intake._request_durations(damaged) == intake._Durations(2, [5, 5])
+    for part in (b"service.name", b"scope 0"):
+        worse = body.replace(part, b"\xff" * len(part))
+        assert intake._request_durations(worse) is None
+        with pytest.raises(InputError):
+            otlp.traces_from_protobuf(worse)

@@ -115,16 +115,18 @@ def test_a_body_full_of_nothing_good_is_a_partial_success_too(bench: Bench) -> N
     assert (status, answer.partial_success.rejected_spans) == (200, 2)
 
 
-def test_text_that_is_not_utf8_costs_its_span(bench: Bench) -> None:
+def test_text_that_is_not_utf8_costs_no_span(bench: Bench) -> None:
     request = traces()
     attribute = request.resource_spans[0].scope_spans[0].spans[1].attributes.add(key="evil")
     attribute.value.string_value = "abcd"
     body = request.SerializeToString().replace(b"abcd", b"\xff\xfe\xfd\xfc")
     response, answer = bench.post("/v1/traces", body)
-    assert response.status == 200
-    partial = ExportTraceServiceResponse.FromString(answer).partial_success
-    assert partial.rejected_spans == 1
-    assert partial.error_message == "span with an attribute that cannot be decoded"
+    assert (response.status, answer) == (200, b"")
+    assert bench.intake.received["spans"] == 2
+    [record] = bench.close()
+    batch = decode(record)
+    assert (batch.rows("spans"), batch.rejected) == (2, {})
+    assert "\ufffd" * 4 in batch.tables["spans"]["attributes"][1]
 
 
 @pytest.mark.parametrize("media_type", [PROTOBUF, JSON])

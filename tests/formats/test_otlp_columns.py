@@ -128,6 +128,22 @@ def test_what_is_not_utf8_is_refused_as_protobuf_refuses_it(text: bytes) -> None
         list(otlp_columns.read([body]))
 
 
+def test_attributes_that_cannot_be_decoded_cost_no_span() -> None:
+    attributes = [attribute("evil", "1"), attribute("http.route", "/a"), attribute("evil", "2")]
+    event = {"name": "e", "time_unix_nano": START_NS, "attributes": attributes}
+    spans = [{"attributes": attributes, "events": [event]}, {}, {"span_id": b""}]
+    spans[2]["attributes"] = attributes
+    # The value has a field that is longer than the value.
+    body = (
+        request_of(*spans).SerializeToString().replace(b"evil\x12\x03\n\x01", b"evil\x12\x03\n\x07")
+    )
+    rows, others, rejected = fast([body])
+    assert (rows, others, rejected) == slowly([body])
+    assert [row["endpoint"] for row in rows] == ["/a", None]
+    assert [row["attributes"] for row in rows] == ['{"http.route":"/a"}', None]
+    assert rejected == {"attributes that cannot be decoded": 4, "span without ids": 1}
+
+
 def test_a_bad_body_does_not_spoil_the_others() -> None:
     good = request_of({}, {}).SerializeToString()
     odd = request_of({"trace_id": b"short"}).SerializeToString()

@@ -16,7 +16,7 @@ from tests.formats.build_otlp import as_json, json_safe, requests, slow_spans
 
 SAMPLES = Path(__file__).resolve().parent.parent / "importers" / "samples"
 START = 1_700_000_000_000_000_000
-UNDECODABLE = "span with an attribute that cannot be decoded"
+LEFT_OUT = "attributes that cannot be decoded"
 
 
 def rows_of(batch: Any, table: str = "spans") -> list[dict[str, Any]]:
@@ -115,9 +115,6 @@ def span(**fields: Any) -> bytes:
         ({"endTimeUnixNano": START + 400 * 86_400 * 10**9}, "span longer than a year"),
         ({"startTimeUnixNano": "soon"}, "span whose time is no number"),
         ({"endTimeUnixNano": 1e400}, None),
-        ({"attributes": [{"key": "a", "value": {"intValue": "x"}}]}, UNDECODABLE),
-        ({"attributes": [{"key": 5}]}, UNDECODABLE),
-        ({"attributes": [{"key": "a", "value": {"bytesValue": "a"}}]}, UNDECODABLE),
     ],
 )
 def test_a_bad_span_is_refused_and_the_others_are_kept(
@@ -199,7 +196,29 @@ def test_an_empty_request_is_valid() -> None:
     assert otlp.metrics_from_json(b"{}").tables == {}
 
 
-def test_one_attribute_that_is_no_text_costs_one_span() -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"key": "a", "value": {"intValue": "x"}},
+        {"key": 5},
+        {"key": "a", "value": {"bytesValue": "a"}},
+    ],
+)
+def test_attributes_that_cannot_be_decoded_cost_no_span(bad: dict[str, Any]) -> None:
+    good = pair("http.route", stringValue="/a")
+    more = [bad, pair("k", stringValue="v"), bad]
+    event = {"timeUnixNano": START, "attributes": more}
+    link = {"traceId": "03" * 16, "spanId": "04" * 8, "attributes": [bad]}
+    fields = {"kind": 2, "attributes": [good, *more], "events": [event], "links": [link]}
+    batch = otlp.traces_from_json(span(**fields))
+    assert batch.rejected == {LEFT_OUT: 5}
+    assert [row["endpoint"] for row in rows_of(batch)] == ["/a", None]
+    assert [row["attributes"] for row in rows_of(batch)] == ['{"k":"v","http.route":"/a"}', None]
+    assert rows_of(batch, "span_events")[0]["attributes"] == '{"k":"v"}'
+    assert rows_of(batch, "span_links")[0]["attributes"] is None
+
+
+def test_of_an_attribute_that_is_no_text_is_kept_what_can_be_read() -> None:
     request = ExportTraceServiceRequest()
     part = request.resource_spans.add().scope_spans.add()
     for number in (1, 2):
@@ -208,8 +227,30 @@ def test_one_attribute_that_is_no_text_costs_one_span() -> None:
         ).attributes.add(key="name").value.string_value = "good" if number == 1 else "evil"
     body = request.SerializeToString().replace(b"evil", b"\xff\xff\xff\xff")
     batch = otlp.traces_from_protobuf(body)
-    assert batch.rejected == {"span with an attribute that cannot be decoded": 1}
-    assert batch.rows("spans") == 1
+    assert batch.rejected == {}
+    assert [json.loads(row["attributes"]) for row in rows_of(batch)] == [
+        {"name": "good"},
+        {"name": "\ufffd" * 4},
+    ]
+
+
+def test_of_nested_text_is_kept_what_can_be_read() -> None:
+    request = ExportTraceServiceRequest()
+    added = (
+        request.resource_spans.add()
+        .scope_spans.add()
+        .spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=START)
+    )
+    value = added.attributes.add(key="evil").value
+    value.array_value.values.add().string_value = "evil"
+    value.array_value.values.add().bytes_value = b"\xff"
+    inner = value.array_value.values.add().kvlist_value.values.add(key="evil")
+    inner.value.int_value = 7
+    body = request.SerializeToString().replace(b"evil", b"\xffx\xffx")
+    batch = otlp.traces_from_protobuf(body)
+    text = "\ufffdx\ufffdx"
+    assert batch.rejected == {}
+    assert json.loads(rows_of(batch)[0]["attributes"]) == {text: [text, "/w==", {text: 7}]}
 
 
 def test_what_the_sender_dropped_is_counted() -> None:
