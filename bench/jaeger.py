@@ -26,7 +26,10 @@ from perfkit.importers import import_files
 SPANS, FILES = 400_000, 10
 FEWER, SIZES = 100_000, (8, 100, 1_000, 10_000)
 """Spans in all of traces of several sizes, and how many a trace has."""
+CALLS, AT_ONCE = 12_000, 10
+"""Calls of the one job of a trace, and how many of them run at once."""
 _GOAL = 50
+_BEGAN_NS = 1_700_000_000_000_000_000
 
 
 def write_files(folder: str) -> int:
@@ -78,7 +81,7 @@ def large_trace(number: int, size: int) -> dict[str, Any]:
                 "name": f"work {place % 50}",
                 "service": services[place % 7],
                 "kind": ("server", "internal", "client")[place % 3],
-                "start_ns": 1_700_000_000_000_000_000 + start[place] * 1_000,
+                "start_ns": _BEGAN_NS + start[place] * 1_000,
                 "duration_ns": length[place] * 1_000,
                 "db_system": "postgresql" if place % 3 == 2 else None,
                 "db_statement": f"SELECT {place % 50}" if place % 3 == 2 else None,
@@ -88,6 +91,44 @@ def large_trace(number: int, size: int) -> dict[str, Any]:
         for place in range(size)
     ]
     return _trace(trace_id, services, spans)
+
+
+def write_job(folder: str) -> int:
+    """Write the trace of a job that makes very many short calls, some at a time.
+
+    They come in pairs, the second within the first, so that it does not depend on how much overlap
+    is forgiven: more than two calls begin or end wherever two overlap.
+    """
+    pair_us, services = 1_000, ["job", "store"]
+    last_us = pair_us * (CALLS // 2 + AT_ONCE)
+    spans = [_plain(1, 0, "nightly", "job", "internal", 0, last_us)]
+    for number in range(CALLS):
+        call, within = 2 + 2 * number, number % 2
+        begin = pair_us * (number // 2) + 50 * within
+        length = pair_us * (AT_ONCE // 2) - pair_us // 2 - 100 * within
+        name = f"get {number % 50}"
+        spans.append(_plain(call, 1, name, "job", "client", begin, length))
+        spans.append(_plain(call + 1, call, name, "store", "server", begin + 100, length - 200))
+    trace_id = f"{7:032x}"
+    written = [_span(trace_id, span, services) for span in spans]
+    _write(Path(folder, "job.json"), [_trace(trace_id, services, written)])
+    return len(spans)
+
+
+def _plain(
+    span_id: int, parent_id: int, name: str, service: str, kind: str, start_us: int, length_us: int
+) -> dict[str, Any]:
+    return {
+        "span_id": span_id,
+        "parent_id": parent_id,
+        "name": name,
+        "service": service,
+        "kind": kind,
+        "start_ns": _BEGAN_NS + start_us * 1000,
+        "duration_ns": length_us * 1000,
+        "db_system": None,
+        "db_statement": None,
+    }
 
 
 def _write(file: Path, traces: list[dict[str, Any]]) -> None:
@@ -172,6 +213,7 @@ def rows() -> list[Row]:
         _row(f"{what} in traces of 8 in {FILES} files, from file", whole, peers),
         _row("the same from the capture, as often as one asks again", again, peers),
         *_sizes(),
+        _job(),
     ]
 
 
@@ -185,6 +227,19 @@ def _sizes() -> Iterator[Row]:
             in_files = f"{FEWER // size:,} files".replace(",", " ") if apart else "one file"
             what = f"{FEWER // 1000} k spans in traces of {size} in {in_files}, from file"
             yield _row(what, cost, _peers(str(files)))
+
+
+def _job() -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        files, capture = Path(folder) / "jaeger", str(Path(folder) / "jaeger.perfkit")
+        files.mkdir()
+        spans = write_job(str(files))
+        cost = isolated(from_file_to_path, str(files), capture)
+        peers = _peers(str(files))
+    what = (
+        f"one trace of {spans // 1000} k spans, a job of {CALLS // 1000} k calls, {AT_ONCE} at once"
+    )
+    return _row(f"{what}, from file", cost, peers)
 
 
 def _peers(folder: str) -> dict[str, Cost]:
