@@ -4,6 +4,9 @@ Each capture is generated, most of one minute with 30 requests or one reading a 
 nothing happens, what is counted are drifts, shifts and bursts of failures, in a hundred hours and
 more of each kind: many series are made in one capture and then judged as if each were alone. Some
 hundred captures go through the rules as well, as do all in which something happens.
+
+A hundred hours are 6,000 captures of a minute, or a hundred of an hour: both are looked at. Those
+of an hour have fewer requests a second, lest they take as long again.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,8 +26,10 @@ import polars as pl
 from bench.measure import Row
 from perfkit import model
 from perfkit.analysis.series import shifts
+from perfkit.analysis.series.timeline import bucket_width_ns
 from perfkit.analysis.session import Tables
 from perfkit.analysis.statistics.bursts import Burst, find_bursts
+from perfkit.analysis.statistics.drift import SURE
 from perfkit.analysis.statistics.shift_scan import Floats
 from perfkit.capture import Capture, CaptureInfo
 from perfkit.parts import conform
@@ -38,8 +43,6 @@ RULES = (
     "trend.latency-step",
     "trend.latency-spike",
 )
-SURE = 0.01
-"""Below this p a drift is told."""
 HOURS = 100
 TRIES = 100
 CAPTURES = 200
@@ -49,10 +52,12 @@ START_NS = 1_700_006_400_500_000_000
 """Half a second after midnight, as no capture begins with a whole second."""
 _SECOND_NS = 10**9
 _PER_S = 30
+_PER_S_OF_HOURS = 10
+_MINUTE, _HOUR = 60, 3600
 _MEMORY = 2e8
 _ROOM = 4e9
 _GOAL = 1.0
-_FEWEST, _LONG = 100, 60
+_FEWEST, _LONG = 100, 10
 """Captures of a kind, however long; those of more minutes are made one by one, without rules."""
 _TOGETHER = {"spans": 30, "metrics": 200}
 """Captures that are made in one, as its endpoints and instances; more series are not kept apart."""
@@ -125,13 +130,14 @@ def served(
     failing: Callable[[Floats], Floats] | None = None,
     rate: Callable[[Floats], Floats] | None = None,
     spread: Callable[[int], Floats] | None = None,
+    per_s: int = _PER_S,
 ) -> Frames:
     """Return requests: when they come (s), the logarithm of how long they take, which fail.
 
     `level` gives what is added to the logarithms, `failing` the chance that each fails, `rate` the
     share of requests that come, all from the moments of requests in seconds.
     """
-    at = np.sort(random.random(random.poisson(seconds * _PER_S))) * seconds
+    at = np.sort(random.random(random.poisson(seconds * per_s))) * seconds
     if rate:
         at = at[random.random(len(at)) < rate(at)]
     logs = math.log(2e7) + (spread(len(at)) if spread else random.normal(0, 0.4, len(at)))
@@ -158,16 +164,21 @@ def served(
     return {"spans": spans}
 
 
-def _level_of_seconds(random: Random, memory: float, seconds: int = 60) -> Frames:
+def _steady(random: Random, seconds: int, **parts: Any) -> Frames:
+    """Return requests of a capture in which nothing happens."""
+    return served(random, seconds, per_s=_PER_S if seconds < _HOUR else _PER_S_OF_HOURS, **parts)
+
+
+def _level_of_seconds(random: Random, memory: float, seconds: int) -> Frames:
     level = 0.3 * remembering(random, memory, seconds)
-    return served(random, seconds, level=lambda at: level[at.astype(np.int64)])
+    return _steady(random, seconds, level=lambda at: level[at.astype(np.int64)])
 
 
-def _level_of_requests(random: Random, memory: float) -> Frames:
-    return served(random, spread=lambda count: 0.4 * remembering(random, memory, count))
+def _level_of_requests(random: Random, memory: float, seconds: int) -> Frames:
+    return _steady(random, seconds, spread=lambda count: 0.4 * remembering(random, memory, count))
 
 
-def _batches(random: Random, each_s: float, size: float, seconds: int = 60) -> Frames:
+def _batches(random: Random, each_s: float, size: float, seconds: int = _MINUTE) -> Frames:
     """Failures come together: so many in a row, from moments that have nothing to do with each
     other.
     """
@@ -178,7 +189,7 @@ def _batches(random: Random, each_s: float, size: float, seconds: int = 60) -> F
             chance[first : first + random.geometric(1 / size)] = 1.0
         return chance
 
-    return served(random, seconds, failing=failing)
+    return _steady(random, seconds, failing=failing)
 
 
 def _memory(random: Random, course: Floats, noise: float) -> Frames:
@@ -194,7 +205,7 @@ def _days(random: Random, days: int, odd: bool) -> Frames:
 
 
 def _gauges() -> Iterator[Kind]:
-    def remembered(memory: float, seconds: int = 60) -> Callable[[Random], Frames]:
+    def remembered(memory: float, seconds: int = _MINUTE) -> Callable[[Random], Frames]:
         return lambda random: gauge(_MEMORY + 1e7 * remembering(random, memory, seconds))
 
     quiet = partial(Kind, found_by=(), table="metrics")
@@ -204,38 +215,40 @@ def _gauges() -> Iterator[Kind]:
     yield quiet("gauge that remembers 0.98, ten minutes", remembered(0.98, 600), 10)
     yield quiet("gauge that walks at random", remembered(1.0), 1, judged=False)
     yield quiet("gauge that walks, ten minutes", remembered(1.0, 600), 10, judged=False)
+    yield quiet("gauge, independent, an hour", remembered(0.0, _HOUR), 60)
+    for memory in (0.5, 0.9, 0.98):
+        yield quiet(f"gauge that remembers {memory}, an hour", remembered(memory, _HOUR), 60)
     yield quiet("course of a day, 3 days", lambda random: _days(random, 3, False), 4320)
 
 
 def _requests() -> Iterator[Kind]:
-    yield Kind("requests, independent (Poisson, lognormal)", served, 1, ())
-    yield Kind(
-        "latency by Pareto (1.5)",
-        lambda random: served(random, spread=lambda count: random.exponential(1 / 1.5, count)),
-        1,
-        (),
-    )
-    for memory in (0.5, 0.9, 0.98):
-        yield Kind(
-            f"latency whose level remembers {memory} a second",
-            lambda random, memory=memory: _level_of_seconds(random, memory),
-            1,
-            (),
+    for seconds, long in ((_MINUTE, ""), (_HOUR, ", an hour")):
+        quiet = partial(Kind, minutes=seconds / 60, found_by=())
+        yield quiet(
+            f"requests, independent (Poisson, lognormal){long}", partial(_steady, seconds=seconds)
         )
-    for memory in (0.9, 0.98):
-        yield Kind(
-            f"latency that remembers {memory} a request",
-            lambda random, memory=memory: _level_of_requests(random, memory),
-            1,
-            (),
-        )
-    for each_s, size in ((3.0, 3.0), (10.0, 8.0), (20.0, 20.0)):
-        yield Kind(
-            f"failures in rows of {size:g}, every {each_s:g} s",
-            lambda random, each_s=each_s, size=size: _batches(random, each_s, size),
-            1,
-            (),
-        )
+        if seconds == _MINUTE:
+            yield quiet(
+                "latency by Pareto (1.5)",
+                lambda random: served(
+                    random, spread=lambda count: random.exponential(1 / 1.5, count)
+                ),
+            )
+        for memory in (0.5, 0.9, 0.98):
+            yield quiet(
+                f"latency whose level remembers {memory} a second{long}",
+                partial(_level_of_seconds, memory=memory, seconds=seconds),
+            )
+        for memory in (0.9, 0.98) if seconds == _MINUTE else (0.98,):
+            yield quiet(
+                f"latency that remembers {memory} a request{long}",
+                partial(_level_of_requests, memory=memory, seconds=seconds),
+            )
+        for each_s, size in ((3.0, 3.0), (10.0, 8.0), (20.0, 20.0)):
+            yield quiet(
+                f"failures in rows of {size:g}, every {each_s:g} s{long}",
+                partial(_batches, each_s=each_s, size=size, seconds=seconds),
+            )
 
 
 def _leaks() -> Iterator[Kind]:
@@ -375,19 +388,20 @@ def seen(captures: list[Frames]) -> Counter[str]:
         if one.key[name] is None:
             continue
         raised[f"shift {one.key['kind']}"] += len(shifts.told(one, 1))
-        drifts = one.baseline.shape == "drift" and (shifts.trend_p(one) or 1.0) < SURE
-        raised[f"drift {one.key['kind']}"] += drifts
+        p = shifts.trend_p(one) if one.baseline.shape == "drift" else None
+        raised[f"drift {one.key['kind']}"] += p is not None and p < SURE
     if table == "spans":
         raised["burst"] = sum(len(_bursts(one["spans"])) for one in captures)
     return +raised
 
 
 def _bursts(spans: pl.DataFrame) -> list[Burst]:
-    second = (spans["start_ns"].to_numpy() - START_NS) // _SECOND_NS
+    start = spans["start_ns"].to_numpy() - START_NS
+    bucket = start // bucket_width_ns(0, int(start.max()))
     failed = (spans["status"] == "error").to_numpy()
-    count = int(second.max()) + 1
-    errors = np.bincount(second, weights=failed, minlength=count)
-    return find_bursts(np.bincount(second, minlength=count).astype(float), errors)
+    count = int(bucket.max()) + 1
+    errors = np.bincount(bucket, weights=failed, minlength=count)
+    return find_bursts(np.bincount(bucket, minlength=count).astype(float), errors)
 
 
 def alarms(frames: Frames) -> list[str]:

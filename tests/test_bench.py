@@ -7,9 +7,10 @@ import random
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench import crisp, jaeger
+from bench import crisp, jaeger, noise
 from bench.__main__ import BENCHMARKS, HEAD, PAGE, line, written
 from bench.measure import Row
 from bench.truth import ratio_and_margin
@@ -33,6 +34,30 @@ def table(page: str, name: str) -> str:
 def test_a_page_without_the_place_is_refused() -> None:
     with pytest.raises(ValueError, match="0 places for the benchmark spans"):
         written("\n".join(HEAD), "spans", [])
+
+
+def test_alarms_of_captures_are_counted_each_by_itself() -> None:
+    random = np.random.default_rng(20261130)
+    flat = noise.gauge(2e8 + random.normal(0, 1e6, 60))
+    drifts = noise.gauge(2e8 + 1e6 * np.arange(60) + random.normal(0, 1e6, 60))
+    rises = noise.gauge(2e8 + 1e8 * (np.arange(60) >= 30) + random.normal(0, 1e6, 60))
+    assert noise.seen([flat]) == {}
+    counted = noise.seen([drifts, flat, rises, drifts])
+    assert counted == {"drift resource": 2, "shift resource": 1}
+
+
+@pytest.mark.parametrize(("seconds", "outage_s"), [(60, 10), (3600, 60)])
+def test_a_burst_is_counted_in_the_buckets_of_the_timeline(seconds: int, outage_s: int) -> None:
+    random = np.random.default_rng(20261201)
+    fails = noise.served(
+        random,
+        seconds,
+        failing=lambda at: np.where(abs(at - seconds / 2) < outage_s / 2, 0.5, 0.0),
+        per_s=10,
+    )
+    calm = noise.served(random, seconds, per_s=10)
+    assert noise.seen([calm])["burst"] == 0
+    assert noise.seen([calm, fails])["burst"] == 1
 
 
 def test_a_saving_that_is_the_same_in_every_slice_is_certain() -> None:

@@ -37,7 +37,7 @@ def slow_largest_p(values: Floats, course: Floats) -> float:
         )
         tried.append((likelihood / 2, two_sided_p(fitted[1] / error, count - 2)))
     best = max(likelihood for likelihood, _ in tried)
-    return max(p for likelihood, p in tried if likelihood >= best - 4)
+    return max(p * min(1.0, math.exp(likelihood - best + 2.7)) for likelihood, p in tried)
 
 
 @settings(max_examples=20)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from perfkit import units
+from perfkit.analysis.statistics.drift import SURE
 from perfkit.analysis.waits.told_once import told_once
 from perfkit.report import episodes
 from perfkit.report.columns import Column
@@ -26,8 +27,6 @@ _FIRST = 6
 """Charts that are shown at once; the others are behind a click."""
 _DRIFTED = 0.2
 """Ours: a drift that changes less over the whole capture is not told."""
-_SURE = 0.01
-"""Ours: the p that it wandered there by itself, below which a drift is told."""
 
 _WAITED_FOR = ("kind", "resource", "service", "instance")
 """What tells the resources that somebody waited for apart."""
@@ -214,7 +213,7 @@ def _drifts(context: Context) -> list[dict[str, Any]]:
     """Return series that went slowly one way through the whole capture."""
     trends = context.tables.frame("trends").filter(
         pl.col("baseline") == "drift",
-        pl.col("trend_p") < _SURE,
+        pl.col("trend_p") < SURE,
         pl.col("typical") != 0,
         ~pl.col("measure").is_in(_CLOCKS),
     )
