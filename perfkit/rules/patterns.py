@@ -16,6 +16,8 @@ from perfkit.rules.model import Rule
 
 _CARET = re.compile(r"^ {4}( *)\^", re.MULTILINE)
 _REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
+_SPELT = re.compile("regexp|rlike|~", re.IGNORECASE)
+"""Each way to write such a match holds one of these: a text without them need not be parsed."""
 
 
 def fault(pattern: str) -> tuple[str, int] | None:
@@ -68,8 +70,11 @@ def _given(rule: Rule) -> Iterator[exp.Expr]:
 
 def _trees(rule: Rule) -> Iterator[exp.Expr]:
     for query in rule.queries():
-        yield from (stage.select for stage in query.stages)
-    yield from (expression.tree for expression in rule.expressions())
+        if _SPELT.search(query.text):
+            yield from (stage.select for stage in query.stages)
+    for expression in rule.expressions():
+        if not expression.text or _SPELT.search(expression.text):
+            yield expression.tree
 
 
 def _texts(node: Node, piece: str) -> Iterator[Node]:
