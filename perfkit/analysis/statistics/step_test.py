@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perfkit.analysis.statistics.shift_scan import MIN_POINTS, MIN_RUN, Floats, Run
+from perfkit.analysis.vector.forest import Ints
 
 MAX_POINTS = 60
 """Longer series tell of their noise by themselves."""
@@ -58,16 +59,20 @@ class Explained(NamedTuple):
     """With the step, under the noise that suits best by under white noise."""
 
 
-class _Model(NamedTuple):
-    """What is known of a covariance before any value is."""
+class _Models(NamedTuple):
+    """What is known of the covariances, one after the other, before any value is."""
 
     white: Floats
     """Takes values to independent ones without their mean."""
-    half_log_det: float
+    half_log_det: Floats
     steps: Floats
     """Whitened steps: column k is 1 up to bucket k."""
+    first: Ints
+    """The first bucket of each window that may be a step."""
+    end: Ints
+    """The bucket after its last one."""
     power: Floats
-    """Squared length of the whitened window from bucket i to before j."""
+    """Squared length of each whitened window."""
 
 
 def find_steps(values: Floats, series: int) -> list[Run]:
@@ -105,15 +110,16 @@ def explained(values: Floats, first: int, last: int) -> Explained:
     if np.ptp(values) == 0.0:
         return Explained(0.0, 0.0)
     half = (len(values) - 1) / 2
-    plain, stepped = [], []
-    for model in _models(len(values)):
-        free = model.white @ values
-        step = model.steps[:, last + 1] - model.steps[:, first]
-        left = float(free @ free)
-        after = max(left - float(free @ step) ** 2 / float(step @ step), left * 1e-9)
-        plain.append(-half * math.log(left) - model.half_log_det)
-        stepped.append(-half * math.log(after) - model.half_log_det)
-    return Explained(max(stepped) - max(plain), max(stepped) - stepped[0])
+    models = _models(len(values))
+    free = models.white @ values
+    step = models.steps[:, :, last + 1] - models.steps[:, :, first]
+    left = (free * free).sum(axis=1)
+    explains = (free * step).sum(axis=1) ** 2 / (step * step).sum(axis=1)
+    after = np.maximum(left - explains, left * 1e-9)
+    plain = -half * np.log(left) - models.half_log_det
+    stepped = -half * np.log(after) - models.half_log_det
+    best = float(stepped.max())
+    return Explained(best - float(plain.max()), best - float(stepped[0]))
 
 
 def likeliest_step(values: Floats) -> Step:
@@ -123,30 +129,25 @@ def likeliest_step(values: Floats) -> Step:
 
 def likeliest_steps(series: Floats) -> list[Step]:
     """Return that of each row."""
-    count = series.shape[1]
-    even = without_extremes(series)
-    none = np.full(len(series), -np.inf)
-    best = np.full(len(series), -np.inf)
-    where = np.zeros(len(series), dtype=np.int64)
-    for model in _models(count):
-        free = even @ model.white.T
-        left = (free * free).sum(axis=1)
-        sums = free @ model.steps
-        explained = (sums[:, None, :] - sums[:, :, None]) ** 2 / model.power
-        flat = explained.reshape(len(series), -1)
-        at = flat.argmax(axis=1)
-        after = np.maximum(left - flat[np.arange(len(series)), at], left * 1e-9)
-        with np.errstate(divide="ignore"):
-            plain = -(count - 1) / 2 * np.log(left) - model.half_log_det
-            stepped = -(count - 1) / 2 * np.log(after) - model.half_log_det
-        none = np.maximum(none, plain)
-        where = np.where(stepped > best, at, where)
-        best = np.maximum(best, stepped)
-    first, end = np.divmod(where, count + 1)
-    return [
-        Step(int(begin), int(stop) - 1, float(high - low) if math.isfinite(low) else 0.0)
-        for begin, stop, high, low in zip(first, end, best, none, strict=True)
-    ]
+    return [_likeliest(row) for row in without_extremes(series)]
+
+
+def _likeliest(even: Floats) -> Step:
+    models = _models(len(even))
+    half = (len(even) - 1) / 2
+    free = models.white @ even
+    left = (free * free).sum(axis=1)
+    sums = (free[:, None, :] @ models.steps)[:, 0, :]
+    explains = (sums[:, models.end] - sums[:, models.first]) ** 2 / models.power
+    at = explains.argmax(axis=1)
+    after = np.maximum(left - explains[np.arange(len(at)), at], left * 1e-9)
+    with np.errstate(divide="ignore"):
+        plain = (-half * np.log(left) - models.half_log_det).max()
+        stepped = -half * np.log(after) - models.half_log_det
+    best = int(stepped.argmax())
+    window = at[best]
+    gain = float(stepped[best] - plain) if math.isfinite(plain) else 0.0
+    return Step(int(models.first[window]), int(models.end[window]) - 1, gain)
 
 
 def without_extremes(series: Floats) -> Floats:
@@ -162,8 +163,15 @@ def _few(count: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _models(count: int) -> list[_Model]:
-    return [_model(covariance) for covariance in covariances(count)]
+def _models(count: int) -> _Models:
+    place = np.arange(count + 1)
+    length = place[None, :] - place[:, None]
+    # A window and what is outside of it are the same step.
+    first, end = np.nonzero((length > _few(count)) & (length <= count // 2))
+    each = [_model(covariance) for covariance in covariances(count)]
+    whites, log_dets, steps, powers = zip(*each, strict=True)
+    power = np.stack([one[first, end] for one in powers])
+    return _Models(np.stack(whites), np.array(log_dets), np.stack(steps), first, end, power)
 
 
 def covariances(count: int) -> list[Floats]:
@@ -179,7 +187,8 @@ def covariances(count: int) -> list[Floats]:
     return found
 
 
-def _model(covariance: Floats) -> _Model:
+def _model(covariance: Floats) -> tuple[Floats, float, Floats, Floats]:
+    """Return what is known of one; its last part is the power of the window from i to before j."""
     count = len(covariance)
     half = np.linalg.cholesky(covariance)
     white = np.linalg.inv(half)
@@ -189,9 +198,5 @@ def _model(covariance: Floats) -> _Model:
     steps = np.concatenate([np.zeros((count, 1)), free @ np.triu(np.ones((count, count)))], axis=1)
     gram = steps.T @ steps
     power = np.diag(gram)[:, None] + np.diag(gram)[None, :] - 2 * gram
-    length = np.arange(count + 1)[None, :] - np.arange(count + 1)[:, None]
-    # A window and what is outside of it are the same step.
-    allowed = (length > _few(count)) & (length <= count // 2)
-    power = np.where(allowed, np.maximum(power, 1e-12), np.inf)
     half_log_det = float(np.log(np.diag(half)).sum()) + math.log(size) / 2
-    return _Model(free, half_log_det, steps, power)
+    return free, half_log_det, steps, np.maximum(power, 1e-12)
