@@ -41,9 +41,13 @@ class Table:
         """Column names and types, in order."""
         return {column.name: column.dtype for column in self.columns}
 
+    @cached_property
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=self.schema)
+
     def empty(self) -> pl.DataFrame:
         """Return the table with no rows."""
-        return pl.DataFrame(schema=self.schema)
+        return self._empty.clone()
 
 
 _I64, _I32, _F64, _STR, _BOOL = pl.Int64(), pl.Int32(), pl.Float64(), pl.String(), pl.Boolean()

@@ -44,13 +44,18 @@ class FixedTables(Tables):
 
 def frame(name: str, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Return rows as the table `name`: columns that are not given are null, or as is usual."""
-    schema = _schema(name)
+    empty = _empty(name)
     filled = [{**_USUAL.get(name, {}), **row} for row in rows]
-    columns = {
-        column: pl.Series(column, [row.get(column) for row in filled], dtype=dtype, strict=False)
-        for column, dtype in schema.items()
-    }
-    return pl.DataFrame(columns, schema=schema)
+    given = {column for row in filled for column in row}
+    columns = [
+        pl.Series(column, [row.get(column) for row in filled], dtype=dtype, strict=False)
+        for column, dtype in empty.schema.items()
+        if column in given
+    ]
+    # Most columns are not given: to make each of them takes longer than the rest of a test.
+    if not columns:
+        return empty.clear(len(rows))
+    return pl.concat([empty, pl.DataFrame(columns)], how="diagonal", rechunk=True)
 
 
 _USUAL: dict[str, dict[str, Any]] = {
@@ -70,10 +75,8 @@ _USUAL: dict[str, dict[str, Any]] = {
 
 
 @lru_cache(maxsize=128)
-def _schema(name: str) -> pl.Schema:
-    if name in BY_NAME:
-        return pl.Schema(BY_NAME[name].schema)
-    return _nothing().frame(name).schema
+def _empty(name: str) -> pl.DataFrame:
+    return BY_NAME[name].empty() if name in BY_NAME else _nothing().frame(name).clear()
 
 
 @lru_cache(maxsize=1)

@@ -140,11 +140,12 @@ def seen(tables: Mapping[str, pl.LazyFrame]) -> Software:
     languages = languages or frozenset((_DEFAULT,))
     fitting = Software(frozenset(), languages, of_service)
     lowered = _traces(tables).str.to_lowercase()
-    names = {
-        name
+    signs = lowered.to_frame().select(
+        pl.col("text").str.contains(sign).any().alias(name)
         for name, (_, sign) in _SIGNS.items()
-        if fitting.fits(name) and lowered.str.contains(sign).any()
-    }
+        if fitting.fits(name)
+    )
+    names = {name for name in signs.columns if signs[name].item()}
     limits = tables["metrics"].filter(pl.col("name").str.starts_with("container.")).head(1)
     found = frozenset((*names, *languages, *_GENERAL))
     return Software(

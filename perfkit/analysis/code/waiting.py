@@ -32,30 +32,42 @@ def waits(paths: pl.DataFrame) -> pl.DataFrame:
     tree = CallPaths.of(paths)
     nodes = np.arange(paths.height)
 
-    def has_role(*roles: str) -> pl.Series:
-        return paths["role"].is_in(roles).fill_null(False)
-
-    primitive = has_role(*PRIMITIVES).to_numpy()
-    pool, lock, queue = (has_role(name).to_numpy() for name in ("pool", "lock", "queue"))
-    category = paths["category"]
-    loop_select = has_role("select").to_numpy() & tree.under(has_role("loop").to_numpy())
+    # Asked at once: each question alone takes longer to ask than to answer.
+    flags = paths.select(
+        primitive=_has_role(*PRIMITIVES),
+        pool=_has_role("pool"),
+        lock=_has_role("lock"),
+        queue=_has_role("queue"),
+        select=_has_role("select"),
+        loop=_has_role("loop"),
+        worker=_has_role("worker", "native loop"),
+        io=_has_role("io", "select"),
+        blocking=_has_role(*_BLOCKING),
+        starts_loop=_has_role(*LOOP_ROLES),
+        certain=_has_role("condition", "queue"),
+        own=pl.col("own"),
+        code=(pl.col("own") | (pl.col("category") == "library")).fill_null(False),
+    )
+    primitive, pool, lock, queue, code = (
+        flags[name].to_numpy() for name in ("primitive", "pool", "lock", "queue", "code")
+    )
+    loop_select = flags["select"].to_numpy() & tree.under(flags["loop"].to_numpy())
     # A lock is never what a worker without work waits for.
     workless = primitive & ~tree.under(lock) & (_functions_above(paths, tree) <= _WORKER_FRAMES)
-    idle = loop_select | has_role("worker", "native loop").to_numpy() | workless
-    code = (paths["own"] | (category == "library")).fill_null(False).to_numpy()
+    idle = loop_select | flags["worker"].to_numpy() | workless
     kinds = (
         ("pool", primitive & tree.under(pool)),
         ("idle", idle),
         ("lock", primitive & tree.under(lock)),
         ("queue", primitive & tree.under(queue)),
         ("condition", primitive),
-        ("io", has_role("io", "select").to_numpy()),
-        ("call", code & ~has_role(*_BLOCKING).to_numpy()),
+        ("io", flags["io"].to_numpy()),
+        ("call", code & ~flags["blocking"].to_numpy()),
     )
-    kind = np.select([flags for _, flags in kinds], range(len(kinds)), default=-1)
+    kind = np.select([applies for _, applies in kinds], range(len(kinds)), default=-1)
     # What starts an event loop is not what waits in it.
-    loop = tree.innermost(has_role(*LOOP_ROLES).to_numpy())
-    own, library = tree.innermost(paths["own"].to_numpy()), tree.innermost(code)
+    loop = tree.innermost(flags["starts_loop"].to_numpy())
+    own, library = tree.innermost(flags["own"].to_numpy()), tree.innermost(code)
     site = np.select([own > loop, library > loop], [own, library], nodes)
     resource = np.where(primitive, tree.outermost(primitive), nodes)
     resource = np.where(kind == 0, tree.innermost(pool), resource)
@@ -65,11 +77,15 @@ def waits(paths: pl.DataFrame) -> pl.DataFrame:
             "kind": names.gather(pl.Series(np.where(kind < 0, 0, kind))).set(
                 pl.Series(kind < 0), None
             ),
-            "certain": has_role("condition", "queue"),
+            "certain": flags["certain"],
             "site": site,
             "resource": resource,
         }
     )
+
+
+def _has_role(*roles: str) -> pl.Expr:
+    return pl.col("role").is_in(roles).fill_null(False)
 
 
 def resting(paths: pl.DataFrame) -> pl.Series:
@@ -80,10 +96,10 @@ def resting(paths: pl.DataFrame) -> pl.Series:
 
 def _functions_above(paths: pl.DataFrame, tree: CallPaths) -> Ints:
     """Count the functions on each path that are neither a thread's own frames nor a primitive."""
-    file = paths["file"].fill_null("").str.replace_all("\\", "/", literal=True)
+    file = pl.col("file").fill_null("").str.replace_all("\\", "/", literal=True)
     frame = (
-        (paths["category"] == "thread").fill_null(False)
-        | paths["role"].is_in(_BLOCKING).fill_null(False)
+        (pl.col("category") == "thread").fill_null(False)
+        | _has_role(*_BLOCKING)
         | file.str.contains(_THREAD_FILES)
     )
-    return tree.count(~frame.to_numpy())
+    return tree.count(paths.select(~frame).to_series().to_numpy())

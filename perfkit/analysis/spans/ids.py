@@ -65,7 +65,7 @@ class Ids(NamedTuple):
 
 def numbers(column: pl.Series) -> Keys:
     """Return ids as numbers."""
-    return column.fill_null(0).to_numpy().view(np.uint64)
+    return (column.fill_null(0) if column.null_count() else column).to_numpy().view(np.uint64)
 
 
 def _mixed(number: Keys) -> Keys:

@@ -89,7 +89,7 @@ class Recorded:
         """Return which spans are of a kind."""
         found = self._kinds.get(kind)
         if found is None:
-            found = (self["kind"] == kind).fill_null(False).to_numpy()
+            found = self["kind"].eq_missing(kind).to_numpy()
             self._kinds[kind] = found
         return found
 

@@ -17,7 +17,6 @@ from perfkit.analysis.spans import backbone
 from perfkit.analysis.spans.recorded import Recorded
 from perfkit.analysis.vector.forest import Bools, Ints
 from perfkit.analysis.vector.rows import indices, rows_or_null
-from perfkit.model import KINDS
 
 COLUMNS = {
     **backbone.COLUMNS,
@@ -113,18 +112,19 @@ def _taken(tables: Tables, source: pl.Series) -> list[pl.Series]:
 
 def _with_component(tree: pl.DataFrame) -> pl.DataFrame:
     """Add what kind of time a span is, and where its time belongs."""
-    kind = {name: (tree["kind"] == name).fill_null(False) for name in KINDS}
-    serves = kind["server"] | kind["consumer"]
-    category = np.full(tree.height, _CATEGORIES.index("internal"), dtype=np.int8)
+    kind = pl.col("kind")
+    serves = kind.is_in(["server", "consumer"]).fill_null(False)
     # The last that applies wins.
-    for name, applies in (
-        ("client", kind["client"]),
-        ("tool", tree["tool"].is_not_null()),
-        ("messaging", kind["producer"]),
-        ("server", serves),
-        ("database", tree["db_system"].is_not_null() & ~serves),
-    ):
-        category[applies.to_numpy()] = _CATEGORIES.index(name)
+    applies = tree.select(
+        client=kind.eq_missing("client"),
+        tool=pl.col("tool").is_not_null(),
+        messaging=kind.eq_missing("producer"),
+        server=serves,
+        database=pl.col("db_system").is_not_null() & ~serves,
+    )
+    category = np.full(tree.height, _CATEGORIES.index("internal"), dtype=np.int8)
+    for name in applies.columns:
+        category[applies[name].to_numpy()] = _CATEGORIES.index(name)
     tree = tree.with_columns(
         pl.col("service").fill_null("unknown"),
         pl.col("adjusted_count").fill_null(1.0).fill_nan(1.0).clip(1.0, 1e9),

@@ -9,7 +9,7 @@ from perfkit.analysis.vector.forest import Ints
 
 def indices(rows: pl.Series) -> Ints:
     """Return a column of row numbers as indices, -1 where it is null."""
-    return rows.fill_null(-1).to_numpy()
+    return (rows.fill_null(-1) if rows.null_count() else rows).to_numpy()
 
 
 def rows_or_null(rows: Ints) -> pl.Series:
