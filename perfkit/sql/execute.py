@@ -87,7 +87,8 @@ class Answers:
             plain, wide = part.both_sql(self.params)
             lazy = context.execute(wide, eager=False)
             types = context.execute(plain, eager=False) if wide != plain else None
-        result = _known(collect(lazy.head(limits.result_rows + 1), limits))
+        lazy = lazy.head(limits.result_rows + 1).with_columns(_known(pl.col(pl.Float64)))
+        result = collect(lazy, limits)
         if result.height > limits.result_rows:
             raise TooMuch(f"more than {limits.result_rows:,} rows")
         if types is not None:
@@ -100,21 +101,21 @@ def add_column(
 ) -> pl.DataFrame:
     """Return the frame with one more column, computed row by row."""
     plain, wide = expression.part.both_sql(params)
-    added = _known(frame.with_columns(pl.sql_expr(wide).alias(name)))
+    added = frame.with_columns(pl.sql_expr(wide).alias(name))
+    if added.schema[name] == pl.Float64:
+        added = added.with_columns(_known(pl.col(name)))
     if wide == plain:
         return added
     types = frame.lazy().with_columns(pl.sql_expr(plain).alias(name)).collect_schema()
     return narrow(added, types)
 
 
-def _known(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with null for what is no number, such as the correlation with a constant.
+def _known(column: pl.Expr) -> pl.Expr:
+    """Return null for what is no number, such as the correlation with a constant.
 
     Polars takes NaN for larger than any number, so that it would pass every threshold.
     """
-    if pl.Float64 not in frame.dtypes:
-        return frame
-    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+    return column.fill_nan(None)
 
 
 def collect(lazy: pl.LazyFrame, limits: Limits) -> pl.DataFrame:

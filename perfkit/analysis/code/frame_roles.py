@@ -8,6 +8,7 @@ is the innermost one or, for pools and workers, when it is an ancestor.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import polars as pl
 
@@ -118,6 +119,7 @@ IDLE_LEAVES = ("select", "worker", "queue", "condition")
 """Roles of an innermost frame that cannot but wait; enough where no thread state was recorded."""
 
 
+@cache
 def role() -> pl.Expr:
     """Return the role of a frame with the columns `function` and `file`, as text; mostly null."""
     expression = pl.lit(None, dtype=pl.String)
@@ -128,6 +130,7 @@ def role() -> pl.Expr:
     return expression
 
 
+@cache
 def handles() -> pl.Expr:
     """Return whether a frame, by its `function` and `file`, serves one request or job."""
     return _stands_at(_HANDLERS)
@@ -145,6 +148,7 @@ def _stands_at(places: Iterable[tuple[str, str]]) -> pl.Expr:
     )
 
 
+@cache
 def own() -> pl.Expr:
     """Return whether a frame is the program's own code, by its `category` and `module`."""
     package = pl.col("module").fill_null("").str.split(".").list.first()

@@ -37,7 +37,8 @@ class Recorded:
             # Column by column, so that not all are in memory twice. One of nulls takes no copy.
             column = frame.drop_in_place(name)
             empty = column.null_count() == len(column)
-            column = column.clear(len(column)) if empty else column.rechunk()
+            if column.n_chunks() > 1:
+                column = column.clear(len(column)) if empty else column.rechunk()
             self._columns[name] = column if self._kept is None else column.gather(self._kept)
 
     def select(self, *names: str) -> pl.DataFrame:

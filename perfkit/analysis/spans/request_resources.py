@@ -25,6 +25,11 @@ def with_resources(requests: pl.DataFrame, tables: Tables) -> pl.DataFrame:
         )
         .collect()
     )
+    if observed.is_empty():
+        nothing = {"process": pl.String, "cpu_ratio": pl.Float64, "rss_bytes": pl.Int64}
+        return requests.with_columns(
+            pl.lit(None, dtype=dtype).alias(name) for name, dtype in nothing.items()
+        )
     keyed = requests.with_columns(process=_process(observed))
     for metric, column in _METRICS.items():
         series = observed.filter(pl.col("name") == metric).sort("ts_ns")
