@@ -33,17 +33,13 @@ def conform(table: model.Table, columns: Columns | pl.DataFrame) -> pl.DataFrame
             pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype=dtype).alias(name)
             for name, dtype in table.schema.items()
         )
-    height = len(next(iter(columns.values()))) if columns else 0
-    return pl.DataFrame(
-        [
-            pl.Series(name, columns[name], dtype=dtype)
-            if name in columns
-            else pl.Series(name, [None], dtype=dtype).extend_constant(None, height - 1)
-            if height
-            else pl.Series(name, [], dtype=dtype)
-            for name, dtype in table.schema.items()
-        ]
-    )
+    given = [
+        pl.Series(name, columns[name], dtype=dtype)
+        for name, dtype in table.schema.items()
+        if name in columns
+    ]
+    # Not a series for each that is absent: most are, and most frames are small.
+    return pl.concat([table.empty(), pl.DataFrame(given)], how="diagonal")
 
 
 def write_part(capture: Path, table: str, name: str, frame: pl.DataFrame) -> int:

@@ -16,9 +16,7 @@ from perfkit.analysis.session import Tables, derived_tables
 from perfkit.model import BY_NAME
 from perfkit.rules import impact, messages, score, software
 from perfkit.rules.model import BrokenRule, Finding, Outcome, Rule, Setting, Severity
-from perfkit.sql.checked import Expression, Part
 from perfkit.sql.execute import Limits, add_column
-from perfkit.sql.write import literal
 
 MAX_FINDINGS = 20
 """Findings of one rule that are kept, in the order of its query."""
@@ -208,7 +206,7 @@ def _severities(rule: Rule, frame: pl.DataFrame) -> list[Severity]:
     result: list[Severity] = [rule.severity[-1].severity] * frame.height
     for step in reversed(rule.severity[:-1]):
         assert step.when is not None
-        holds = add_column(frame, "_holds", step.when, rule.values)["_holds"].fill_null(False)
+        holds = add_column(frame, "_holds", step.when, rule.values)["_holds"]
         result = [step.severity if one else other for one, other in zip(holds, result, strict=True)]
     return result
 
@@ -217,8 +215,9 @@ def _settings(rule: Rule, frame: pl.DataFrame) -> list[list[Setting]]:
     """Return for each row the settings of the fix whose condition holds."""
     result: list[list[Setting]] = [[] for _ in range(frame.height)]
     for setting in rule.fix.settings:
-        when = setting.when or Expression(Part(literal(True)))
-        holds = add_column(frame, "_holds", when, rule.values)["_holds"].fill_null(False)
+        holds: Iterable[bool | None] = [True] * frame.height
+        if setting.when is not None:
+            holds = add_column(frame, "_holds", setting.when, rule.values)["_holds"]
         for chosen, one in zip(result, holds, strict=True):
             if one:
                 chosen.append(setting)
