@@ -41,10 +41,10 @@ def test_the_entry_point_is_the_plug_in() -> None:
 
 
 @pytest.fixture
-def session(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeini(
-        "[pytest]\naddopts = --strict-markers -p no:perfkit -p perfkit.pytest_plugin\n"
-    )
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    # Other plug-ins of this environment take as long to load as all the rest.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\naddopts = --strict-markers -p perfkit.pytest_plugin\n")
     return pytester
 
 
@@ -212,7 +212,7 @@ def test_a_session_that_may_not_be_looked_at_is_recorded_without_stacks(
 def test_each_worker_records_itself(session: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="needs pytest-xdist")
     session.makepyfile(BUSY)
-    result = session.runpytest_subprocess("-n", "2", "--perfkit-record", "all.perfkit")
+    result = session.runpytest_subprocess("-p", "xdist", "-n", "2", "--perfkit-record", "all.perfkit")
     result.assert_outcomes(passed=2)
     captures = [session.path / f"all-gw{number}.perfkit" for number in (0, 1)]
     assert sum(tables_of(path).frame("requests").height for path in captures) == 2
