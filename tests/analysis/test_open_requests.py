@@ -120,3 +120,15 @@ def test_one_of_which_no_place_is_known() -> None:
         analyse([S(1, 0, None, kind="server", endpoint="GET /a")]).frame("open_requests").to_dicts()
     )
     assert (row["waiting"], row["function"], row["call"]) == (0, None, None)
+
+
+@pytest.mark.parametrize("kinds", [("server", "consumer"), ("consumer", "server")])
+def test_of_two_that_began_at_once_the_kind_does_not_depend_on_their_order(
+    kinds: tuple[str, str],
+) -> None:
+    spans = [
+        S(1, 5, None, trace=number, kind=kind, endpoint="work")
+        for number, kind in enumerate(kinds, 1)
+    ]
+    spans.append(S(1, 0, 20, trace=9, kind="server", endpoint="other"))
+    assert analyse(spans).frame("open_requests")["kind"].to_list() == ["consumer"]

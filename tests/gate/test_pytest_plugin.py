@@ -212,7 +212,9 @@ def test_a_session_that_may_not_be_looked_at_is_recorded_without_stacks(
 def test_each_worker_records_itself(session: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="needs pytest-xdist")
     session.makepyfile(BUSY)
-    result = session.runpytest_subprocess("-p", "xdist", "-n", "2", "--perfkit-record", "all.perfkit")
+    result = session.runpytest_subprocess(
+        "-p", "xdist", "-n", "2", "--perfkit-record", "all.perfkit"
+    )
     result.assert_outcomes(passed=2)
     captures = [session.path / f"all-gw{number}.perfkit" for number in (0, 1)]
     assert sum(tables_of(path).frame("requests").height for path in captures) == 2
