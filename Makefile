@@ -14,7 +14,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help man demo test test-real test-browser lint format bench reference docs lock clean
+.PHONY: help man demo test test-properties test-real test-browser lint format bench reference docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -39,6 +39,10 @@ demo: $(VENV)/.run  ## Capture, analyse and report a real workload (under a minu
 
 test: $(VENV)/.dev  ## Run the tests
 	POLARS_MAX_THREADS=1 $(PYTEST) -n $(WORKERS) --dist worksteal -m "not browser and not real"
+
+test-properties: $(VENV)/.dev  ## Run the tests of properties on five times as many examples
+	HYPOTHESIS_PROFILE=landing POLARS_MAX_THREADS=1 $(PYTEST) -n $(WORKERS) --dist worksteal \
+	  -m "hypothesis and not browser and not real"
 
 test-real: $(VENV)/.dev  ## Run the tests that record real processes for long
 	$(PYTEST) -m real

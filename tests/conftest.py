@@ -18,15 +18,23 @@ from perfkit.rules.model import Rule
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Time limits of single examples would fail on a busy machine and say nothing about the code. Each
-# run draws other examples, so there are few in one; `thorough` has as many as a fault may need.
+# run draws other examples, so there are few in one; `landing` always draws the same ones, and
+# `thorough` as many as a fault may need.
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
-    max_examples=20,
+    max_examples=10,
     suppress_health_check=[
         hypothesis.HealthCheck.too_slow,
         hypothesis.HealthCheck.function_scoped_fixture,
     ],
+)
+hypothesis.settings.register_profile(
+    "landing",
+    parent=hypothesis.settings.get_profile("default"),
+    max_examples=50,
+    derandomize=True,
+    database=None,
 )
 hypothesis.settings.register_profile(
     "thorough", parent=hypothesis.settings.get_profile("default"), max_examples=2000
