@@ -14,7 +14,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help man demo test test-properties test-real test-browser lint format bench reference docs lock clean
+.PHONY: help man demo test test-landing test-real test-browser lint format bench reference docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -38,11 +38,11 @@ demo: $(VENV)/.run  ## Capture, analyse and report a real workload (under a minu
 	$(BIN)/perfkit demo -o demo-report.html
 
 test: $(VENV)/.dev  ## Run the tests
-	POLARS_MAX_THREADS=1 $(PYTEST) -n $(WORKERS) --dist worksteal -m "not browser and not real"
+	POLARS_MAX_THREADS=1 $(PYTEST) -n $(WORKERS) --dist worksteal -m "not browser and not real and not slow"
 
-test-properties: $(VENV)/.dev  ## Run the tests of properties on five times as many examples
+test-landing: $(VENV)/.dev  ## Run the slow tests, and those of properties on more examples
 	HYPOTHESIS_PROFILE=landing POLARS_MAX_THREADS=1 $(PYTEST) -n $(WORKERS) --dist worksteal \
-	  -m "hypothesis and not browser and not real"
+	  -m "(slow or hypothesis) and not browser and not real"
 
 test-real: $(VENV)/.dev  ## Run the tests that record real processes for long
 	$(PYTEST) -m real
@@ -77,9 +77,9 @@ docs: $(VENV)/.docs  ## Make the documentation's site, in build/docs
 
 lock: $(VENV)/.dev  ## Bring the locked versions up to date
 	$(PIP) install --quiet uv
-	for set in run dev docs; do \
+	for set in dev run docs; do \
 	  case $$set in \
-	    run) sorts="--extra demo --group build";; \
+	    run) sorts="--extra demo --group build -c requirements/dev.lock";; \
 	    dev) sorts="--extra demo --group dev --extra excel --extra grpc --extra history --extra instrument --extra notify --extra zstd";; \
 	    docs) sorts="--group docs -c requirements/dev.lock";; \
 	  esac; \

@@ -31,6 +31,7 @@ PAGES = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     if page.name not in GENERATED
 ]
+READ_FIRST = {"README.md", "on-call.md"}
 MIDDLE = "2026-11-23T06:46:36.500Z"
 """A moment inside the captures below."""
 
@@ -158,7 +159,13 @@ def fingerprint(folder: Path) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[] if page.name in READ_FIRST else pytest.mark.slow)
+        for page in PAGES
+    ],
+)
 def test_the_commands_of_a_page(page: Path, folder: Path) -> None:
     for command in shown(page):
         words = for_real(command.words, folder)

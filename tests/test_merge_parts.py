@@ -331,6 +331,7 @@ def test_only_the_row_groups_of_the_wanted_rows_are_read(path: Path) -> None:
         capture.table("spans").collect()
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, phases=QUICK)
 @given(
     many,
@@ -375,6 +376,7 @@ def test_the_command_says_what_it_did(path: Path) -> None:
     assert " are now 7 of " in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [512, 8192])
 @pytest.mark.parametrize(
     "command", [["compact"], ["query", "--engine", "shards"]], ids=["compact", "shards"]

@@ -124,6 +124,7 @@ def test_counts_are_exact_and_percentiles_near_the_unsampled_truth() -> None:
     assert set(kept_slow["adjusted_count"]) == {1.0}
 
 
+@pytest.mark.slow
 def test_sums_have_no_bias() -> None:
     """The mean error over many drawings is within what chance allows."""
     errors = []

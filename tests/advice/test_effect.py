@@ -142,6 +142,7 @@ def test_another_mix_of_requests_is_no_effect() -> None:
     assert measured.saved_ns == 0
 
 
+@pytest.mark.slow
 def test_false_confirmations_are_rare() -> None:
     """Without any change the interval lies off zero in about one of twenty."""
     verdicts = []

@@ -172,6 +172,7 @@ def test_two_decisions_about_one_thing_are_for_people_to_settle(tmp_path: Path) 
         ledger.load(path)
 
 
+@pytest.mark.slow
 def test_changes_of_many_processes_are_all_kept(tmp_path: Path) -> None:
     path = tmp_path / ledger.FILE_NAME
     code = (

@@ -492,6 +492,7 @@ def answer(listener: socket.socket, head: bytes, times: int) -> None:
             connection.sendall(head)
 
 
+@pytest.mark.slow
 def test_a_recording_passes_budgets_and_severity_on(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

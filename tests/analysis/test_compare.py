@@ -395,6 +395,7 @@ def test_a_slower_service_is_seen_in_everything() -> None:
     assert grown["change"][0] == pytest.approx(2.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_noise_alone_is_no_evidence_of_change() -> None:
     quiet = 0
     for seed in range(4):

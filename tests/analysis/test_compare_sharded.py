@@ -41,6 +41,7 @@ def _middle(tables: Tables) -> int:
     return int(np.median(tables.columns("requests", "start_ns")["start_ns"].to_numpy()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -64,6 +65,7 @@ def test_shards_are_compared_as_whole_captures_are(
     assert words.answer(whole) == words.answer(parts)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, phases=QUICK)
 @given(
     many,

@@ -105,6 +105,7 @@ def rows(rng: Rng, size: float, each: float) -> tuple[Floats, Floats]:
     return np.full(60, float(PER_BUCKET)), failed.reshape(60, PER_BUCKET).sum(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "each"), [(1.0, 1.0), (3.0, 3.0), (8.0, 10.0), (20.0, 20.0)])
 def test_failures_in_rows_are_no_change(size: float, each: float) -> None:
     rng = np.random.default_rng(int(size))

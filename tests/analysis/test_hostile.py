@@ -28,6 +28,7 @@ def schema(name: str) -> pl.Schema:
 
 
 # One test for all tables of a shape: each of them computes what the next ones need.
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [*hostile.SPANS, *hostile.OTHERS])
 def test_every_table_of_every_shape(shape: str) -> None:
     for derived in DERIVED:

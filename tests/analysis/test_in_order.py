@@ -32,6 +32,7 @@ def written(path: Path, parts: list[pl.DataFrame]) -> Capture:
     return Capture.open(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, phases=QUICK)
 @given(many, st.data())
 def test_every_table_is_that_of_the_capture_in_one_piece(
@@ -53,6 +54,7 @@ def test_every_table_is_that_of_the_capture_in_one_piece(
         tables.close()
 
 
+@pytest.mark.slow
 def test_only_traces_that_are_in_two_shards_are_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

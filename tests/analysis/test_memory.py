@@ -66,6 +66,7 @@ def wandering(chance: np.random.Generator, correlation: float) -> np.ndarray:
     return np.exp(0.1 * np.array(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("correlation", "most"), [(0.0, 0.03), (0.3, 0.06), (0.5, 0.08)])
 def test_blocks_that_wander_are_hardly_ever_a_change(correlation: float, most: float) -> None:
     chance = np.random.default_rng(1)

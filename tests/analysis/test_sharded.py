@@ -170,6 +170,7 @@ def test_every_table_is_that_of_the_capture_in_one_piece(lists: list[list[S]]) -
     parts.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, phases=QUICK)
 @given(
     many,
@@ -189,6 +190,7 @@ def test_filters_choose_the_same_requests(lists: list[list[S]], filters: Filters
     parts.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, phases=QUICK)
 @given(many, st.data())
 def test_replays_are_those_of_the_capture_in_one_piece(
@@ -237,6 +239,7 @@ def test_replays_are_those_of_the_capture_in_one_piece(
     parts.close()
 
 
+@pytest.mark.slow
 def test_a_capture_without_any_request_has_its_roots_for_requests() -> None:
     spans = [S(n, n, n + 5, 99, trace=n, kind="internal") for n in range(1, 9)]
     capture = Memory({"spans": span_columns(spans)})
@@ -299,6 +302,7 @@ def test_requests_that_are_reported_twice_are_not_divided() -> None:
         open_tables(capture, Filters(), "shards")
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, phases=QUICK)
 @given(many, st.booleans())
 def test_scopes_that_serve_other_endpoints_are_divided(lists: list[list[S]], apart: bool) -> None:

@@ -88,6 +88,7 @@ def runs_of(kind: str, values: Floats, observations: Floats) -> list[Run]:
     return find_runs(scale.values - expected.course, scale.floor, 1)[0]
 
 
+@pytest.mark.slow
 def test_noise_raises_at_most_one_false_alarm_in_a_hundred_hours() -> None:
     rng = np.random.default_rng(20260101)
     hours, alarms = 0, []
@@ -100,6 +101,7 @@ def test_noise_raises_at_most_one_false_alarm_in_a_hundred_hours() -> None:
     assert len(alarms) <= hours / 100, alarms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", SHORT)
 def test_short_noise_raises_a_false_alarm_in_one_of_a_hundred_series_at_most(count: int) -> None:
     rng = np.random.default_rng(20260102)
@@ -116,6 +118,7 @@ def test_short_noise_raises_a_false_alarm_in_one_of_a_hundred_series_at_most(cou
     assert len(alarms) <= series / 100, alarms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "most"), [(59, 6), (120, 3), (BUCKETS, 2)])
 def test_a_walk_is_hardly_ever_a_shift(count: int, most: int) -> None:
     rng = np.random.default_rng(count)
@@ -152,6 +155,7 @@ def stepped(count: int, at: int, factor: float, seed: int) -> Floats:
     return medians
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 2.0, 3.0, 6.0])
 @pytest.mark.parametrize("count", SHORT)
 def test_latency_that_steps_to_twice_as_much_or_more_is_found(count: int, factor: float) -> None:

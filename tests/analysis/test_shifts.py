@@ -217,6 +217,7 @@ def test_two_days_are_too_few_for_a_daily_course() -> None:
     assert tables.frame("trends")["baseline"].to_list() != ["daily"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "least"), [(60, 1), (300, 6)])
 def test_at_three_requests_a_second_what_doubles_and_stays_is_found(
     seconds: int, least: int
@@ -235,6 +236,7 @@ def test_at_three_requests_a_second_what_doubles_and_stays_is_found(
     assert threefold >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "factor", "least"), [(300, 6.0, 5), (600, 6.0, 7)])
 def test_latency_that_rises_over_the_last_half_is_a_drift(
     seconds: int, factor: float, least: int

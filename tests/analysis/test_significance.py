@@ -140,6 +140,7 @@ def share_called(change: float, runs: int, *, trials: int, seed: int) -> float:
     return called / trials
 
 
+@pytest.mark.slow
 def test_noise_is_seldom_called_a_regression_and_regressions_are_found() -> None:
     # At 2 of 100 the limit leaves room for the trials' own chance; `make bench` runs many more.
     assert share_called(0.0, 5, trials=3000, seed=1) <= 0.02

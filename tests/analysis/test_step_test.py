@@ -138,6 +138,7 @@ NOISE: dict[str, tuple[Callable[[Rng, int], Floats], int]] = {
 nothing in hardly any, of what remembers nearly all in one to two of a hundred."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NOISE)
 @pytest.mark.parametrize("count", [30, MAX_POINTS - 1])
 def test_noise_hardly_ever_has_a_step(kind: str, count: int) -> None:

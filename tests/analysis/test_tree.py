@@ -285,6 +285,7 @@ def test_times_beyond_reason_are_cut_and_do_not_overflow() -> None:
         assert all((frame[column].fill_null(0) >= 0).all() for column in columns), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["chain", "family"])
 def test_a_trace_of_extreme_shape(shape: str) -> None:
     count = 100_000 if shape == "family" else 20_000

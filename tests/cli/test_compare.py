@@ -57,6 +57,7 @@ def test_one_capture_a_side_says_that_its_claim_is_weaker(captures: list[str]) -
     assert "Most likely cause: stock" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [(), ("--endpoint", "GET /cart")])
 def test_large_captures_are_compared_shard_by_shard_with_the_same_result(
     captures: list[str], monkeypatch: pytest.MonkeyPatch, filters: tuple[str, ...]

@@ -93,6 +93,7 @@ def source(capture: Capture) -> dict[str, object]:
     return next(source for source in capture.info.sources if source["name"] == "py-spy")
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_is_called_so_and_stays_so(tmp_path: Path) -> None:
     skip_without_ptrace()
     with running(PYTHON, script(tmp_path, WORKING)) as program:
@@ -145,6 +146,7 @@ def test_one_that_is_killed_meanwhile(tmp_path: Path) -> None:
     assert "work" in functions(capture)["functions"].explode().to_list()
 
 
+@pytest.mark.slow
 def test_odd_names_of_threads(tmp_path: Path) -> None:
     skip_without_ptrace()
     with running(PYTHON, script(tmp_path, ODD_NAMES)) as process:

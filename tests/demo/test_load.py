@@ -97,6 +97,7 @@ def test_the_load_is_bounded(option: str) -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_run_prints_one_line_about_what_it_sent(backend_url: str) -> None:
     with running("perfkit.demo.gateway", "--backend-url", backend_url) as gateway:
         command = [sys.executable, "-m", "perfkit.demo.load", "--url", gateway.url]

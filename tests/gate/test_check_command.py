@@ -54,6 +54,7 @@ def test_a_regression_fails_and_names_its_cause(made: dict[str, list[str]]) -> N
     assert any("GET /a" in line for line in data["cause"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [(), ("--endpoint", "/a")])
 def test_large_runs_are_checked_shard_by_shard_with_the_same_result(
     made: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, filters: tuple[str, ...]
@@ -297,6 +298,7 @@ record(target, {{'GET /a': float(os.environ['MS']), 'POST /b': 40.0}}, seed=hash
 " """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("milliseconds", "code"), [("150", 3), ("100", 0)])
 def test_a_rerun_confirms_a_regression_or_clears_it(
     made: dict[str, list[str]], tmp_path: Path, milliseconds: str, code: int

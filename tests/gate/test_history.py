@@ -183,6 +183,7 @@ def test_the_commits_around_a_change_are_named() -> None:
     assert not second.worse
 
 
+@pytest.mark.slow
 def test_noise_and_single_outliers_are_no_change() -> None:
     alarms = 0
     for seed in range(150):

@@ -108,6 +108,7 @@ def test_it():
     result.stdout.no_fnmatch_line("*budgets are not kept*")
 
 
+@pytest.mark.slow
 def test_the_fixture_gives_spans_and_tables_and_the_captures_are_kept(
     session: pytest.Pytester,
 ) -> None:

@@ -79,6 +79,7 @@ def action_step(name: str) -> str:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "status", "verdict"),
     [

@@ -122,17 +122,20 @@ def regression_schema() -> dict[str, pl.DataType]:
     return SCHEMA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("endpoints", "trials"), [(1, 1000), (20, 250)])
 def test_false_alarms_without_change(endpoints: int, trials: int) -> None:
     # `python -m bench gate` runs ten times as many.
     assert alarms(endpoints, runs=5, trials=trials, seed=7) <= 0.02
 
 
+@pytest.mark.slow
 def test_real_changes_are_found() -> None:
     assert found(0.10, endpoints=1, runs=10, trials=1000, seed=8) >= 0.95
     assert found(0.16, endpoints=1, runs=5, trials=1000, seed=9) >= 0.95
 
 
+@pytest.mark.slow
 def test_one_changed_endpoint_among_twenty_is_found() -> None:
     # Each by its own noise alone: 47 and 70 of 100.
     assert found(0.16, endpoints=20, runs=5, trials=100, seed=13) >= 0.65

@@ -57,6 +57,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(value=VALUES, version=st.integers(2, marshal.version))
 def test_the_safe_reader_reads_what_marshal_writes(
     value: object, version: int, tmp_path: Path

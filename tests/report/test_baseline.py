@@ -88,6 +88,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
     return made
 
 
+@pytest.mark.slow
 def test_a_capture_against_itself_shows_no_change(pages: dict[str, Page]) -> None:
     words = pages["same"].words
     assert "No evidence of change in requests" in words

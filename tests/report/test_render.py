@@ -105,6 +105,7 @@ def test_hostile_names_stay_text(tmp_path: Path, page: Page) -> None:
     assert all("\u202e" not in text and "\x00" not in text for text in strings)
 
 
+@pytest.mark.slow
 def test_a_name_of_most_of_a_megabyte_is_cut(tmp_path: Path) -> None:
     name = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(1 << 18))
     path = write_capture(tmp_path / "long.perfkit", requests=2, hostile=name, with_metrics=False)

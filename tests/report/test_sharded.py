@@ -51,6 +51,7 @@ def _cells(page: Page) -> list[tuple[Any, ...]]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coarse", [False, True])
 def test_the_page_is_that_of_the_capture_in_one_piece(
     incident: Path, coarse: bool, monkeypatch: pytest.MonkeyPatch

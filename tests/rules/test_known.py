@@ -67,6 +67,7 @@ def test_the_shipped_rules_are_loaded_and_run_without_the_parser(
     assert len(texts) > 1000
 
 
+@pytest.mark.slow
 def test_what_is_known_is_what_the_guard_finds(copies: Path) -> None:
     with known.nothing():
         anew = _loaded(copies)

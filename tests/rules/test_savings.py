@@ -100,6 +100,7 @@ requests = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(requests, st.integers(1, 5), st.booleans())
 def test_a_larger_pool_saves_what_is_printed(

@@ -132,6 +132,7 @@ def test_findings_are_those_of_one_piece(name: str) -> None:
     assert _assert_equal([rule], _capture(test))
 
 
+@pytest.mark.slow
 def test_so_they_are_of_all_rules_over_all_of_it() -> None:
     found = _assert_equal(list(RULES), _together())
     silent = FOUND.keys() - {one.rule_id for one in found}

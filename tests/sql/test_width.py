@@ -115,6 +115,7 @@ def test_a_result_that_fits_keeps_its_type() -> None:
     assert run("SELECT SUM(a) AS s FROM t WHERE f > 9", frame)["s"].dtype == pl.Int64
 
 
+@pytest.mark.slow
 def test_shipped_rules_are_written_as_from_copies_of_every_step() -> None:
     """Once is copied for both texts, without places, and what computes nothing is not widened."""
 
