@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import itertools
-import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +19,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
@@ -29,8 +27,7 @@ from perfkit.batch import Batch
 from perfkit.collect.latency import Latency
 from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
 from perfkit.errors import InputError
-from perfkit.formats import otlp, otlp_wire
-from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
+from perfkit.formats import otlp, otlp_check
 from perfkit.journal import Kind, Record, TooLarge
 
 # The body limit is that of the OpenTelemetry Collector. What a body may inflate to is ours: OTLP
@@ -44,8 +41,6 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED = 3, 8, 14, 16
 """Codes of google.rpc.Code, which are those of gRPC."""
 
-_REQUESTS = frozenset({2, 5})  # kinds server and consumer
-_ZEROS = b"\0"
 _WHOLE_ROWS = ("span ", "metric point ")
 
 
@@ -191,9 +186,9 @@ class Intake:
         try:
             body = record.content(MAX_INFLATED_BYTES)
             if signal is TRACES and media_type == PROTOBUF:
-                durations = _request_durations(body)
+                durations = otlp_check.request_durations(body)
                 if durations is not None:
-                    self.latency.add(durations.requests)
+                    self.latency.add(durations.requests_ns)
                     return Taken(durations.spans)
             batch = signal.decoders[media_type](body)
         except TooLarge as error:
@@ -205,67 +200,6 @@ class Intake:
         # Other things that are rejected, such as an event without a time, cost no whole row.
         refused = {why: n for why, n in batch.rejected.items() if why.startswith(_WHOLE_ROWS)}
         return Taken(batch.rows(signal.name), sum(refused.values()), "; ".join(sorted(refused)))
-
-
-class _Durations(NamedTuple):
-    spans: int
-    requests: list[int]
-
-
-def _request_durations(body: bytes) -> _Durations | None:
-    """Count spans and collect the durations of requests, if no span can be refused; else null.
-
-    Protobuf's own parser checks all text but that of attributes, which cost no span; here is
-    checked what `formats.spans.problem` would. A body with anything doubtful is decoded whole
-    instead, which costs ten times as much.
-    """
-    spans = otlp_wire.span_columns(body)
-    return _loop(body) if spans is None else _of_columns(spans)
-
-
-def _of_columns(spans: Any) -> _Durations | None:
-    starts, ends = spans.start_time_unix_nano[:], spans.end_time_unix_nano[:]
-    if not starts:
-        return _Durations(0, [])
-    lengths = list(map(operator.sub, ends, starts))
-    if (
-        not MIN_TIME_NS <= min(starts) <= max(ends) <= MAX_TIME_NS
-        or not 0 <= min(lengths) <= max(lengths) <= MAX_DURATION_NS
-        # What is nothing but zeros, or nothing at all, comes before everything else.
-        or not min(spans.span_id[:]).strip(_ZEROS)
-        or not min(spans.trace_id[:]).strip(_ZEROS)
-    ):
-        return None
-    are_requests = map(_REQUESTS.__contains__, spans.kind[:])
-    return _Durations(len(starts), list(itertools.compress(lengths, are_requests)))
-
-
-def _loop(body: bytes) -> _Durations | None:
-    """Do the same span by span, where not all have the same fields."""
-    request = trace_service_pb2.ExportTraceServiceRequest()
-    try:
-        request.ParseFromString(body)
-    except DecodeError:
-        return None
-    if body and not request.resource_spans:
-        return None
-    count = 0
-    durations: list[int] = []
-    for group in request.resource_spans:
-        for part in group.scope_spans:
-            count += len(part.spans)
-            for span in part.spans:
-                start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
-                if (
-                    not MIN_TIME_NS <= start_ns <= end_ns <= start_ns + MAX_DURATION_NS
-                    or end_ns > MAX_TIME_NS
-                    or not span.span_id.strip(_ZEROS)
-                    or not span.trace_id.strip(_ZEROS)
-                ):
-                    return None
-                if span.kind in _REQUESTS:
-                    durations.append(end_ns - start_ns)
-    return _Durations(count, durations)
 
 
 def _durations_of(batch: Batch) -> list[int]:

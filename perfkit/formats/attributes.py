@@ -7,6 +7,7 @@ means, and a span's promoted columns are cached by the encoded attributes that t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -149,14 +150,13 @@ class AttributeCache(dict[bytes, Attribute]):
         return sum(self[raw][0] == UNDECODABLE for raw in encoded)
 
     def values_of(self, encoded: Iterable[bytes]) -> dict[str, Value]:
-        """Decode attributes to key -> value; of equal keys the last wins.
-
-        Raises DamagedAttribute.
-        """
-        return {
-            key: beginning(value) if isinstance(value, str) else value
-            for key, value in map(self._decode, encoded)
-        }
+        """Decode attributes to key -> value, as far as possible; of equal keys the last wins."""
+        values: dict[str, Value] = {}
+        for raw in encoded:
+            with contextlib.suppress(DamagedAttribute):
+                key, value = self._decode(raw)
+                values[key] = beginning(value) if isinstance(value, str) else value
+        return values
 
     def object_of(self, encoded: Iterable[bytes]) -> str | None:
         """Decode attributes to the text of a JSON object; of equal keys the last wins."""

@@ -18,7 +18,7 @@ from perfkit import ids
 from perfkit.batch import Batch
 from perfkit.errors import InputError
 from perfkit.formats import otlp_wire as wire
-from perfkit.formats.attributes import AttributeCache, DamagedAttribute
+from perfkit.formats.attributes import AttributeCache
 from perfkit.formats.otlp_metrics import MetricRows
 from perfkit.formats.otlp_spans import Edge, SpanRows, decode_origin
 from perfkit.formats.spans import Origin
@@ -26,6 +26,7 @@ from perfkit.formats.spans import Origin
 _PIECE_SPANS = 20_000
 
 PROTOBUF = Edge(
+    text=wire.text,
     trace_id=ids.trace_id_from_bytes,
     span_id=ids.span_id_from_bytes,
     encoded=lambda attributes: attributes,
@@ -34,6 +35,7 @@ PROTOBUF = Edge(
     attributes=AttributeCache(wire.attribute_from_protobuf),
 )
 _JSON = Edge(
+    text=lambda text: text or "",
     trace_id=lambda text: ids.trace_id_from_text(text) if text else (0, 0),
     span_id=ids.span_id_from_text,
     encoded=lambda attributes: [bytes(raw) for raw in attributes or ()],
@@ -131,11 +133,7 @@ def _member(document: Any, name: str) -> Any:
 
 
 def _origin(edge: Edge, resource: Any, scope: Any = b"") -> Origin:
-    try:
-        return decode_origin(edge, bytes(resource), bytes(scope))
-    except DamagedAttribute as error:
-        problem = "a resource has an attribute that cannot be decoded"
-        raise InputError(problem, part=bytes(resource)) from error
+    return decode_origin(edge, bytes(resource), bytes(scope))
 
 
 def origin_of(resource: bytes, scope: bytes) -> Origin:

@@ -150,10 +150,10 @@ def traces(bodies: Sequence[bytes]) -> Spans:
         for body, base in zip(bodies, buffer.starts.tolist(), strict=True):
             for group in wire.split_traces(body).resource_spans:
                 for scope in group.scope_spans:
-                    if scope.spans:
-                        count = len(scope.spans)
+                    origin = _origin(group.resource, scope.scope)  # damaged it refuses all
+                    if count := len(scope.spans):
                         lengths.append(np.fromiter(map(len, scope.spans), np.int64, count))
-                        origins.append(_origin(group.resource, scope.scope))
+                        origins.append(origin)
             firsts += (base + first for first in _first_spans(body))
     except InputError as error:
         raise NotPlain from error
@@ -164,9 +164,9 @@ def traces(bodies: Sequence[bytes]) -> Spans:
     rows = np.array([len(one) for one in lengths])
     length = np.concatenate(lengths)
     start = buffer.in_a_row(np.array(firsts), length, rows, _SPANS)
-    origin = np.repeat(np.arange(len(origins)), rows)
+    of_origin = np.repeat(np.arange(len(origins)), rows)
     try:
-        return _Reader(buffer, (start, start + length), origin, origins).read()
+        return _Reader(buffer, (start, start + length), of_origin, origins).read()
     except (UnicodeDecodeError, InputError) as error:
         raise NotPlain from error
 
@@ -305,7 +305,8 @@ class _Reader:
         ):
             self._reject(reason, int((bad & good).sum()))
             good &= ~bad
-        self._reject(LEFT_OUT, self._attributes.undecodable(good))
+        of_origins = sum(origin.left_out for origin in self._origins)
+        self._reject(LEFT_OUT, self._attributes.undecodable(good) + of_origins)
         return good
 
     def _reject(self, reason: str, count: int) -> None:
@@ -364,7 +365,7 @@ class _Reader:
         raws = self._buffer.slices(starts[there][firsts], lengths[there][firsts])
         numbers = np.full(len(starts), -1)
         numbers[there] = code
-        return pl.Series([raw.decode() for raw in raws], dtype=pl.String), numbers
+        return pl.Series([wire.text(raw) for raw in raws], dtype=pl.String), numbers
 
 
 def _or_null(values: Ints, present: Bools) -> pl.Series:

@@ -19,6 +19,7 @@ METRIC_COLUMNS = (
 _SHAPES = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 _DELTA = frozenset({1, "1", "AGGREGATION_TEMPORALITY_DELTA"})
 _NO_RECORDED_VALUE = 1
+_BAD_RESOURCE = "metric point of a resource with an attribute that cannot be decoded"
 # Namespaces of https://opentelemetry.io/docs/specs/semconv/resource/ that say who measured: the
 # same for all series of a service instance. What else a resource has is what was measured, such as
 # the collector's postgresql.table.name.
@@ -54,6 +55,9 @@ class MetricRows:
             *(source.service, source.instance, metric.name or "", metric.unit or None),
             _kind(shape, data),
         )
+        if source.left_out:  # as an attribute of a point: it may tell series apart
+            self.batch.reject(_BAD_RESOURCE, len(data.data_points or ()))
+            return
         measured = _measured(source.resource)
         for point in data.data_points or ():
             if (point.flags or 0) & _NO_RECORDED_VALUE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -29,8 +29,9 @@ STATUSES |= {str(number): name for number, name in enumerate(model.STATUSES)}
 
 @dataclass(frozen=True)
 class Edge:
-    """How protobuf and JSON differ: ids, and what is kept encoded. The field names are equal."""
+    """How protobuf and JSON differ: ids, text, and what is kept encoded. The fields are equal."""
 
+    text: Callable[[Any], str]
     trace_id: Callable[[Any], tuple[int, int]]
     span_id: Callable[[Any], int | None]
     encoded: Callable[[Any], Sequence[bytes]]
@@ -41,15 +42,16 @@ class Edge:
 
 
 def decode_origin(edge: Edge, raw_resource: bytes, raw_scope: bytes = b"") -> Origin:
-    """Decode a resource and a scope. Raises InputError or DamagedAttribute."""
-    _, _, encoded = edge.header(raw_resource, scope=False)
-    attributes = edge.attributes.values_of(encoded)
-    name, version, encoded = edge.header(raw_scope, scope=True)
+    """Decode a resource and a scope. Raises InputError."""
+    cache = edge.attributes
+    _, _, of_resource = edge.header(raw_resource, scope=False)
+    attributes = cache.values_of(of_resource)
+    name, version, of_scope = edge.header(raw_scope, scope=True)
     if version:
         attributes["otel.scope.version"] = version
-    if encoded:
-        attributes["otel.scope.attributes"] = edge.attributes.values_of(encoded)
-    return origin(attributes, name)
+    if of_scope:
+        attributes["otel.scope.attributes"] = cache.values_of(of_scope)
+    return origin(attributes, name, cache.undecodable((*of_resource, *of_scope)))
 
 
 @lru_cache(maxsize=1024)
@@ -69,10 +71,13 @@ class SpanRows:
         self._edge = edge
         self._rows = SpanBatch()
 
-    def add(self, spans: Iterable[Any], source: Origin) -> None:
+    def add(self, spans: Sequence[Any], source: Origin) -> None:
         """Take the spans of one scope."""
         rows, reject = self._rows, self._rows.batch.reject
         before = len(rows.spans)
+        if spans and source.left_out:
+            reject(LEFT_OUT, source.left_out)
+        text = self._edge.text
         trace_id, span_id = self._edge.trace_id, self._edge.span_id
         for span in spans:
             try:
@@ -98,7 +103,7 @@ class SpanRows:
             rows.spans.append(
                 (
                     *(*trace, own_id, span_id(span.parent_span_id)),
-                    *(span.name or "", start_ns, end_ns - start_ns if end_ns else None),
+                    *(text(span.name), start_ns, end_ns - start_ns if end_ns else None),
                     *(message, attributes),
                 )
             )
@@ -125,7 +130,7 @@ class SpanRows:
             (KINDS.get(span.kind, "unspecified"), STATUSES.get(code, "unset"), pid, tokens),
             encoded,
         )
-        trace_state = span.trace_state
+        trace_state = self._edge.text(span.trace_state)
         if trace_state:
             rest["w3c.tracestate"] = trace_state_fragment(trace_state)
             count = _sampled_count(trace_state) if "ot=" in trace_state else None
@@ -134,7 +139,7 @@ class SpanRows:
         if leftover:
             rest.update(leftover)
         attributes = "{" + ",".join(rest.values()) + "}" if rest else None
-        return columns, attributes, (status.message or None) if code else None
+        return columns, attributes, (self._edge.text(status.message) or None) if code else None
 
     def _count_dropped(self, span: Any) -> None:
         for what, count in (
@@ -161,8 +166,8 @@ class SpanRows:
             if not 0 < ts_ns < MAX_TIME_NS:
                 self._rows.batch.reject("event without a plausible time")
                 continue
-            text = self._object_of(event)
-            events.append((*trace, own_id, ts_ns, event.name or "", text))
+            attributes = self._object_of(event)
+            events.append((*trace, own_id, ts_ns, edge.text(event.name), attributes))
         for link in span.links or ():
             linked = edge.span_id(link.span_id)
             linked_trace = edge.trace_id(link.trace_id)

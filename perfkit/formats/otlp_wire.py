@@ -1,11 +1,7 @@
 """OTLP messages as they are parsed: protobuf classes and, of the same shape, JSON structs.
 
 Both leave attributes, resources and scopes encoded (`list[bytes]`, `list[Raw]`), because they
-repeat and `attributes.AttributeCache` decodes each only once. For protobuf that is done by parsing
-with a changed descriptor: a nested message and a bytes field look the same on the wire. And what is
-a list of messages in one descriptor may be one message in another, whose fields are lists: a parser
-joins what comes several times. So the fields of all spans are columns, without a loop.
-https://protobuf.dev/programming-guides/encoding/#last-one-wins
+repeat and `attributes.AttributeCache` decodes each only once.
 """
 
 from __future__ import annotations
@@ -14,77 +10,24 @@ import base64
 import binascii
 import mmap
 import re
-from functools import cache
 from typing import Any, cast
 
 import msgspec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.common.v1 import common_pb2
-from opentelemetry.proto.metrics.v1 import metrics_pb2
-from opentelemetry.proto.resource.v1 import resource_pb2
-from opentelemetry.proto.trace.v1 import trace_pb2
 
 from perfkit.errors import InputError
 from perfkit.formats.attributes import DamagedAttribute
+from perfkit.formats.otlp_descriptors import (
+    ATTRIBUTE,
+    RESOURCE,
+    SCOPE,
+    header_class,
+    message_class,
+)
 from perfkit.semconv import Value
 
-_ATTRIBUTE = ".opentelemetry.proto.common.v1.KeyValue"
-_KEPT_ENCODED = frozenset(
-    {
-        _ATTRIBUTE,
-        ".opentelemetry.proto.common.v1.InstrumentationScope",
-        ".opentelemetry.proto.resource.v1.Resource",
-    }
-)
-
-
-_SPAN = ".opentelemetry.proto.trace.v1.Span"
 _TRACES = "opentelemetry.proto.trace.v1.TracesData"
-_AROUND_SPANS = {"TracesData": "resource_spans", "ResourceSpans": "scope_spans",
-                 "ScopeSpans": "spans", "Span": ""}  # fmt: skip
-"""The messages down to spans, each with the field that leads there."""
-
-
-def _pool() -> descriptor_pool.DescriptorPool:
-    pool = descriptor_pool.DescriptorPool()
-    for module in (common_pb2, resource_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    return pool
-
-
-@cache
-def _class(full_name: str, *, spans_too: bool = False) -> type[Message]:
-    pool = _pool()
-    for module in (trace_pb2, metrics_pb2):
-        file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
-        for message in file.message_type:
-            _keep_encoded(message, _KEPT_ENCODED | {_SPAN} if spans_too else _KEPT_ENCODED)
-        pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(full_name))
-
-
-@cache
-def _class_of_columns() -> type[Message]:
-    file = descriptor_pb2.FileDescriptorProto.FromString(trace_pb2.DESCRIPTOR.serialized_pb)
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for message in file.message_type:
-        _keep_encoded(message, frozenset({_ATTRIBUTE}))
-        for field in message.field if message.name in _AROUND_SPANS else ():
-            inner = field.name == _AROUND_SPANS[message.name]
-            field.label = kinds.LABEL_OPTIONAL if inner else kinds.LABEL_REPEATED
-    pool = _pool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(_TRACES))
-
-
-def _keep_encoded(message: descriptor_pb2.DescriptorProto, kept: frozenset[str]) -> None:
-    for field in message.field:
-        if field.type_name in kept:
-            field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
-            field.ClearField("type_name")
-    for nested in message.nested_type:
-        _keep_encoded(nested, kept)
 
 
 def parse_traces(body: bytes) -> Any:
@@ -95,28 +38,6 @@ def parse_traces(body: bytes) -> Any:
 def split_traces(body: bytes) -> Any:
     """Parse the same and leave each span encoded."""
     return _parse(_TRACES, body, spans_too=True)
-
-
-def span_columns(body: bytes) -> Any | None:
-    """Parse the same to one Span whose fields are lists: of all spans what they have of a field.
-
-    Everything is checked as by `parse_traces` and `header_from_protobuf`: attributes of spans are
-    not, since a damaged one costs no span. Null where protobuf refuses it, or where spans lack an
-    id, a kind or a time, so that it could not be told whose the others are.
-    """
-    message: Any = _class_of_columns()()
-    try:
-        message.ParseFromString(body)
-        groups = split_traces(body).resource_spans
-    except (DecodeError, InputError):
-        return None
-    count = sum(len(scope.spans) for group in groups for scope in group.scope_spans)
-    spans = message.resource_spans.scope_spans.spans
-    fields = (
-        *(spans.trace_id, spans.span_id, spans.kind),
-        *(spans.start_time_unix_nano, spans.end_time_unix_nano),
-    )
-    return spans if all(len(field) == count for field in fields) else None
 
 
 def parse_span(raw: bytes) -> Any:
@@ -130,7 +51,7 @@ def parse_metrics(body: bytes) -> Any:
 
 
 def _parse(full_name: str, body: bytes, *, spans_too: bool = False) -> Message:
-    message = _class(full_name, spans_too=spans_too)()
+    message = message_class(full_name, spans_too=spans_too)()
     try:
         message.ParseFromString(body)
     except DecodeError as error:
@@ -147,33 +68,20 @@ def attribute_from_protobuf(raw: bytes) -> tuple[str, Value]:
     try:
         pair: Any = common_pb2.KeyValue.FromString(raw)
     except DecodeError:
-        pair = _class_of_any_text()()
+        pair = header_class(ATTRIBUTE)()
         try:
             pair.ParseFromString(raw)
         except DecodeError as error:
             raise DamagedAttribute from error
     try:
-        return _text(pair.key), _any_value(pair.value)
+        return text(pair.key), _any_value(pair.value)
     except RecursionError as error:
         raise DamagedAttribute from error
 
 
-@cache
-def _class_of_any_text() -> type[Message]:
-    """Return KeyValue with bytes for text: senders in C, Go or Java do not check what they send."""
-    file = descriptor_pb2.FileDescriptorProto.FromString(common_pb2.DESCRIPTOR.serialized_pb)
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for message in file.message_type:
-        for field in message.field:
-            if field.type == kinds.TYPE_STRING:
-                field.type = kinds.TYPE_BYTES
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(_ATTRIBUTE[1:]))
-
-
-def _text(text: str | bytes) -> str:
-    return text if isinstance(text, str) else text.decode("utf-8", "replace")
+def text(raw: str | bytes) -> str:
+    """Decode text, whatever can be read of it."""
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
 
 
 def _any_value(value: Any) -> Value:
@@ -183,23 +91,23 @@ def _any_value(value: Any) -> Value:
     if which == "array_value":
         return [_any_value(item) for item in value.array_value.values]
     if which == "kvlist_value":
-        return {_text(pair.key): _any_value(pair.value) for pair in value.kvlist_value.values}
+        return {text(pair.key): _any_value(pair.value) for pair in value.kvlist_value.values}
     if which == "string_value":
-        return _text(value.string_value)
+        return text(value.string_value)
     return cast(Value, getattr(value, which))
 
 
 def header_from_protobuf(raw: bytes, *, scope: bool) -> tuple[str, str, list[bytes]]:
     """Decode a Resource or an InstrumentationScope to (name, version, encoded attributes)."""
+    found: Any = header_class(SCOPE if scope else RESOURCE)()
     try:
-        if not scope:
-            resource = resource_pb2.Resource.FromString(raw)
-            return "", "", [pair.SerializeToString() for pair in resource.attributes]
-        found = common_pb2.InstrumentationScope.FromString(raw)
+        found.ParseFromString(raw)
     except DecodeError as error:
         problem = "a resource or scope is damaged: not OTLP protobuf"
         raise InputError(problem, part=raw) from error
-    return found.name, found.version, [pair.SerializeToString() for pair in found.attributes]
+    if not scope:
+        return "", "", list(found.attributes)
+    return text(found.name), text(found.version), list(found.attributes)
 
 
 # JSON. Null stands for the default anywhere, 64-bit integers are numbers or text, enums are numbers

@@ -37,9 +37,13 @@ class Origin:
     scope: str | None = None
     resource: str | None = None
     pid: int | None = None
+    left_out: int = 0
+    """Attributes of the resource or the scope that could not be decoded."""
 
 
-def origin(attributes: MutableMapping[str, Value], scope: str | None = None) -> Origin:
+def origin(
+    attributes: MutableMapping[str, Value], scope: str | None = None, left_out: int = 0
+) -> Origin:
     """Make an origin from the attributes of a resource, which it takes."""
     instance = semconv.instance(attributes)
     pid = semconv.promote(dict(attributes), "internal")["pid"]
@@ -54,6 +58,7 @@ def origin(attributes: MutableMapping[str, Value], scope: str | None = None) -> 
         scope=scope or None,
         resource=json_object(fragment(key, value) for key, value in attributes.items()),
         pid=pid if isinstance(pid, int) else None,
+        left_out=left_out,
     )
 
 

@@ -141,7 +141,7 @@ def _origins() -> dict[tuple[str | None, bytes], Origin]:
 
 
 def origin_of(process: Process | None) -> Origin:
-    """Return where spans of a process come from; raises DamagedAttribute."""
+    """Return where spans of a process come from."""
     if process is None:
         return origin({})
     origins = _origins()
@@ -151,7 +151,7 @@ def origin_of(process: Process | None) -> Origin:
     if found is None:
         attributes = tags().values_of(encoded)
         attributes["service.name"] = process.serviceName
-        found = origin(attributes)
+        found = origin(attributes, left_out=tags().undecodable(encoded))
         if len(key[1]) <= CACHE_ENTRY_BYTES:
             if len(origins) >= _KEPT_ORIGINS:
                 origins.clear()

@@ -19,7 +19,6 @@ from perfkit.capture import CaptureWriter
 from perfkit.formats.attributes import (
     RESOLVED_COLUMNS,
     UNDECODABLE,
-    DamagedAttribute,
     json_object,
 )
 from perfkit.formats.spans import (
@@ -45,13 +44,11 @@ from perfkit.importers.rows import WallTimes
 _MAX_INT = 2**63 - 1
 _MAX_US = _MAX_INT // 1000
 _KEPT_IDS = 1 << 10
-_BAD_PROCESS = "span of a process with a tag that cannot be decoded"
 _LEFT_OUT = "tags that cannot be decoded"
 
 _Row = tuple[Any, ...]
 
 _DESCRIBED = (*RESOLVED_COLUMNS, "status_message", "scope", "attributes")
-_DAMAGED = -1
 
 
 class _Descriptions(dict[bytes, int]):
@@ -78,7 +75,7 @@ class _Descriptions(dict[bytes, int]):
 
 
 class _Origins:
-    """Where spans come from, numbered; _DAMAGED for those whose tags cannot be decoded."""
+    """Where spans come from, numbered."""
 
     def __init__(self) -> None:
         self.rows: list[Origin] = []
@@ -108,10 +105,7 @@ class _Origins:
         return self._of(process)
 
     def _of(self, process: Process | None) -> int:
-        try:
-            found = origin_of(process)
-        except DamagedAttribute:
-            return _DAMAGED
+        found = origin_of(process)
         number = self._numbers.setdefault(found, len(self.rows))
         if number == len(self.rows):
             self.rows.append(found)
@@ -177,9 +171,6 @@ class Spans:
             return model.SPANS.empty()
         rows = self._own_columns()
         refused = rows.select(_refusal().alias("why")).to_series()
-        if _DAMAGED in self._origin:
-            bad = refused.is_null() & (pl.Series(self._origin, dtype=pl.Int64) == _DAMAGED)
-            refused = refused.set(bad, _BAD_PROCESS)
         good = refused.is_null()
         self._add_events(rows, good, batch)
         rows = self._with_parents(rows, good, batch)
@@ -193,6 +184,9 @@ class Spans:
         for number, count in self._descriptions.left_out.items():
             if spans := int((described == number).sum()):
                 batch.reject(_LEFT_OUT, count * spans)
+        for number in origins.unique():
+            if lost := self._origins.rows[number].left_out:
+                batch.reject(_LEFT_OUT, lost)
         told = self._described_columns()[described]
         whole = rows.hstack(told).hstack(self._origin_columns()[origins])
         whole = whole.with_columns(
@@ -342,7 +336,6 @@ def _events(span: Span, own: _Row, batch: Batch) -> Iterator[_Row]:
         encoded = [bytes(raw) for raw in log.fields or ()]
         if lost := tags().undecodable(encoded):
             batch.reject(_LEFT_OUT, lost)
-            encoded = [raw for raw in encoded if not tags().undecodable((raw,))]
         name = tags().values_of(encoded).get("event")
         yield (*own, ts_ns, str(name or "log"), tags().object_of(encoded))
 

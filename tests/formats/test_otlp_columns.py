@@ -110,22 +110,39 @@ def test_particular_spans(spans: list[dict[str, Any]]) -> None:
 def replaced(old: bytes, new: bytes) -> bytes:
     body = request_of(
         {"name": "abcd", "trace_state": "efgh", "status": {"code": 2, "message": "ijkl"}},
-        {"attributes": [attribute("key", "mnop")], "events": [{"name": "qrst"}]},
+        {
+            "attributes": [attribute("key", "mnop")],
+            "events": [{"name": "qrst", "time_unix_nano": 9}],
+        },
     ).SerializeToString()
     assert old in body
     return body.replace(old, new)
 
 
 @pytest.mark.parametrize("text", [b"abcd", b"efgh", b"ijkl", b"mnop", b"qrst"])
-def test_what_is_not_utf8_is_refused_as_protobuf_refuses_it(text: bytes) -> None:
-    body = replaced(text, b"\xff\xfe\xfd\xfc")
-    if text == b"mnop":
-        assert fast([body]) == slowly([body])
-        return
-    with pytest.raises(NotPlain):
-        otlp_columns.traces([body])
-    with pytest.raises(InputError):
-        list(otlp_columns.read([body]))
+def test_of_what_is_not_utf8_is_kept_what_can_be_read(text: bytes) -> None:
+    body = replaced(text, b"a\xff\xfdc")
+    rows, others, rejected = fast([body])
+    assert (rows, others, rejected) == slowly([body])
+    assert "a\ufffd\ufffdc" in str(rows) + str(others)
+    assert rejected == {}
+
+
+def test_an_attribute_of_a_resource_or_a_scope_that_cannot_be_decoded_costs_no_span() -> None:
+    request = request_of({}, {})
+    group = request.resource_spans[0]
+    for owner in (group.resource, group.scope_spans[0].scope):
+        for key, value in (("evil", "1"), ("service.name", "shop")):
+            owner.attributes.add(key=key).value.string_value = value
+    # The value has a field that is longer than the value.
+    evil = b"evil\x12\x03\n\x01"
+    body = request.SerializeToString()
+    assert body.count(evil) == 2
+    body = body.replace(evil, b"evil\x12\x03\n\x07")
+    rows, others, rejected = fast([body, body])
+    assert (rows, others, rejected) == slowly([body, body])
+    assert [row["service"] for row in rows] == ["shop"] * 4
+    assert rejected == {"attributes that cannot be decoded": 4}
 
 
 def test_attributes_that_cannot_be_decoded_cost_no_span() -> None:
@@ -142,6 +159,16 @@ def test_attributes_that_cannot_be_decoded_cost_no_span() -> None:
     assert [row["endpoint"] for row in rows] == ["/a", None]
     assert [row["attributes"] for row in rows] == ['{"http.route":"/a"}', None]
     assert rejected == {"attributes that cannot be decoded": 4, "span without ids": 1}
+
+
+def test_a_damaged_resource_without_a_span_is_refused() -> None:
+    good = request_of({}).SerializeToString()
+    bad = b"\x0a\x06\x0a\x02\x0a\x7f\x12\x00"  # its attribute is longer than it
+    for body in (good + bad, bad):
+        with pytest.raises(InputError):
+            slowly([body])
+        with pytest.raises(InputError):
+            list(otlp_columns.read([good, body]))
 
 
 def test_a_bad_body_does_not_spoil_the_others() -> None:

@@ -111,3 +111,20 @@ def test_what_the_resource_says_was_measured_keeps_series_apart() -> None:
         '{"postgresql.database.name":"shop","postgresql.table.name":"public.item","state":"dead"}',
     ]
     assert batch.tables["metrics"]["instance"] == ["db:5432"] * 2
+
+
+def test_points_of_a_resource_that_cannot_be_told_from_another_are_refused() -> None:
+    point = {"timeUnixNano": "1700000000000000000", "asInt": "4"}
+    rows = {"name": "postgresql.rows", "sum": {"dataPoints": [point, point]}}
+    bad = {"key": "postgresql.table.name", "value": {"bytesValue": "a"}}
+    request = {
+        "resourceMetrics": [
+            {"resource": {"attributes": attributes}, "scopeMetrics": [{"metrics": [rows]}]}
+            for attributes in ([bad], [])
+        ]
+    }
+    batch = otlp.metrics_from_json(json.dumps(request).encode())
+    assert batch.rows("metrics") == 2
+    assert batch.rejected == {
+        "metric point of a resource with an attribute that cannot be decoded": 2
+    }

@@ -108,15 +108,15 @@ def test_bad_spans_are_refused_one_by_one(tmp_path: Path) -> None:
     }
 
 
-def test_spans_of_a_process_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+def test_a_tag_of_a_process_that_cannot_be_read_costs_no_span(tmp_path: Path) -> None:
     bad = {"serviceName": "shop", "tags": [{"key": "pid", "type": "int64", "value": "many"}]}
     spans = [span(processID="p1"), span(spanID="2", processID="p2")]
     trace = {"traceID": "a", "spans": spans, "processes": {"p1": {"serviceName": "a"}, "p2": bad}}
     path = tmp_path / "traces.json"
     path.write_text(json.dumps({"data": [trace]}))
     writer = imported(path)
-    assert writer.table("spans")["service"].to_list() == ["a"]
-    assert writer.lost() == {"span of a process with a tag that cannot be decoded": 1}
+    assert writer.table("spans")["service"].to_list() == ["a", "shop"]
+    assert writer.lost() == {"tags that cannot be decoded": 1}
 
 
 def test_lists_of_traces_and_the_query_api_are_the_same(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from perfkit.collect import intake
 from perfkit.errors import InputError
-from perfkit.formats import otlp, otlp_wire
+from perfkit.formats import otlp, otlp_check
 from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
 
 AT_NS = 1_795_871_323_000_000_000
@@ -50,35 +50,38 @@ def body_of(scopes: list[list[dict[str, object]]]) -> bytes:
 @settings(max_examples=150)
 def test_what_is_taken_is_what_the_decoder_takes(scopes: list[list[dict[str, object]]]) -> None:
     body = body_of(scopes)
-    found, batch = intake._request_durations(body), otlp.traces_from_protobuf(body)
+    found, batch = otlp_check.request_durations(body), otlp.traces_from_protobuf(body)
     if found is not None:
         assert not batch.rejected
         assert found.spans == batch.rows("spans")
-        assert sorted(found.requests) == sorted(intake._durations_of(batch))
+        assert sorted(found.requests_ns) == sorted(intake._durations_of(batch))
     else:
         unended = None in batch.tables["spans"]["duration_ns"] if batch.tables else False
         assert batch.rejected or unended
 
 
 def test_columns_are_of_all_spans_or_of_none() -> None:
-    columns = otlp_wire.span_columns(body_of([[GOOD], [{**GOOD, "kind": 3}, GOOD]]))
-    assert list(columns.kind) == [2, 3, 2]
+    columns = otlp_check.span_columns(body_of([[GOOD], [{**GOOD, "kind": 3}, GOOD]]))
+    assert columns.kind.tolist() == [2, 3, 2]
     for absent in ({"kind": 0}, {"span_id": b""}, {"end_time_unix_nano": 0}):
-        assert otlp_wire.span_columns(body_of([[GOOD, {**GOOD, **absent}]])) is None
+        assert otlp_check.span_columns(body_of([[GOOD, {**GOOD, **absent}]])) is None
     # A span without anything is one, too.
     body = body_of([[GOOD]])
-    assert otlp_wire.span_columns(body + b"\x0a\x04\x12\x02\x12\x00") is None
-    assert intake._request_durations(body + b"\x0a\x04\x12\x02\x12\x00") is None
+    assert otlp_check.span_columns(body + b"\x0a\x04\x12\x02\x12\x00") is None
+    assert otlp_check.request_durations(body + b"\x0a\x04\x12\x02\x12\x00") is None
 
 
 def test_what_protobuf_refuses_in_a_span_is_refused_in_columns() -> None:
     body = body_of([[{**GOOD, "name": "name"}]])
-    for damaged in (body.replace(b"name", b"\xff\xfe\xfd\xfc"), body[:-1]):
-        assert otlp_wire.span_columns(damaged) is None
-        assert intake._request_durations(damaged) is None
+    # The second is a span whose name is longer than the span.
+    for damaged in (body[:-1], body.replace(b"\x04name", b"\x7fname")):
+        assert otlp_check.span_columns(damaged) is None
+        assert otlp_check.request_durations(damaged) is None
+        with pytest.raises(InputError):
+            otlp.traces_from_protobuf(damaged)
 
 
-def test_a_damaged_attribute_costs_no_span_and_a_damaged_resource_all() -> None:
+def test_what_is_no_text_costs_no_span_and_a_damaged_resource_all() -> None:
     body = body_of([[GOOD, {**GOOD, "name": "name"}]])
     key = b"\x0a\x01k"
     assert body.count(key) == 2
@@ -86,9 +89,15 @@ def test_a_damaged_attribute_costs_no_span_and_a_damaged_resource_all() -> None:
     batch = otlp.traces_from_protobuf(damaged)
     assert batch.rows("spans") == 2
     assert batch.tables["spans"]["attributes"] == ['{"\ufffd":"v"}', '{"k":"v"}']
-    assert intake._request_durations(damaged) == intake._Durations(2, [5, 5])
-    for part in (b"service.name", b"scope 0"):
-        worse = body.replace(part, b"\xff" * len(part))
-        assert intake._request_durations(worse) is None
+    assert otlp_check.request_durations(damaged) == otlp_check.Durations(2, [5, 5])
+    for part in (b"service.name", b"scope 0", b"name"):
+        odd = body.replace(part, b"\xff" * len(part))
+        assert otlp_check.request_durations(odd) == otlp_check.Durations(2, [5, 5])
+        assert otlp.traces_from_protobuf(odd).rows("spans") == 2
+    # An attribute of the resource, a scope's name, that are longer than what they are in.
+    for good, bad in ((b"\x0a\x0e\x0a\x0c", b"\x0a\x7f\x0a\x0c"), (b"\x07scope 0", b"\x7fscope 0")):
+        assert body.count(good) == 1
+        worse = body.replace(good, bad)
+        assert otlp_check.request_durations(worse) is None
         with pytest.raises(InputError):
             otlp.traces_from_protobuf(worse)
