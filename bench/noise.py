@@ -12,6 +12,7 @@ of an hour have fewer requests a second, lest they take as long again.
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -491,7 +492,9 @@ def power(kind: Kind, raised: list[list[str]]) -> Row:
 
 def rows(hours: float = HOURS, tries: int = TRIES, seed: int = SEED) -> list[Row]:
     """Measure false alarms, then the share of changes that are found."""
-    with ProcessPoolExecutor(2) as pool:
+    # Not forked: another benchmark of this process may have started Polars' threads, and a child
+    # that lacks them waits for them for ever.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         quiet = [false_alarms(pool, kind, hours, CAPTURES, seed) for kind in NOISE]
         found = [
             power(kind, trials(pool, kind, max(round(tries * kind.times), 5), seed))
