@@ -98,13 +98,20 @@ def _of_columns(spans: SpanColumns) -> Durations | None:
     if (
         not MIN_TIME_NS <= min(starts) <= max(ends) <= MAX_TIME_NS
         or not 0 <= min(lengths) <= max(lengths) <= MAX_DURATION_NS
-        # These may also be the end of an id and the beginning of the next.
-        or _ZEROS * 8 in spans.span_ids
-        or _ZEROS * 16 in spans.trace_ids
+        or _has_zero(spans.span_ids, 8)
+        or _has_zero(spans.trace_ids, 16)
     ):
         return None
     are_requests = spans.kinds.translate(_IS_REQUEST)
     return Durations(len(starts), list(itertools.compress(lengths, are_requests)))
+
+
+def _has_zero(ids: bytes, size: int) -> bool:
+    """Whether one of many ids is nothing but zeros."""
+    at = ids.find(_ZEROS * size)
+    while at % size and at >= 0:  # the end of an id and the beginning of the next
+        at = ids.find(_ZEROS * size, at + 1)
+    return at >= 0
 
 
 def _loop(body: bytes) -> Durations | None:

@@ -167,7 +167,7 @@ def traces(bodies: Sequence[bytes]) -> Spans:
     of_origin = np.repeat(np.arange(len(origins)), rows)
     try:
         return _Reader(buffer, (start, start + length), of_origin, origins).read()
-    except (UnicodeDecodeError, InputError) as error:
+    except InputError as error:
         raise NotPlain from error
 
 

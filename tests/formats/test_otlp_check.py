@@ -47,6 +47,7 @@ def body_of(scopes: list[list[dict[str, object]]]) -> bytes:
 
 @given(st.lists(SPANS, max_size=4))
 @example([[GOOD, GOOD], [], [GOOD]])
+@example([[{**GOOD, "trace_id": b"\1" + b"\0" * 15, "span_id": b"\1" + b"\0" * 7}, GOOD]])
 @settings(max_examples=150)
 def test_what_is_taken_is_what_the_decoder_takes(scopes: list[list[dict[str, object]]]) -> None:
     body = body_of(scopes)
