@@ -1,17 +1,22 @@
 """How long the requests took that came so far: a log-linear histogram, as HdrHistogram has it.
 
-Good enough to watch by: the report computes exact percentiles. A bucket is 1/32 of a power of two
-wide, so a percentile is off by less than 1.6 %. http://hdrhistogram.org/
+Good enough to watch by: the report computes exact percentiles. A bucket is what numbers share whose
+upper 16 bits are equal as IEEE 754 floats of 32 bits: sign, exponent and 7 bits of the fraction. So
+it is 1/128 of a power of two wide, and a percentile is off by less than 0.4 %.
+http://hdrhistogram.org/
 """
 
 from __future__ import annotations
 
+import struct
+import sys
 import threading
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterable
 
-_SUB_BITS = 5
+_UPPER_HALF = slice(1 if sys.byteorder == "little" else 0, None, 2)
 _SLOT_S = 5.0
 _SLOTS = 12
 WINDOW_S = _SLOT_S * _SLOTS
@@ -23,46 +28,48 @@ class Latency:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._total: Counter[int] = Counter()
-        self._recent: deque[tuple[int, Counter[int]]] = deque(maxlen=_SLOTS)
+        self._old: Counter[int] = Counter()
+        """What came before the slots of `_recent`."""
+        self._recent: deque[tuple[int, Counter[int]]] = deque()
 
     def add(self, durations_ns: Iterable[int]) -> None:
         """Take durations of requests that ended about now."""
-        counts = Counter(map(_bucket, durations_ns))
-        if not counts:
+        buckets = _buckets(durations_ns)
+        if not buckets:
             return
         slot = int(time.monotonic() / _SLOT_S)
         with self._lock:
-            self._total.update(counts)
             if not self._recent or self._recent[-1][0] != slot:
                 self._recent.append((slot, Counter()))
-            self._recent[-1][1].update(counts)
+                if len(self._recent) > _SLOTS:
+                    self._old.update(self._recent.popleft()[1])
+            self._recent[-1][1].update(buckets)
 
     def quantile(self, share: float) -> int | None:
         """Return a percentile of all so far; null before the first."""
-        with self._lock:
-            return _quantile(self._total, share)
+        return _quantile(self._counts(-1, self._old), share)
 
     def recent_quantile(self, share: float, at_least: int) -> int | None:
         """Return a percentile of the last `WINDOW_S`; null with fewer than `at_least` requests."""
-        oldest = int(time.monotonic() / _SLOT_S) - _SLOTS
-        with self._lock:
-            counts: Counter[int] = Counter()
-            for slot, part in self._recent:
-                if slot > oldest:
-                    counts.update(part)
+        counts = self._counts(int(time.monotonic() / _SLOT_S) - _SLOTS, Counter())
         return _quantile(counts, share) if counts.total() >= at_least else None
 
+    def _counts(self, after_slot: int, others: Counter[int]) -> Counter[int]:
+        with self._lock:
+            counts = Counter(others)
+            for slot, part in self._recent:
+                if slot > after_slot:
+                    counts.update(part)
+        return counts
 
-def _bucket(duration_ns: int) -> int:
-    shift = max(duration_ns.bit_length() - _SUB_BITS - 1, 0)
-    return (shift << _SUB_BITS) + (duration_ns >> shift)
+
+def _buckets(durations_ns: Iterable[int]) -> list[int]:
+    return memoryview(array("f", durations_ns)).cast("B").cast("H")[_UPPER_HALF].tolist()
 
 
 def _middle(bucket: int) -> int:
-    shift = max((bucket >> _SUB_BITS) - 1, 0)
-    low = (bucket - (shift << _SUB_BITS)) << shift
-    return low + (1 << shift >> 1)
+    middle: float = struct.unpack("=f", struct.pack("=I", bucket << 16 | 1 << 15))[0]
+    return int(middle)
 
 
 def _quantile(counts: Counter[int], share: float) -> int | None:
