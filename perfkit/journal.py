@@ -93,6 +93,13 @@ def _inflate(body: bytes, limit_bytes: int | None) -> bytes:
     return b"".join(parts)
 
 
+def entry(record: Record) -> tuple[bytes, bytes]:
+    """Return a record as a segment has it: header and payload."""
+    crc = zlib.crc32(record.body)
+    head = _HEADER.pack(_MAGIC, record.kind, record.gzipped, 0, len(record.body), crc)
+    return head, record.body
+
+
 class Journal:
     """Appends records to numbered segments in `directory`. Not thread-safe: the caller locks."""
 
@@ -102,19 +109,22 @@ class Journal:
         directory.mkdir(parents=True, exist_ok=True)
         self._number = max((_number(path) for path in segments(directory)), default=0)
         self._file = self._next_segment()
+        self._bytes = 0
 
     def append(self, record: Record) -> None:
         """Write a record to the operating system. Durable only after `sync`."""
-        crc = zlib.crc32(record.body)
-        header = _HEADER.pack(_MAGIC, record.kind, record.gzipped, 0, len(record.body), crc)
-        start = self._file.tell()
+        self.append_entry(entry(record))
+
+    def append_entry(self, parts: tuple[bytes, bytes]) -> None:
+        """Do the same with what `entry` returned."""
         try:
-            self._write_all(header + record.body)
+            self._write_all(parts)
         except OSError:
             # A half-written record would hide every later one from the reader.
-            os.truncate(self._file.fileno(), start)
-            self._file.seek(start)
+            os.truncate(self._file.fileno(), self._bytes)
+            self._file.seek(self._bytes)
             raise
+        self._bytes += sum(map(len, parts))
 
     def sync(self) -> None:
         """Make everything appended so far durable."""
@@ -125,7 +135,7 @@ class Journal:
         self.sync()
         full, file = self.current, self._file
         # Opened before the old one is closed: on a full disk the journal stays as it was.
-        self._file = self._next_segment()
+        self._file, self._bytes = self._next_segment(), 0
         file.close()
         return full
 
@@ -137,22 +147,26 @@ class Journal:
     @property
     def current_bytes(self) -> int:
         """Size of the segment that is being written."""
-        return self._file.tell()
+        return self._bytes
 
     @property
     def full(self) -> bool:
         """Whether the current segment has reached its size and should be rotated."""
-        return self._file.tell() >= self._segment_bytes
+        return self._bytes >= self._segment_bytes
 
     def close(self) -> None:
         """Sync and close."""
         self.sync()
         self._file.close()
 
-    def _write_all(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+    def _write_all(self, parts: tuple[bytes, bytes]) -> None:
+        left = [memoryview(part) for part in parts]
+        while left:
+            written = os.writev(self._file.fileno(), left)
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if left:
+                left[0] = left[0][written:]
 
     def _path(self, number: int) -> Path:
         return self._directory / f"otlp-{number:06d}.journal"

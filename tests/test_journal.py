@@ -96,8 +96,8 @@ def test_a_failed_append_leaves_no_half_record(
     record = Record(Kind.TRACES_PROTOBUF, False, b"whole")
     journal.append(record)
 
-    def half(self: Journal, data: bytes) -> None:
-        self._file.write(data[: len(data) // 2])
+    def half(self: Journal, parts: tuple[bytes, bytes]) -> None:
+        self._file.write(parts[0] + parts[1][:5])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -192,3 +192,22 @@ def test_damaged_meta_is_an_input_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"stacks-000001\.meta"):
         StackMeta.load(path)
+
+
+@pytest.mark.parametrize("most", [1, 5, 18, 10_000])
+def test_what_the_system_takes_in_pieces_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    real = os.writev
+
+    def some(fd: int, parts: list[memoryview]) -> int:
+        return real(fd, [b"".join(parts)[:most]])
+
+    monkeypatch.setattr(os, "writev", some)
+    records = [Record(Kind.TRACES_PROTOBUF, False, body) for body in (b"", b"a" * 40, b"b")]
+    journal = Journal(tmp_path)
+    for record in records:
+        journal.append(record)
+    assert journal.current_bytes == journal.current.stat().st_size
+    journal.close()
+    assert list(read_segment(segments(tmp_path)[0])) == records

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from perfkit.journal import Journal, Record
+from perfkit.journal import Journal, Record, entry
 
 _MAX_UNSYNCED_BYTES = 64 << 20
 _SEGMENT_AGE_S = 30.0
@@ -65,12 +65,13 @@ class Spool:
 
         Raises Overloaded, unless `urgent`, and SpoolFailed.
         """
+        parts = entry(record)  # before the lock: others would wait for the sum of its bytes
         with self._done:
             self._check()
             if not urgent:
                 self._check_load()
             try:
-                self._journal.append(record)
+                self._journal.append_entry(parts)
             except OSError as error:
                 self._fail(error)
                 raise SpoolFailed(error) from error

@@ -437,3 +437,34 @@ def test_an_unmodified_sdk_exports_here(bench: Bench) -> None:
         for span in scope.spans
     ]
     assert sorted(names) == sorted(2 * [f"span {number}" for number in range(600)])
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"POST /v1/traces HT", b"<!DOCTYPE HTML>"),
+        (b"POST /v1/traces HTTP/1.1\r\nContent-Le", b"HTTP/1.1 411 "),
+        (b"POST /v1/traces HTTP/1.1\r\nContent-Length: 10\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"POST /v1/traces HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf", b"HTTP/1.1 400 "),
+        (
+            b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+            b"HTTP/1.1 400 ",
+        ),
+    ],
+    ids=["nothing", "a line", "headers", "no body", "a body", "a chunk"],
+)
+def test_who_falls_silent_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes, answer: bytes
+) -> None:
+    monkeypatch.setattr(otlp_http, "_IDLE_S", 0.25)
+    bench = Bench(tmp_path)
+    with socket.create_connection(("127.0.0.1", bench.port), timeout=20) as silent:
+        silent.sendall(sent)
+        got = b""
+        while part := silent.recv(1000):  # until it is closed
+            got += part
+    assert got.startswith(answer)
+    assert bool(got) == bool(answer)
+    assert bench.post("/v1/traces", traces().SerializeToString())[0].status == 200
+    assert len(bench.close()) == 1

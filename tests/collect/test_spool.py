@@ -102,7 +102,7 @@ def test_a_backlog_refuses_what_is_not_urgent(tmp_path: Path) -> None:
     spool.close()
 
 
-@pytest.mark.parametrize("where", ["append", "sync", "rotate"])
+@pytest.mark.parametrize("where", ["append_entry", "sync", "rotate"])
 def test_a_full_disk_fails_everybody_who_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
