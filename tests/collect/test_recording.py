@@ -353,7 +353,7 @@ def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(
     def tick() -> None:
         ticks.append(None)
         if len(ticks) == 15:
-            monkeypatch.setattr(Journal, "append", full)
+            monkeypatch.setattr(Journal, "append_entry", full)
 
     reason = recording.wait(tick)
     monkeypatch.undo()
