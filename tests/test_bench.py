@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +103,30 @@ def test_the_peers_from_jaegers_files_agree(tmp_path: Path, size: int) -> None:
     (files / "all.json").write_text(json.dumps(document))
     ours = jaeger.from_file_to_path(str(files), str(tmp_path / "a.perfkit"))
     assert ours == jaeger.by_objects(str(files)) == jaeger.by_crisp(str(files))
+
+
+AFTER_ANOTHER = """
+import polars as pl
+from bench import noise
+
+if __name__ == "__main__":
+    pl.DataFrame({"a": range(100_000)}).lazy().group_by("a").len().collect()
+    noise.NOISE, noise.CHANGES, noise._FEWEST, noise.CAPTURES = noise.NOISE[:1], (), 4, 2
+    print(len(noise.rows(hours=0.01)))
+"""
+
+
+@pytest.mark.slow
+def test_noise_is_measured_after_what_uses_the_threads_of_polars(tmp_path: Path) -> None:
+    program = tmp_path / "after_another.py"
+    program.write_text(AFTER_ANOTHER)
+    # Children that were forked hung for ever.
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env={"PYTHONPATH": str(PAGE.parent.parent), "POLARS_MAX_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

@@ -6,7 +6,7 @@ Text of spans, resources and scopes is bytes, too: senders in C, Go or Java do n
 What is a list of messages in one descriptor may be one message in another, whose fields are lists:
 a parser joins what comes several times. So the fields of all spans become columns, without a loop.
 Sixteen bytes of an id look like two numbers of a packed list, and written again a list of numbers
-is packed: one after the other, as NumPy takes them.
+is packed: one after the other.
 https://protobuf.dev/programming-guides/encoding/#last-one-wins, #packed
 """
 

@@ -55,12 +55,12 @@ class MetricRows:
             *(source.service, source.instance, metric.name or "", metric.unit or None),
             _kind(shape, data),
         )
-        if source.left_out:  # as an attribute of a point: it may tell series apart
-            self.batch.reject(_BAD_RESOURCE, len(data.data_points or ()))
-            return
         measured = _measured(source.resource)
         for point in data.data_points or ():
             if (point.flags or 0) & _NO_RECORDED_VALUE:
+                continue
+            if source.left_out:  # as an attribute of a point: it may tell series apart
+                self.batch.reject(_BAD_RESOURCE)
                 continue
             try:
                 ts_ns = int(point.time_unix_nano or 0)

@@ -184,15 +184,23 @@ class Spans:
         for number, count in self._descriptions.left_out.items():
             if spans := int((described == number).sum()):
                 batch.reject(_LEFT_OUT, count * spans)
-        for number in origins.unique():
-            if lost := self._origins.rows[number].left_out:
-                batch.reject(_LEFT_OUT, lost)
+        if lost := self._lost_of_processes(good):
+            batch.reject(_LEFT_OUT, lost)
         told = self._described_columns()[described]
         whole = rows.hstack(told).hstack(self._origin_columns()[origins])
         whole = whole.with_columns(
             pid=pl.coalesce("pid", "origin_pid"), parent_inferred=pl.lit(value=False)
         )
         return self._sampled_together(whole, good).select(model.SPANS.schema.keys())
+
+    def _lost_of_processes(self, good: pl.Series) -> int:
+        """Count tags of processes that cannot be decoded: each trace says them again."""
+        lost = [origin.left_out for origin in self._origins.rows]
+        if not any(lost):
+            return 0
+        trace = np.repeat(np.arange(len(self._sizes)), self._sizes)
+        seen = pl.DataFrame({"trace": trace, "origin": self._origin}).filter(good).unique()
+        return sum(lost[number] for number in seen["origin"])
 
     def _own_columns(self) -> pl.DataFrame:
         """Return ids, name and times of all spans."""

@@ -115,7 +115,7 @@ def test_what_the_resource_says_was_measured_keeps_series_apart() -> None:
 
 def test_points_of_a_resource_that_cannot_be_told_from_another_are_refused() -> None:
     point = {"timeUnixNano": "1700000000000000000", "asInt": "4"}
-    rows = {"name": "postgresql.rows", "sum": {"dataPoints": [point, point]}}
+    rows = {"name": "postgresql.rows", "sum": {"dataPoints": [point, point, {"flags": 1}]}}
     bad = {"key": "postgresql.table.name", "value": {"bytesValue": "a"}}
     request = {
         "resourceMetrics": [
