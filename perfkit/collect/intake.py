@@ -9,11 +9,11 @@ https://opentelemetry.io/docs/specs/otlp/
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
@@ -36,6 +36,9 @@ MAX_BODY_BYTES = 20 << 20
 MAX_INFLATED_BYTES = 128 << 20
 _MAX_IN_FLIGHT_BYTES = 256 << 20
 RETRY_AFTER_S = 1
+TOO_MUCH = "too much at once"
+_LIGHT_BYTES = 1 << 20
+_HEAVY_THREADS = 4
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED = 3, 8, 14, 16
@@ -74,13 +77,10 @@ LOGS = Signal("logs")
 class Refused(Exception):
     """A request that is answered with an error; `code` is of google.rpc.Code."""
 
-    def __init__(
-        self, status: HTTPStatus, code: int, message: str, *, close: bool = False, **headers: str
-    ) -> None:
+    def __init__(self, status: HTTPStatus, code: int, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
-        self.close = close
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
@@ -92,6 +92,9 @@ class Taken(NamedTuple):
     why: str = ""
 
 
+Done = Callable[[Taken | Refused], None]
+
+
 def try_again(message: str) -> Refused:
     """Make the answer that a sender repeats its request after: nothing is lost."""
     return Refused(
@@ -99,10 +102,8 @@ def try_again(message: str) -> Refused:
     )
 
 
-def too_large(message: str, *, close: bool = False) -> Refused:
-    """Make the answer to a body that is over a limit."""
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return Refused(status, RESOURCE_EXHAUSTED, message, close=close)
+def _cannot_write(error: SpoolFailed) -> Refused:
+    return try_again(f"cannot write the capture: {error}")
 
 
 class Intake:
@@ -122,7 +123,7 @@ class Intake:
         self._lock = threading.Lock()
         self._in_flight_bytes = 0
         # Few at a time: each may inflate to the limit, and more threads only wait for the GIL.
-        self._checking = threading.BoundedSemaphore(4)
+        self._heavy = ThreadPoolExecutor(_HEAVY_THREADS, thread_name_prefix="otlp check")
 
     def authorise(self, authorization: str | None) -> None:
         """Check the header of that name. Raises Refused."""
@@ -137,21 +138,58 @@ class Intake:
 
     def take(self, signal: Signal, media_type: str, body: bytes, *, gzipped: bool) -> Taken:
         """Check a body and make it durable. Raises Refused."""
+        if not self.reserve(len(body)):
+            raise try_again(TOO_MUCH)
+        try:
+            outcome: Future[Taken | Refused] = Future()
+            self.submit(signal, media_type, body, outcome.set_result, gzipped=gzipped)
+            taken = outcome.result()
+        finally:
+            self.release(len(body))
+        if isinstance(taken, Refused):
+            raise taken
+        return taken
+
+    def submit(
+        self, signal: Signal, media_type: str, body: bytes, done: Done, *, gzipped: bool
+    ) -> None:
+        """Check a body, whose memory is reserved, and make it durable.
+
+        Then `done` is called once, from this thread or another. What takes long to check is checked
+        elsewhere, so this never takes longer than a body of 1 MiB does in protobuf.
+        """
         if signal is LOGS:
             self._count("logs", len(body), 1)
-            return Taken(1)
+            done(Taken(1))
+            return
         record = Record(signal.kinds[media_type], gzipped, body)
-        with self._reserved(len(body)):
-            with self._checking:
-                taken = self._check(signal, media_type, record)
-            try:
-                self._spool.put(record)
-            except Overloaded as overload:
-                raise try_again(str(overload) or "the disk cannot follow") from None
-            except SpoolFailed as error:
-                raise try_again(f"cannot write the capture: {error}") from error
-        self._count(signal.name, len(body), taken.rows)
-        return taken
+        light = signal is TRACES and media_type == PROTOBUF and not gzipped
+        if light and len(body) <= _LIGHT_BYTES:
+            self._take(signal, media_type, record, done)
+        else:
+            self._heavy.submit(self._take, signal, media_type, record, done)
+
+    def close(self) -> None:
+        """End the threads, once nothing is submitted any more."""
+        self._heavy.shutdown()
+
+    def _take(self, signal: Signal, media_type: str, record: Record, done: Done) -> None:
+        def written(error: SpoolFailed | None) -> None:
+            if error is not None:
+                done(_cannot_write(error))
+                return
+            self._count(signal.name, len(record.body), taken.rows)
+            done(taken)
+
+        try:
+            taken = self._check(signal, media_type, record)
+            self._spool.submit(record, written)
+        except Refused as refusal:
+            done(refusal)
+        except Overloaded as overload:
+            done(try_again(str(overload) or "the disk cannot follow"))
+        except SpoolFailed as error:
+            done(_cannot_write(error))
 
     def refuse(self, refusal: Refused) -> None:
         """Count a request that was refused."""
@@ -169,18 +207,18 @@ class Intake:
             self.received["bytes"] += size_bytes
             self.received[name] += rows
 
-    @contextlib.contextmanager
-    def _reserved(self, size_bytes: int) -> Iterator[None]:
-        """Bound the memory that waiting bodies take together."""
+    def reserve(self, size_bytes: int) -> bool:
+        """Take so much of the memory that waiting bodies may have together, if it is there."""
         with self._lock:
             if self._in_flight_bytes + size_bytes > _MAX_IN_FLIGHT_BYTES and self._in_flight_bytes:
-                raise try_again("too much at once")
+                return False
             self._in_flight_bytes += size_bytes
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_flight_bytes -= size_bytes
+        return True
+
+    def release(self, size_bytes: int) -> None:
+        """Give memory back."""
+        with self._lock:
+            self._in_flight_bytes -= size_bytes
 
     def _check(self, signal: Signal, media_type: str, record: Record) -> Taken:
         try:
@@ -192,7 +230,8 @@ class Intake:
                     return Taken(durations.spans)
             batch = signal.decoders[media_type](body)
         except TooLarge as error:
-            raise too_large(str(error)) from error
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise Refused(status, RESOURCE_EXHAUSTED, str(error)) from error
         except InputError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, INVALID_ARGUMENT, error.message) from error
         if signal is TRACES:

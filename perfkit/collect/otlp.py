@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from perfkit.collect.intake import Intake
-from perfkit.collect.otlp_http import HttpServer
+from perfkit.collect.http_server import HttpServer
+from perfkit.collect.otlp_http import OtlpHandler
 from perfkit.collect.spool import Spool
 from perfkit.errors import RecordError, UsageError
 from perfkit.manifest import CaptureInfo
@@ -72,7 +73,9 @@ class Receiver:
         self.grpc: _Server | None = None
         with contextlib.ExitStack() as undo:
             if http is not None:
-                self.http = _listen("--otlp", http, lambda: HttpServer(http, self.intake))
+                self.http = _listen(
+                    "--otlp", http, lambda: HttpServer(http, OtlpHandler(self.intake))
+                )
                 undo.callback(self.http.close)
             if grpc is not None:
                 # Optional, and slow to load.
@@ -136,6 +139,7 @@ class Receiver:
         """Stop listening. Requests that are being served may still be acknowledged."""
         for server in self._servers:
             server.close()
+        self.intake.close()
 
 
 def _url(server: _Server) -> str:

@@ -5,19 +5,14 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import json
-import socket
-import struct
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import NamedTuple
 
 from google.protobuf import json_format
 
+from perfkit.collect.http_request import Answer, Request
 from perfkit.collect.intake import (
     INVALID_ARGUMENT,
     JSON,
@@ -25,216 +20,146 @@ from perfkit.collect.intake import (
     MAX_BODY_BYTES,
     METRICS,
     PROTOBUF,
-    RETRY_AFTER_S,
+    RESOURCE_EXHAUSTED,
     TRACES,
     Intake,
     Refused,
     Signal,
     Taken,
     answer,
-    too_large,
+    try_again,
 )
 
-_MAX_CONNECTIONS = 256
-_IDLE_S = 120.0
 _PATHS = {"/v1/traces": TRACES, "/v1/metrics": METRICS, "/v1/logs": LOGS}
-_BUSY = (
-    f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\n"
-    "Content-Length: 0\r\nConnection: close\r\n\r\n"
-).encode()
 
 
-def _bad_request(message: str, *, close: bool = False) -> Refused:
-    return Refused(HTTPStatus.BAD_REQUEST, INVALID_ARGUMENT, message, close=close)
+class _Form(NamedTuple):
+    """In which form a request came, which is that of its answer."""
+
+    signal: Signal
+    media_type: str
+    gzipped: bool
 
 
-class HttpServer:
-    """Serves until it is closed."""
+class OtlpHandler:
+    """Serves OTLP over HTTP into an intake."""
 
-    def __init__(self, address: tuple[str, int], intake: Intake) -> None:
-        """Bind and begin to serve. Raises OSError."""
-        self._server = _Server(*address, intake)
-        self.port: int = self._server.server_address[1]
-        self.ip = ipaddress.ip_address(str(self._server.server_address[0]))
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="otlp", daemon=True
-        )
-        self._thread.start()
+    max_body_bytes = MAX_BODY_BYTES
 
-    def close(self) -> None:
-        """Stop listening. Requests that are being served may still be acknowledged."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
+    def admit(self, request: Request) -> Answer | None:
+        """Refuse strangers, and bodies without an end; see `http_request.Handler`."""
+        try:
+            self._intake.authorise(request.headers.get("authorization"))
+            if request.method == "POST" and not (
+                "content-length" in request.headers or request.chunked
+            ):
+                raise Refused(HTTPStatus.LENGTH_REQUIRED, INVALID_ARGUMENT, "no Content-Length")
+        except Refused as refusal:
+            return self._refused(refusal, _media_type(request))
+        return None
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, host: str, port: int, intake: Intake) -> None:
-        self.intake = intake
-        self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self.address_family = found[0]
-        super().__init__(found[4][:2], _Handler)  # type: ignore[arg-type]
-
-    def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the DNS for our name and can hang there.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._connections.acquire(blocking=False):
-            self.intake.count(self.intake.postponed, "too many connections")
-            with contextlib.suppress(OSError):
-                request.sendall(_BUSY)
-            self.shutdown_request(request)
+    def serve(self, request: Request, reply: Callable[[Answer], None]) -> None:
+        """Take a request; see `http_request.Handler`."""
+        media_type = _media_type(request)
+        if request.method != "POST":
+            reply(_usage(request))
             return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._connections.release()
+            form = _form(request)
+        except Refused as refusal:
+            reply(self._refused(refusal, media_type))
+            return
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+        def done(outcome: Taken | Refused) -> None:
+            if isinstance(outcome, Refused):
+                reply(self._refused(outcome, media_type))
+            else:
+                reply(_taken(form, outcome))
+
+        signal, media_type, gzipped = form
+        self._intake.submit(signal, media_type, request.body, done, gzipped=gzipped)
+
+    def refuse(self, status: HTTPStatus, why: str) -> Answer:
+        """Count what cannot be served, and say so; see `http_request.Handler`."""
+        busy = status == HTTPStatus.SERVICE_UNAVAILABLE
+        return self._refused(try_again(why) if busy else Refused(status, _code(status), why), JSON)
+
+    def broke(self, error: BaseException | None) -> None:
         """Count a connection that broke; a traceback in the terminal would help nobody."""
-        self.intake.count(self.intake.refused, "connection broke")
+        del error
+        self._intake.count(self._intake.refused, "connection broke")
 
+    def reserve(self, size_bytes: int) -> bool:
+        """Take memory for bodies; see `http_request.Handler`."""
+        return self._intake.reserve(size_bytes)
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "perfkit", ""
-    disable_nagle_algorithm = True
-    wbufsize = -1  # one packet an answer
-    server: _Server
+    def release(self, size_bytes: int) -> None:
+        """Give it back."""
+        self._intake.release(size_bytes)
 
-    def setup(self) -> None:
-        # The kernel's time limits: for those of Python each reading would ask twice, and let other
-        # threads run twice.
-        limit = struct.pack("ll", int(_IDLE_S), int(_IDLE_S % 1 * 1e6))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.request.setsockopt(socket.SOL_SOCKET, option, limit)
-        super().setup()
-
-    def do_POST(self) -> None:
-        media_type = self.headers.get_content_type()
-        try:
-            signal, taken = self._take(media_type)
-        except Refused as refusal:
-            self.server.intake.refuse(refusal)
-            self.close_connection |= refusal.close
-            body = _status_body(media_type, refusal.code, str(refusal))
-            self._answer(refusal.status, media_type, body, refusal.headers)
-        else:
-            body = _success_body(media_type, signal, taken)
-            self._answer(HTTPStatus.OK, media_type, body, {})
-
-    def do_GET(self) -> None:
-        known = self.path.partition("?")[0] in _PATHS
-        status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
-        text = b"perfkit receives OTLP: POST /v1/traces, /v1/metrics\n"
-        self._answer(status, "text/plain", text, {"Allow": "POST"} if known else {})
-
-    def _take(self, media_type: str) -> tuple[Signal, Taken]:
-        # The body is read first: an answer to an unread body would break the connection. But not
-        # for a stranger.
-        self._authorise()
-        body = self._read_body()
-        signal = _PATHS.get(self.path.partition("?")[0].rstrip("/"))
-        if signal is None:
-            paths = "/v1/traces or /v1/metrics"
-            raise Refused(HTTPStatus.NOT_FOUND, INVALID_ARGUMENT, f"send to {paths}")
-        if media_type not in (PROTOBUF, JSON):
-            raise _unsupported(f"send {PROTOBUF} or {JSON}")
-        encoding = self.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in ("", "identity", "gzip"):
-            raise _unsupported("send it plain or with gzip", Accept_Encoding="gzip")
-        gzipped = encoding == "gzip"
-        return signal, self.server.intake.take(signal, media_type, body, gzipped=gzipped)
-
-    def _authorise(self) -> None:
-        try:
-            self.server.intake.authorise(self.headers.get("Authorization"))
-        except Refused as refusal:
-            refusal.close = True
-            raise
-
-    def _read_body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            return self._read_chunks()
-        length_text = self.headers.get("Content-Length")
-        if length_text is None:
-            status = HTTPStatus.LENGTH_REQUIRED
-            raise Refused(status, INVALID_ARGUMENT, "no Content-Length", close=True)
-        if not (length_text.isascii() and length_text.isdigit()):
-            raise _bad_request("Content-Length is not a number", close=True)
-        length = int(length_text[:20])
-        if length > MAX_BODY_BYTES:
-            raise too_large(f"a body may have {MAX_BODY_BYTES} bytes", close=True)
-        body = self.rfile.read(length) or b""  # null, not empty, when the time is over
-        if len(body) < length:
-            raise _bad_request("the body is cut off", close=True)
-        return body
-
-    def _read_chunks(self) -> bytes:
-        parts: list[bytes] = []
-        left = MAX_BODY_BYTES
-        while True:
-            size_text = self.rfile.readline(100).partition(b";")[0].strip()
-            try:
-                size = int(size_text, 16)
-            except ValueError:
-                raise _bad_request("damaged chunk", close=True) from None
-            left -= size
-            if size < 0 or left < 0:
-                raise too_large(f"a body may have {MAX_BODY_BYTES} bytes", close=True)
-            if size == 0:
-                break
-            part = self.rfile.read(size) or b""
-            if len(part) < size or self.rfile.read(2) != b"\r\n":
-                raise _bad_request("the body is cut off", close=True)
-            parts.append(part)
-        while self.rfile.readline(1000).strip():  # trailers
-            pass
-        return b"".join(parts)
-
-    def _answer(
-        self, status: HTTPStatus, media_type: str, body: bytes, headers: Mapping[str, str]
-    ) -> None:
-        self.send_response(status)
-        if media_type not in (PROTOBUF, JSON, "text/plain"):
+    def _refused(self, refusal: Refused, media_type: str) -> Answer:
+        self._intake.refuse(refusal)
+        if media_type != PROTOBUF:
             media_type = JSON
-        self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
+        body = _status_body(media_type, refusal.code, str(refusal))
+        return Answer(refusal.status, body, {"Content-Type": media_type, **refusal.headers})
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: refusals are counted, and the terminal belongs to the live line."""
+
+def _code(status: HTTPStatus) -> int:
+    too_large = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return RESOURCE_EXHAUSTED if too_large else INVALID_ARGUMENT
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _path(request: Request) -> str:
+    return request.target.partition("?")[0].rstrip("/")
+
+
+def _form(request: Request) -> _Form:
+    """Say what a request is. Raises Refused."""
+    signal = _PATHS.get(_path(request))
+    if signal is None:
+        paths = "/v1/traces or /v1/metrics"
+        raise Refused(HTTPStatus.NOT_FOUND, INVALID_ARGUMENT, f"send to {paths}")
+    media_type = _media_type(request)
+    if media_type not in (PROTOBUF, JSON):
+        raise _unsupported(f"send {PROTOBUF} or {JSON}")
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise _unsupported("send it plain or with gzip", Accept_Encoding="gzip")
+    return _Form(signal, media_type, encoding == "gzip")
+
+
+def _usage(request: Request) -> Answer:
+    known = _path(request) in _PATHS
+    status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
+    text = b"perfkit receives OTLP: POST /v1/traces, /v1/metrics\n"
+    return Answer(
+        status, text, {"Content-Type": "text/plain", **({"Allow": "POST"} if known else {})}
+    )
 
 
 def _unsupported(message: str, **headers: str) -> Refused:
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    return Refused(status, INVALID_ARGUMENT, message, **headers)  # type: ignore[arg-type]
+    return Refused(status, INVALID_ARGUMENT, message, **headers)
 
 
-def _success_body(media_type: str, signal: Signal, taken: Taken) -> bytes:
-    """Encode the answer to a request that was taken, or most of it."""
-    if not taken.rejected:  # an empty message
-        return b"{}" if media_type == JSON else b""
-    message = answer(signal, taken)
-    if media_type == JSON:
-        return json_format.MessageToJson(message, indent=None).encode()
-    return bytes(message.SerializeToString())
+def _taken(form: _Form, taken: Taken) -> Answer:
+    """Answer a request that was taken, or most of it."""
+    body = b"{}" if form.media_type == JSON else b""  # an empty message
+    if taken.rejected:
+        message = answer(form.signal, taken)
+        if form.media_type == JSON:
+            body = json_format.MessageToJson(message, indent=None).encode()
+        else:
+            body = bytes(message.SerializeToString())
+    return Answer(HTTPStatus.OK, body, {"Content-Type": form.media_type})
 
 
 def _status_body(media_type: str, code: int, message: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Takes bodies into the journal from many threads, and returns when they are on disk.
+"""Takes bodies into the journal from many threads, and tells when they are on disk.
 
 Syncs are shared: while one is under way, others append, and the next one covers them all.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from perfkit.journal import Journal, Record, entry
@@ -28,6 +29,9 @@ class SpoolFailed(Exception):
         self.error = error
 
 
+Written = Callable[[SpoolFailed | None], None]
+
+
 class Spool:
     """A journal for many threads. `on_segment` is called with each segment that is complete."""
 
@@ -42,12 +46,9 @@ class Spool:
         self._journal = Journal(directory)
         self._on_segment = on_segment
         self._overload = overload
-        lock = threading.RLock()
-        # Apart, so that a record that comes in does not wake all who wait for theirs.
-        self._todo = threading.Condition(lock)
-        self._done = threading.Condition(lock)
-        self._appended = 0
-        self._synced = 0
+        self._todo = threading.Condition()
+        self._waiting: list[Written] = []
+        """Who wants to hear of records that the next sync covers."""
         self._unsynced_bytes = 0
         self._segment_began = time.monotonic()
         self._closing = False
@@ -65,8 +66,19 @@ class Spool:
 
         Raises Overloaded, unless `urgent`, and SpoolFailed.
         """
+        outcome: Future[SpoolFailed | None] = Future()
+        self.submit(record, outcome.set_result, urgent=urgent)
+        error = outcome.result()
+        if error is not None:
+            raise error
+
+    def submit(self, record: Record, written: Written, *, urgent: bool = False) -> None:
+        """Append a record; `written` is called, from another thread, when it is durable or lost.
+
+        Raises Overloaded, unless `urgent`, and SpoolFailed; then it is not called.
+        """
         parts = entry(record)  # before the lock: others would wait for the sum of its bytes
-        with self._done:
+        with self._todo:
             self._check()
             if not urgent:
                 self._check_load()
@@ -75,13 +87,9 @@ class Spool:
             except OSError as error:
                 self._fail(error)
                 raise SpoolFailed(error) from error
-            self._appended += 1
+            self._waiting.append(written)
             self._unsynced_bytes += len(record.body)
-            ticket = self._appended
             self._todo.notify()
-            while self._synced < ticket:
-                self._check()
-                self._done.wait()
 
     def close(self) -> None:
         """Sync, refuse everything from now on, and hand over the last segment."""
@@ -94,7 +102,8 @@ class Spool:
         try:
             self._journal.close()
         except OSError as error:
-            self._fail(error)
+            with self._todo:
+                self._fail(error)
         if empty:
             last.unlink()
         else:
@@ -103,7 +112,7 @@ class Spool:
     def _check(self) -> None:
         if self._failure is not None:
             raise SpoolFailed(self._failure)
-        if self._closing and self._synced == self._appended:
+        if self._closing:
             raise Overloaded("the recording has ended")
 
     def _check_load(self) -> None:
@@ -116,42 +125,47 @@ class Spool:
     def _fail(self, error: OSError) -> None:
         self._failure = self._failure or error
         self._todo.notify()
-        self._done.notify_all()
 
     def _run(self) -> None:
-        while True:
+        while self._wait():
             with self._todo:
-                while self._synced == self._appended and not self._closing and not self._due():
-                    self._todo.wait(1.0)
-                if self._failure is not None or (self._closing and self._synced == self._appended):
-                    return
-                target, covered = self._appended, self._unsynced_bytes
-                rotated = self._rotate() if self._due() else None
-            # Outside the lock: others append while the disk works.
-            if rotated is not None:
-                self._on_segment(rotated)
-            else:
-                try:
-                    self._journal.sync()
-                except OSError as error:
-                    with self._done:
-                        self._fail(error)
-                    return
-            with self._done:
-                if self._failure is None:
-                    self._synced = target
-                    self._unsynced_bytes -= covered
-                self._done.notify_all()
+                covered, self._waiting = self._waiting, []
+                covered_bytes = self._unsynced_bytes
+            error = self._make_durable()
+            with self._todo:
+                self._unsynced_bytes -= covered_bytes
+                if error is not None:
+                    self._fail(error)
+            self._tell(covered, error)
+        with self._todo:
+            lost, self._waiting = self._waiting, []
+        self._tell(lost, self._failure)
+
+    def _wait(self) -> bool:
+        """Wait until there is something to do; returns whether there will ever be."""
+        with self._todo:
+            while not (self._waiting or self._closing or self._failure or self._due()):
+                self._todo.wait(1.0)
+            return self._failure is None and (bool(self._waiting) or not self._closing)
+
+    def _make_durable(self) -> OSError | None:
+        """Sync, and begin a new segment if it is time; returns what went wrong."""
+        try:
+            if not self._due():
+                self._journal.sync()  # without the lock: others append while the disk works
+                return None
+            with self._todo:
+                complete = self._journal.rotate()
+        except OSError as error:
+            return error
+        self._segment_began = time.monotonic()
+        self._on_segment(complete)
+        return None
+
+    def _tell(self, waiting: list[Written], error: OSError | None) -> None:
+        for written in waiting:
+            written(None if error is None else SpoolFailed(error))
 
     def _due(self) -> bool:
         old = time.monotonic() - self._segment_began > _SEGMENT_AGE_S
         return self._journal.full or (old and self._journal.current_bytes > 0)
-
-    def _rotate(self) -> Path | None:
-        try:
-            full = self._journal.rotate()
-        except OSError as error:
-            self._fail(error)
-            return None
-        self._segment_began = time.monotonic()
-        return full

@@ -1,0 +1,232 @@
+"""Requests of HTTP/1.1 as they come in over a connection, and how they are answered.
+
+https://www.rfc-editor.org/rfc/rfc9112
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+import httptools
+
+_MAX_HEAD_BYTES = 64 << 10
+_MAX_HEADERS = 100
+
+# What people point at a port that speaks neither.
+_MISTAKEN = {
+    b"PRI * HTTP/2": "this is HTTP/2, which gRPC uses: send it to the port of gRPC",
+    b"\x16\x03": "this is TLS: send it to http://, not https://",
+}
+
+
+@dataclass
+class Request:
+    """A request; the names of its headers are in lower case."""
+
+    method: str = ""
+    target: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    keep_alive: bool = False
+    refusal: Answer | None = None
+    """Why it is not served, if so: then it is not whole, and nothing comes after it."""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether its body comes in pieces, each with its length."""
+        return "chunked" in self.headers.get("transfer-encoding", "").lower()
+
+
+class Answer(NamedTuple):
+    """What is answered; with `close` the connection ends with it."""
+
+    status: HTTPStatus
+    body: bytes = b""
+    headers: Mapping[str, str] = MappingProxyType({})
+    close: bool = False
+
+    def encode(self) -> bytes:
+        """Return it as it is sent."""
+        lines = [
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}",
+            f"Date: {formatdate(usegmt=True)}",
+            f"Content-Length: {len(self.body)}",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
+        ]
+        if self.close:
+            lines.append("Connection: close")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + self.body
+
+
+class Handler(Protocol):
+    """What serves requests."""
+
+    max_body_bytes: int
+
+    def admit(self, request: Request) -> Answer | None:
+        """Look at a request before its body comes; an answer refuses it, and is the last."""
+
+    def serve(self, request: Request, reply: Callable[[Answer], None]) -> None:
+        """Call `reply` once, now or later, from any thread."""
+
+    def refuse(self, status: HTTPStatus, why: str) -> Answer:
+        """Make the answer to what cannot be served."""
+
+    def broke(self, error: BaseException | None) -> None:
+        """Hear of a connection that broke."""
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Whether bodies may take so much more memory."""
+
+    def release(self, size_bytes: int) -> None:
+        """Hear that they do no longer."""
+
+
+class Incoming:
+    """Makes requests of what comes in over a connection."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.requests: deque[Request] = deque()
+        """Those that are whole or refused, and not served yet."""
+        self._handler = handler
+        self._parser = httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+        self._head_bytes = 0
+        self._idle_bytes = 0
+        """What came in reads that brought no byte of a body: a head, or trailers, without end."""
+        self._began = self._refused = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether a request has begun that is not whole."""
+        return self._request is not None
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client waits for a word before it sends the body."""
+        request = self._request
+        expects = request is not None and "100-continue" in request.headers.get("expect", "")
+        return expects and not (self.requests or self._size_bytes)
+
+    def feed(self, data: memoryview) -> None:
+        """Take what came."""
+        if not self._began:
+            self._began = True
+            self._look_for_mistakes(bytes(data[:16]))
+        before = self._request, self._size_bytes
+        while data and not self._refused:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # Nobody has to follow a client that would rather speak another protocol.
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                self._refuse(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
+            else:
+                break
+        if self._request is not None and before == (self._request, self._size_bytes):
+            self._idle_bytes += len(data)
+            self._bound_head(self._idle_bytes)
+
+    def stop(self, status: HTTPStatus, why: str) -> None:
+        """Refuse what is not whole."""
+        if self.partial:
+            self._refuse(status, why)
+
+    def release(self) -> None:
+        """Give back the memory of all that was not served."""
+        self._handler.release(self._size_bytes + sum(len(each.body) for each in self.requests))
+        self._size_bytes = 0
+        self.requests.clear()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._request = Request()
+        self._head_bytes = self._idle_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take the target, or more of it."""
+        if self._request is not None:
+            self._request.target += url.decode("latin-1")
+            self._bound_head(len(self._request.target))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer."""
+        if self._request is not None:
+            headers = self._request.headers
+            headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            self._head_bytes += len(name) + len(value)
+            self._bound_head(self._head_bytes, len(headers))
+
+    def on_headers_complete(self) -> None:
+        """Ask whether it is admitted."""
+        request = self._request
+        if request is None:
+            return
+        request.method = self._parser.get_method().decode("ascii")
+        refusal = self._handler.admit(request)
+        if refusal is not None:
+            self._end(refusal)
+        else:
+            self._bound_body(int(request.headers.get("content-length", "0")[:20]))
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        if self._request is None:
+            return
+        if not self._handler.reserve(len(body)):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once")
+            return
+        self._parts.append(body)
+        self._size_bytes += len(body)
+        self._bound_body(self._size_bytes)
+
+    def on_message_complete(self) -> None:
+        """Queue it."""
+        request = self._request
+        if request is None:
+            return
+        request.body = b"".join(self._parts)
+        request.keep_alive = self._parser.should_keep_alive()
+        self.requests.append(request)
+        self._request, self._size_bytes = None, 0
+        self._parts.clear()
+
+    # Limits.
+
+    def _bound_head(self, size_bytes: int, headers: int = 0) -> None:
+        if size_bytes > _MAX_HEAD_BYTES or headers > _MAX_HEADERS:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse(status, "too many or too long headers")
+
+    def _bound_body(self, size_bytes: int) -> None:
+        limit = self._handler.max_body_bytes
+        if size_bytes > limit:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            self._refuse(status, f"a body may have {limit} bytes")
+
+    def _look_for_mistakes(self, beginning: bytes) -> None:
+        for what, why in _MISTAKEN.items():
+            if beginning.startswith(what):
+                self._refuse(HTTPStatus.BAD_REQUEST, why)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        if not self._refused:
+            self._end(self._handler.refuse(status, why))
+
+    def _end(self, refusal: Answer) -> None:
+        self._refused = True
+        self.requests.append(Request(refusal=refusal._replace(close=True)))
+        self._handler.release(self._size_bytes)
+        self._request, self._size_bytes = None, 0
+        self._parts.clear()
