@@ -75,8 +75,11 @@ class Handler(Protocol):
     def serve(self, request: Request, reply: Callable[[Answer], None]) -> None:
         """Call `reply` once, now or later, from any thread."""
 
-    def refuse(self, status: HTTPStatus, why: str) -> Answer:
-        """Make the answer to what cannot be served."""
+    def rest(self) -> None:
+        """Hear that all that has come for now was given to `serve`."""
+
+    def refuse(self, status: HTTPStatus, why: str, request: Request | None = None) -> Answer:
+        """Make the answer to what cannot be served: to a request, if it came so far."""
 
     def broke(self, error: BaseException | None) -> None:
         """Hear of a connection that broke."""
@@ -102,19 +105,17 @@ class Incoming:
         self._head_bytes = 0
         self._idle_bytes = 0
         """What came in reads that brought no byte of a body: a head, or trailers, without end."""
-        self._began = self._refused = False
+        self._began = self._refused = self._asks_to_go_on = False
 
     @property
     def partial(self) -> bool:
         """Whether a request has begun that is not whole."""
         return self._request is not None
 
-    @property
-    def awaits_continue(self) -> bool:
-        """Whether the client waits for a word before it sends the body."""
-        request = self._request
-        expects = request is not None and "100-continue" in request.headers.get("expect", "")
-        return expects and not (self.requests or self._size_bytes)
+    def asks_to_go_on(self) -> bool:
+        """Whether the client waits for a word before it sends the body; says so once."""
+        asks, self._asks_to_go_on = self._asks_to_go_on, False
+        return asks and self.partial and not (self.requests or self._size_bytes)
 
     def feed(self, data: memoryview) -> None:
         """Take what came."""
@@ -122,16 +123,15 @@ class Incoming:
             self._began = True
             self._look_for_mistakes(bytes(data[:16]))
         before = self._request, self._size_bytes
-        while data and not self._refused:
+        pieces = [data]
+        while pieces and not self._refused:
+            piece = pieces.pop()
             try:
-                self._parser.feed_data(data)
+                self._parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
-                # Nobody has to follow a client that would rather speak another protocol.
-                data = data[upgrade.args[0] :]
+                pieces += [piece[upgrade.args[0] :], memoryview(self._head_without_upgrade())]
             except httptools.HttpParserError as error:
                 self._refuse(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
-            else:
-                break
         if self._request is not None and before == (self._request, self._size_bytes):
             self._idle_bytes += len(data)
             self._bound_head(self._idle_bytes)
@@ -174,10 +174,13 @@ class Incoming:
         if request is None:
             return
         request.method = self._parser.get_method().decode("ascii")
+        if self._parser.should_upgrade():
+            return
         refusal = self._handler.admit(request)
         if refusal is not None:
             self._end(refusal)
         else:
+            self._asks_to_go_on = "100-continue" in request.headers.get("expect", "").lower()
             self._bound_body(int(request.headers.get("content-length", "0")[:20]))
 
     def on_body(self, body: bytes) -> None:
@@ -194,13 +197,32 @@ class Incoming:
     def on_message_complete(self) -> None:
         """Queue it."""
         request = self._request
-        if request is None:
+        if request is None or self._parser.should_upgrade():
             return
         request.body = b"".join(self._parts)
         request.keep_alive = self._parser.should_keep_alive()
         self.requests.append(request)
         self._request, self._size_bytes = None, 0
         self._parts.clear()
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return a head without its wish for another protocol, to be parsed once more.
+
+        Nobody has to grant that wish, but the parser believes that it was, and gives no body.
+        """
+        request, version = self._request, self._parser.get_http_version()
+        if request is None:
+            return b""
+        if request.method == "CONNECT":
+            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this is no proxy")
+            return b""
+        headers = {name: text for name, text in request.headers.items() if name != "upgrade"}
+        if "connection" in headers:
+            headers["connection"] = "close" if "close" in headers["connection"] else "keep-alive"
+        lines = [f"{request.method} {request.target} HTTP/{version}"]
+        lines += [f"{name}: {text}" for name, text in headers.items()]
+        self._parser = httptools.HttpRequestParser(self)
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     # Limits.
 
@@ -222,7 +244,7 @@ class Incoming:
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         if not self._refused:
-            self._end(self._handler.refuse(status, why))
+            self._end(self._handler.refuse(status, why, self._request))
 
     def _end(self, refusal: Answer) -> None:
         self._refused = True

@@ -42,14 +42,15 @@ class HttpServer:
         self.connections: set[_Connection] = set()
         self.loop = asyncio.new_event_loop()
         self._answers: deque[tuple[_Connection, Answer]] = deque()
-        self._woken = False
+        self._woken = self._resting = False
         self._closing, self._empty = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening. Requests that are being served are still answered."""
-        self.loop.call_soon_threadsafe(self._closing.set)
+        with contextlib.suppress(RuntimeError):  # closed before
+            self.loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
     def reply(self, connection: _Connection, answer: Answer) -> None:
@@ -65,6 +66,16 @@ class HttpServer:
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
+
+    def will_rest(self) -> None:
+        """Hear that a request was given to the handler."""
+        if not self._resting:
+            self._resting = True
+            self.loop.call_soon(self._rest)
+
+    def _rest(self) -> None:
+        self._resting = False
+        self.handler.rest()
 
     def _send_answers(self) -> None:
         self._woken = False
@@ -95,6 +106,9 @@ class HttpServer:
         if self.connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), _CLOSE_S)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -124,6 +138,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Whether the last answer was sent: what still comes is read and dropped."""
         self._no_more = False
         """Whether the client sends no more."""
+        self._deaf = False
         self._heard_s = server.loop.time()
         self._timer = server.loop.call_later(_IDLE_S, self._look)
 
@@ -164,7 +179,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._serve_next()
         if self._incoming.requests:  # it does not wait for answers, so it has to
             self._transport.pause_reading()
-        elif self._serving is None and self._incoming.awaits_continue:
+        elif self._incoming.asks_to_go_on() and self._serving is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def eof_received(self) -> bool:
@@ -178,10 +193,12 @@ class _Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Hear that a client does not read its answers."""
+        self._deaf = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Hear that it does."""
+        self._deaf = False
         self._go_on_reading()
 
     # What the server calls.
@@ -191,8 +208,9 @@ class _Connection(asyncio.BufferedProtocol):
         request = self._done()
         if request is None or self._transport.is_closing():
             return
-        if answer.close or not request.keep_alive:
-            self._end(answer)
+        if not request.keep_alive:
+            self._transport.write(answer._replace(close=True).encode())
+            self._transport.close()
             return
         self._transport.write(answer.encode())
         self._serve_next()
@@ -202,10 +220,16 @@ class _Connection(asyncio.BufferedProtocol):
 
     def end_when_answered(self) -> None:
         """Serve what is being served, and nothing more."""
-        if self._serving is None:
+        if self._last_word:
+            self._transport.abort()
+        elif self._serving is None:
             self._transport.close()
         else:
             self._serving.keep_alive = False
+
+    def abort(self) -> None:
+        """End it, whatever it does."""
+        self._transport.abort()
 
     # Its own.
 
@@ -220,6 +244,7 @@ class _Connection(asyncio.BufferedProtocol):
         reply = functools.partial(self._server.reply, self)
         try:
             self._handler.serve(request, reply)
+            self._server.will_rest()
         except Exception as error:
             self._handler.broke(error)
             self._done()
@@ -232,7 +257,7 @@ class _Connection(asyncio.BufferedProtocol):
         return request
 
     def _end(self, answer: Answer) -> None:
-        """Say a last word; then give the client time to read it."""
+        """Say a last word, which may come before the client has said its own."""
         self._last_word = True
         self._incoming.release()
         self._transport.write(answer._replace(close=True).encode())
@@ -245,7 +270,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._timer = self._server.loop.call_later(_LINGER_S, self._transport.abort)
 
     def _go_on_reading(self) -> None:
-        if not (self._incoming.requests or self._no_more or self._transport.is_closing()):
+        busy = self._incoming.requests or self._deaf
+        if not (busy or self._no_more or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def _look(self) -> None:

@@ -143,6 +143,7 @@ class Intake:
         try:
             outcome: Future[Taken | Refused] = Future()
             self.submit(signal, media_type, body, outcome.set_result, gzipped=gzipped)
+            self.flush()
             taken = outcome.result()
         finally:
             self.release(len(body))
@@ -167,7 +168,15 @@ class Intake:
         if light and len(body) <= _LIGHT_BYTES:
             self._take(signal, media_type, record, done)
         else:
-            self._heavy.submit(self._take, signal, media_type, record, done)
+            self._heavy.submit(self._take_alone, signal, media_type, record, done)
+
+    def flush(self) -> None:
+        """Hear that for now nothing more is submitted."""
+        self._spool.flush()
+
+    def _take_alone(self, signal: Signal, media_type: str, record: Record, done: Done) -> None:
+        self._take(signal, media_type, record, done)
+        self._spool.flush()
 
     def close(self) -> None:
         """End the threads, once nothing is submitted any more."""
@@ -206,6 +215,11 @@ class Intake:
             self.received["requests"] += 1
             self.received["bytes"] += size_bytes
             self.received[name] += rows
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Memory of the bodies that are on their way in, or wait for the disk."""
+        return self._in_flight_bytes
 
     def reserve(self, size_bytes: int) -> bool:
         """Take so much of the memory that waiting bodies may have together, if it is there."""

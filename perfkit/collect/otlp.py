@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from perfkit.collect.intake import Intake
 from perfkit.collect.http_server import HttpServer
+from perfkit.collect.intake import Intake
 from perfkit.collect.otlp_http import OtlpHandler
 from perfkit.collect.spool import Spool
 from perfkit.errors import RecordError, UsageError

@@ -82,10 +82,15 @@ class OtlpHandler:
         signal, media_type, gzipped = form
         self._intake.submit(signal, media_type, request.body, done, gzipped=gzipped)
 
-    def refuse(self, status: HTTPStatus, why: str) -> Answer:
+    def rest(self) -> None:
+        """Let the disk work; see `http_request.Handler`."""
+        self._intake.flush()
+
+    def refuse(self, status: HTTPStatus, why: str, request: Request | None = None) -> Answer:
         """Count what cannot be served, and say so; see `http_request.Handler`."""
         busy = status == HTTPStatus.SERVICE_UNAVAILABLE
-        return self._refused(try_again(why) if busy else Refused(status, _code(status), why), JSON)
+        refusal = try_again(why) if busy else Refused(status, _code(status), why)
+        return self._refused(refusal, _media_type(request) if request else JSON)
 
     def broke(self, error: BaseException | None) -> None:
         """Count a connection that broke; a traceback in the terminal would help nobody."""
@@ -140,6 +145,8 @@ def _usage(request: Request) -> Answer:
     known = _path(request) in _PATHS
     status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
     text = b"perfkit receives OTLP: POST /v1/traces, /v1/metrics\n"
+    if request.method == "HEAD":
+        text = b""
     return Answer(
         status, text, {"Content-Type": "text/plain", **({"Allow": "POST"} if known else {})}
     )

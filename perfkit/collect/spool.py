@@ -68,6 +68,7 @@ class Spool:
         """
         outcome: Future[SpoolFailed | None] = Future()
         self.submit(record, outcome.set_result, urgent=urgent)
+        self.flush()
         error = outcome.result()
         if error is not None:
             raise error
@@ -89,6 +90,10 @@ class Spool:
                 raise SpoolFailed(error) from error
             self._waiting.append(written)
             self._unsynced_bytes += len(record.body)
+
+    def flush(self) -> None:
+        """Begin to make durable what was submitted."""
+        with self._todo:
             self._todo.notify()
 
     def close(self) -> None:

@@ -6,12 +6,10 @@ of its spans were refused. What is checked is what `formats.spans.problem` would
 
 from __future__ import annotations
 
-import itertools
-import operator
-import sys
-from array import array
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
@@ -22,8 +20,10 @@ from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
 
 _REQUESTS = (2, 5)
 """Kinds server and consumer."""
-_IS_REQUEST = bytes(kind in _REQUESTS for kind in range(256))
+_IS_REQUEST = np.isin(np.arange(256), _REQUESTS)
 _ZEROS = b"\0"
+
+Numbers = npt.NDArray[np.uint64]
 
 
 class Durations(NamedTuple):
@@ -39,8 +39,8 @@ class SpanColumns(NamedTuple):
     trace_ids: bytes
     span_ids: bytes
     kinds: bytes
-    starts_ns: list[int]
-    ends_ns: list[int]
+    starts_ns: Numbers
+    ends_ns: Numbers
 
 
 def request_durations(body: bytes) -> Durations | None:
@@ -82,28 +82,27 @@ def span_columns(body: bytes) -> SpanColumns | None:
     )
 
 
-def _numbers(packed: bytes) -> list[int]:
-    numbers = array("Q", packed)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tolist()
+def _numbers(packed: bytes) -> Numbers:
+    return np.frombuffer(packed, "<u8").astype(np.uint64, copy=False)
 
 
 def _of_columns(spans: SpanColumns) -> Durations | None:
-    # Not by NumPy, which is faster, but lets other threads run in between: ten times for a body.
     starts, ends = spans.starts_ns, spans.ends_ns
-    if not starts:
+    if not len(starts):
         return Durations(0, [])
-    lengths = list(map(operator.sub, ends, starts))
+    # Signed, once both are known to be small enough: an end before its start is negative.
     if (
-        not MIN_TIME_NS <= min(starts) <= max(ends) <= MAX_TIME_NS
-        or not 0 <= min(lengths) <= max(lengths) <= MAX_DURATION_NS
+        not MIN_TIME_NS <= starts.min() <= starts.max() <= MAX_TIME_NS
+        or ends.max() > MAX_TIME_NS
         or _has_zero(spans.span_ids, 8)
         or _has_zero(spans.trace_ids, 16)
     ):
         return None
-    are_requests = spans.kinds.translate(_IS_REQUEST)
-    return Durations(len(starts), list(itertools.compress(lengths, are_requests)))
+    lengths = ends.view(np.int64) - starts.view(np.int64)
+    if lengths.min() < 0 or lengths.max() > MAX_DURATION_NS:
+        return None
+    are_requests = _IS_REQUEST[np.frombuffer(spans.kinds, np.uint8)]
+    return Durations(len(starts), lengths[are_requests].tolist())
 
 
 def _has_zero(ids: bytes, size: int) -> bool:

@@ -85,11 +85,11 @@ def test_what_is_refused_has_the_code_of_the_specification(
     other = channel.unary_unary("/opentelemetry.proto.collector.profiles.v1.P/Export")
     assert refusal(other, b"", metadata=TOKEN)[0] == grpc.StatusCode.UNIMPLEMENTED
 
-    def put(_: object) -> None:
+    def submit(*_: object) -> None:
         raise Overloaded("the disk cannot follow")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.spool, "put", put)
+        patch.setattr(bench.spool, "submit", submit)
         code, status = refusal(export, traces(), metadata=TOKEN)
     assert code == grpc.StatusCode.UNAVAILABLE
     retry = RetryInfo()

@@ -6,10 +6,8 @@ import contextlib
 import gzip
 import http.client
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -17,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfkit.bodies import decode
-from perfkit.collect import otlp_http
+from perfkit.collect.otlp_http import OtlpHandler
 from tests.collect.otlp_bench import JSON, PROTOBUF, Bench, metrics, traces
 from tests.importers.test_hostile import changed
 
@@ -47,15 +45,14 @@ class Hostile(Bench):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
-    errors: list[BaseException] = []
+    errors: list[BaseException | None] = []
 
-    def note(server: Any, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, OSError):  # a client that went away
+    def note(handler: OtlpHandler, error: BaseException | None) -> None:
+        if not isinstance(error, OSError):  # a client that went away
             errors.append(error)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(otlp_http._Server, "handle_error", note)
+        patch.setattr(OtlpHandler, "broke", note)
         bench = Hostile(tmp_path_factory.mktemp("hostile"))
         yield bench
         bench.works()
