@@ -100,6 +100,19 @@ def entry(record: Record) -> tuple[bytes, bytes]:
     return head, record.body
 
 
+class Full(NamedTuple):
+    """A segment to which nothing is appended any more."""
+
+    path: Path
+    file: FileIO
+
+    def finish(self) -> Path:
+        """Make it durable and close it; returns what can now be compacted."""
+        os.fdatasync(self.file.fileno())
+        self.file.close()
+        return self.path
+
+
 class Journal:
     """Appends records to numbered segments in `directory`. Not thread-safe: the caller locks."""
 
@@ -109,6 +122,8 @@ class Journal:
         directory.mkdir(parents=True, exist_ok=True)
         self._number = max((_number(path) for path in segments(directory)), default=0)
         self._file = self._next_segment()
+        self._number += 1
+        self._next: FileIO | None = None
         self._bytes = 0
 
     def append(self, record: Record) -> None:
@@ -130,13 +145,16 @@ class Journal:
         """Make everything appended so far durable."""
         os.fdatasync(self._file.fileno())
 
-    def rotate(self) -> Path:
-        """Close the current segment and begin the next; returns what can now be compacted."""
-        self.sync()
-        full, file = self.current, self._file
-        # Opened before the old one is closed: on a full disk the journal stays as it was.
-        self._file, self._bytes = self._next_segment(), 0
-        file.close()
+    def open_next(self) -> None:
+        """Open the next segment, for `switch`: on a full disk the journal stays as it was."""
+        self._next = self._next_segment()
+
+    def switch(self) -> Full:
+        """Begin the next segment, which is open; takes no time. The caller finishes the old one."""
+        assert self._next is not None
+        full = Full(self.current, self._file)
+        self._file, self._next, self._bytes = self._next, None, 0
+        self._number += 1
         return full
 
     @property
@@ -173,7 +191,6 @@ class Journal:
 
     def _next_segment(self) -> FileIO:
         file = FileIO(self._path(self._number + 1), "x")
-        self._number += 1
         # A file is only durable together with its name.
         sync_directory(self._directory)
         return file

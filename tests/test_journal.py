@@ -71,7 +71,8 @@ def test_rotation_begins_a_new_segment_and_returns_the_full_one(tmp_path: Path) 
     first, second = (Record(Kind.METRICS_JSON, False, text) for text in (b"one" * 9, b"two"))
     journal.append(first)
     assert journal.full
-    full = journal.rotate()
+    journal.open_next()
+    full = journal.switch().finish()
     assert full != journal.current
     assert not journal.full
     journal.append(second)
@@ -113,7 +114,7 @@ def test_a_journal_goes_on_when_the_next_segment_cannot_be_made(tmp_path: Path) 
     journal = Journal(tmp_path)
     (tmp_path / "otlp-000002.journal").mkdir()
     with pytest.raises(OSError, match="exists"):
-        journal.rotate()
+        journal.open_next()
     record = Record(Kind.TRACES_PROTOBUF, False, b"still here")
     journal.append(record)
     journal.close()

@@ -51,6 +51,8 @@ class Compactor:
         self._capture = capture
         self._keep_open = tuple(keep_open)
         self._pending: dict[str, int] = {}
+        self._untold: list[str] = []
+        """Segments of which the worker was not told yet, because it could not be started."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -63,13 +65,25 @@ class Compactor:
             length = 0
         with self._lock:
             self._pending[str(segment)] = length
-            self._tell(self._worker(), str(segment))
+            self._untold.append(str(segment))
+            self._tell_of_segments()
 
     def forget(self, bounds: Bounds) -> None:
         """Have the oldest parts removed until the capture is within bounds; returns at once."""
         with self._lock:
             if self._process is not None:
                 self._tell(self._process, asdict(bounds))
+
+    def _tell_of_segments(self) -> str | None:
+        """Tell the worker of new segments; returns why not, to be tried again."""
+        try:
+            process = self._worker()
+        except OSError as error:
+            return error.strerror or str(error)
+        for segment in self._untold:
+            self._tell(process, segment)
+        self._untold.clear()
+        return None
 
     def _tell(self, process: subprocess.Popen[str], message: str | dict[str, Any]) -> None:
         try:
@@ -103,6 +117,8 @@ class Compactor:
 
     def close(self) -> None:
         """Wait until everything is compacted and end the worker."""
+        if self._untold and (why := self._tell_of_segments()) is not None:
+            self.errors.append(f"the compaction worker cannot be started: {why}")
         if self._process is None or self._reader is None:
             return
         assert self._process.stdin is not None

@@ -17,6 +17,11 @@ import httptools
 
 _MAX_HEAD_BYTES = 64 << 10
 _MAX_HEADERS = 100
+_MAX_WAITING = 256
+"""Requests that a client sends without waiting for an answer."""
+_PIECES = 1000
+"""Of a body: more of them would take many times the memory of what is in them."""
+_OTHER_PROTOCOLS = ("upgrade", "http2-settings")
 
 # What people point at a port that speaks neither.
 _MISTAKEN = {
@@ -100,29 +105,29 @@ class Incoming:
         self._handler = handler
         self._parser = httptools.HttpRequestParser(self)
         self._request: Request | None = None
-        self._parts: list[bytes] = []
+        self._in_body = False
+        self._parts: list[bytes | bytearray] = []
         self._size_bytes = 0
-        self._head_bytes = 0
-        self._idle_bytes = 0
-        """What came in reads that brought no byte of a body: a head, or trailers, without end."""
+        self._headers = self._head_bytes = self._idle_bytes = 0
+        """What came since the last byte of a body: a head, or trailers, without end."""
         self._began = self._refused = self._asks_to_go_on = False
 
     @property
-    def partial(self) -> bool:
-        """Whether a request has begun that is not whole."""
-        return self._request is not None
+    def partial(self) -> Request | None:
+        """The request that has begun and is not whole."""
+        return self._request
 
     def asks_to_go_on(self) -> bool:
         """Whether the client waits for a word before it sends the body; says so once."""
         asks, self._asks_to_go_on = self._asks_to_go_on, False
-        return asks and self.partial and not (self.requests or self._size_bytes)
+        return asks and self.partial is not None and not (self.requests or self._size_bytes)
 
     def feed(self, data: memoryview) -> None:
         """Take what came."""
         if not self._began:
             self._began = True
             self._look_for_mistakes(bytes(data[:16]))
-        before = self._request, self._size_bytes
+        request, size_bytes = self._request, self._size_bytes
         pieces = [data]
         while pieces and not self._refused:
             piece = pieces.pop()
@@ -132,27 +137,30 @@ class Incoming:
                 pieces += [piece[upgrade.args[0] :], memoryview(self._head_without_upgrade())]
             except httptools.HttpParserError as error:
                 self._refuse(HTTPStatus.BAD_REQUEST, f"not HTTP/1.1: {error}")
-        if self._request is not None and before == (self._request, self._size_bytes):
+        if request is not None and request is self._request and size_bytes == self._size_bytes:
             self._idle_bytes += len(data)
             self._bound_head(self._idle_bytes)
 
     def stop(self, status: HTTPStatus, why: str) -> None:
         """Refuse what is not whole."""
-        if self.partial:
+        if self.partial is not None:
             self._refuse(status, why)
 
     def release(self) -> None:
         """Give back the memory of all that was not served."""
-        self._handler.release(self._size_bytes + sum(len(each.body) for each in self.requests))
-        self._size_bytes = 0
+        self._handler.release(sum(len(each.body) for each in self.requests))
         self.requests.clear()
+        self._forget()
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._request = Request()
-        self._head_bytes = self._idle_bytes = 0
+        self._in_body = False
+        self._head_bytes = self._idle_bytes = self._headers = 0
+        if len(self.requests) >= _MAX_WAITING:
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "too many requests at once")
 
     def on_url(self, url: bytes) -> None:
         """Take the target, or more of it."""
@@ -163,10 +171,11 @@ class Incoming:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or a trailer."""
         if self._request is not None:
-            headers = self._request.headers
-            headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            if not self._in_body:  # what trails a body must not change what it is
+                self._keep_header(name.decode("latin-1").lower(), value.decode("latin-1"))
             self._head_bytes += len(name) + len(value)
-            self._bound_head(self._head_bytes, len(headers))
+            self._headers += 1
+            self._bound_head(self._head_bytes, self._headers)
 
     def on_headers_complete(self) -> None:
         """Ask whether it is admitted."""
@@ -176,6 +185,7 @@ class Incoming:
         request.method = self._parser.get_method().decode("ascii")
         if self._parser.should_upgrade():
             return
+        self._in_body = True
         refusal = self._handler.admit(request)
         if refusal is not None:
             self._end(refusal)
@@ -190,8 +200,9 @@ class Incoming:
         if not self._handler.reserve(len(body)):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once")
             return
-        self._parts.append(body)
+        self._keep_piece(body)
         self._size_bytes += len(body)
+        self._idle_bytes = 0
         self._bound_body(self._size_bytes)
 
     def on_message_complete(self) -> None:
@@ -200,10 +211,11 @@ class Incoming:
         if request is None or self._parser.should_upgrade():
             return
         request.body = b"".join(self._parts)
-        request.keep_alive = self._parser.should_keep_alive()
+        old = self._parser.get_http_version() == "1.0"  # whose clients mostly read until the end
+        request.keep_alive = self._parser.should_keep_alive() and not old
         self.requests.append(request)
-        self._request, self._size_bytes = None, 0
-        self._parts.clear()
+        self._size_bytes = 0  # it is the request's now
+        self._forget()
 
     def _head_without_upgrade(self) -> bytes:
         """Return a head without its wish for another protocol, to be parsed once more.
@@ -216,11 +228,12 @@ class Incoming:
         if request.method == "CONNECT":
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this is no proxy")
             return b""
-        headers = {name: text for name, text in request.headers.items() if name != "upgrade"}
-        if "connection" in headers:
-            headers["connection"] = "close" if "close" in headers["connection"] else "keep-alive"
+        headers = {k: v for k, v in request.headers.items() if k not in _OTHER_PROTOCOLS}
+        wishes = (one.strip() for one in headers.pop("connection", "").split(","))
+        kept = ", ".join(one for one in wishes if one.lower() not in ("", *_OTHER_PROTOCOLS))
         lines = [f"{request.method} {request.target} HTTP/{version}"]
         lines += [f"{name}: {text}" for name, text in headers.items()]
+        lines += [f"connection: {kept}"] if kept else []
         self._parser = httptools.HttpRequestParser(self)
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
@@ -249,6 +262,26 @@ class Incoming:
     def _end(self, refusal: Answer) -> None:
         self._refused = True
         self.requests.append(Request(refusal=refusal._replace(close=True)))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Give up what is not whole."""
         self._handler.release(self._size_bytes)
         self._request, self._size_bytes = None, 0
         self._parts.clear()
+
+    def _keep_header(self, name: str, value: str) -> None:
+        assert self._request is not None
+        headers = self._request.headers
+        if name == "connection" and name in headers:
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+
+    def _keep_piece(self, body: bytes) -> None:
+        if len(self._parts) < _PIECES:
+            self._parts.append(body)
+            return
+        last = self._parts[-1]
+        if not isinstance(last, bytearray):
+            self._parts[-1] = last = bytearray(last)
+        last += body

@@ -21,6 +21,8 @@ _MAX_CONNECTIONS = 256
 _BACKLOG = 128
 _READ_BYTES = 256 << 10
 _IDLE_S = 120.0
+_REQUEST_S = 600.0
+"""How long a request may take to come in: it holds memory that others wait for."""
 _LINGER_S = 2.0
 """How long a client may take to read the last answer: with a reset, it could be lost."""
 _CLOSE_S = 5.0
@@ -61,6 +63,11 @@ class HttpServer:
             with contextlib.suppress(RuntimeError):  # closed: nobody waits for it any more
                 self.loop.call_soon_threadsafe(self._send_answers)
 
+    @property
+    def closing(self) -> bool:
+        """Whether no more connections are served."""
+        return self._closing.is_set()
+
     def forget(self, connection: _Connection) -> None:
         """Hear that a connection has ended."""
         self.connections.discard(connection)
@@ -81,7 +88,11 @@ class HttpServer:
         self._woken = False
         while self._answers:
             connection, answer = self._answers.popleft()
-            connection.answer(answer)
+            try:
+                connection.answer(answer)
+            except Exception as error:  # others wait for theirs
+                self.handler.broke(error)
+                connection.abort()
 
     def _run(self) -> None:
         self.loop.set_exception_handler(lambda _, context: self._on_error(context))
@@ -140,6 +151,8 @@ class _Connection(asyncio.BufferedProtocol):
         """Whether the client sends no more."""
         self._deaf = False
         self._heard_s = server.loop.time()
+        self._partial: Request | None = None
+        self._partial_since_s = self._heard_s
         self._timer = server.loop.call_later(_IDLE_S, self._look)
 
     # What asyncio calls.
@@ -153,6 +166,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._last_word = True
             transport.write(busy._replace(close=True).encode())
             transport.close()
+        elif self._server.closing:
+            transport.close()
         else:
             self._server.connections.add(self)
 
@@ -160,7 +175,6 @@ class _Connection(asyncio.BufferedProtocol):
         """Free what it had."""
         self._timer.cancel()
         self._incoming.release()
-        self._done()
         self._server.forget(self)
         if exc is not None:
             self._handler.broke(exc)
@@ -176,11 +190,12 @@ class _Connection(asyncio.BufferedProtocol):
             return
         self._heard_s = self._server.loop.time()
         self._incoming.feed(self._server.buffer[:nbytes])
+        if self._partial is not self._incoming.partial:
+            self._partial, self._partial_since_s = self._incoming.partial, self._heard_s
         self._serve_next()
         if self._incoming.requests:  # it does not wait for answers, so it has to
             self._transport.pause_reading()
-        elif self._incoming.asks_to_go_on() and self._serving is None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._encourage()
 
     def eof_received(self) -> bool:
         """Answer what has come; returns whether the connection is still needed for that."""
@@ -205,10 +220,15 @@ class _Connection(asyncio.BufferedProtocol):
 
     def answer(self, answer: Answer) -> None:
         """Answer the request that is being served."""
-        request = self._done()
-        if request is None or self._transport.is_closing():
+        request, self._serving = self._serving, None
+        if request is None:
             return
-        if not request.keep_alive:
+        # Not before, even if the connection has ended: until now its body was in memory.
+        self._handler.release(len(request.body))
+        self._heard_s = self._server.loop.time()
+        if self._transport.is_closing():
+            return
+        if answer.close or not request.keep_alive:
             self._transport.write(answer._replace(close=True).encode())
             self._transport.close()
             return
@@ -216,6 +236,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._serve_next()
         if self._no_more and self._serving is None and not self._last_word:
             self._transport.close()
+        self._encourage()
         self._go_on_reading()
 
     def end_when_answered(self) -> None:
@@ -247,14 +268,12 @@ class _Connection(asyncio.BufferedProtocol):
             self._server.will_rest()
         except Exception as error:
             self._handler.broke(error)
-            self._done()
-            self._end(Answer(HTTPStatus.INTERNAL_SERVER_ERROR))
+            reply(Answer(HTTPStatus.INTERNAL_SERVER_ERROR, close=True))
 
-    def _done(self) -> Request | None:
-        request, self._serving = self._serving, None
-        if request is not None:
-            self._handler.release(len(request.body))
-        return request
+    def _encourage(self) -> None:
+        """Tell a client that waits for it to send the body."""
+        if self._serving is None and not self._last_word and self._incoming.asks_to_go_on():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _end(self, answer: Answer) -> None:
         """Say a last word, which may come before the client has said its own."""
@@ -264,7 +283,8 @@ class _Connection(asyncio.BufferedProtocol):
         if self._no_more:
             self._transport.close()
             return
-        self._transport.write_eof()
+        with contextlib.suppress(OSError):  # it has just gone
+            self._transport.write_eof()
         self._transport.resume_reading()
         self._timer.cancel()
         self._timer = self._server.loop.call_later(_LINGER_S, self._transport.abort)
@@ -276,14 +296,14 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         """Look whether anything came lately."""
-        quiet_s = self._server.loop.time() - self._heard_s
-        if self._serving is not None or quiet_s < _IDLE_S:
-            wait_s = _IDLE_S if self._serving is not None else _IDLE_S - quiet_s
+        now_s = self._server.loop.time()
+        began_s = now_s if self._incoming.partial is None else self._partial_since_s
+        left_s = min(self._heard_s + _IDLE_S, began_s + _REQUEST_S) - now_s
+        if self._serving is not None or left_s > 0:
+            wait_s = _IDLE_S if self._serving is not None else left_s
             self._timer = self._server.loop.call_later(wait_s, self._look)
-        elif self._incoming.partial:
-            self._incoming.stop(
-                HTTPStatus.REQUEST_TIMEOUT, f"nothing more came for {_IDLE_S:.0f} s"
-            )
+        elif self._incoming.partial is not None:
+            self._incoming.stop(HTTPStatus.REQUEST_TIMEOUT, "the rest of the request did not come")
             self._serve_next()
         else:
             self._transport.abort()

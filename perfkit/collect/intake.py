@@ -41,7 +41,7 @@ _LIGHT_BYTES = 1 << 20
 _HEAVY_THREADS = 4
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED = 3, 8, 14, 16
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 3, 8, 13, 14, 16
 """Codes of google.rpc.Code, which are those of gRPC."""
 
 _WHOLE_ROWS = ("span ", "metric point ")
@@ -199,6 +199,9 @@ class Intake:
             done(try_again(str(overload) or "the disk cannot follow"))
         except SpoolFailed as error:
             done(_cannot_write(error))
+        except Exception as error:  # a bug of ours: who sent it must not wait for ever
+            why = f"cannot be checked: {type(error).__name__}"
+            done(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL, why))
 
     def refuse(self, refusal: Refused) -> None:
         """Count a request that was refused."""

@@ -132,19 +132,15 @@ class Spool:
         self._todo.notify()
 
     def _run(self) -> None:
-        while self._wait():
+        try:
+            while self._wait():
+                self._sync()
+        finally:  # whatever has happened, nobody must wait for ever
             with self._todo:
-                covered, self._waiting = self._waiting, []
-                covered_bytes = self._unsynced_bytes
-            error = self._make_durable()
-            with self._todo:
-                self._unsynced_bytes -= covered_bytes
-                if error is not None:
-                    self._fail(error)
-            self._tell(covered, error)
-        with self._todo:
-            lost, self._waiting = self._waiting, []
-        self._tell(lost, self._failure)
+                lost, self._waiting = self._waiting, []
+                if lost or not self._closing:
+                    self._fail(OSError("the journal's thread has ended"))
+            self._tell(lost, self._failure)
 
     def _wait(self) -> bool:
         """Wait until there is something to do; returns whether there will ever be."""
@@ -153,19 +149,32 @@ class Spool:
                 self._todo.wait(1.0)
             return self._failure is None and (bool(self._waiting) or not self._closing)
 
-    def _make_durable(self) -> OSError | None:
-        """Sync, and begin a new segment if it is time; returns what went wrong."""
+    def _sync(self) -> None:
+        """Make durable what was appended, and begin a new segment if it is time."""
+        with self._todo:
+            covered, self._waiting = self._waiting, []
+            covered_bytes = self._unsynced_bytes
+        complete: Path | None = None
+        failure: OSError | None = None
         try:
-            if not self._due():
-                self._journal.sync()  # without the lock: others append while the disk works
-                return None
-            with self._todo:
-                complete = self._journal.rotate()
+            # Without the lock, so that others append while the disk works.
+            if self._due():
+                self._journal.open_next()
+                with self._todo:
+                    full = self._journal.switch()
+                complete = full.finish()
+                self._segment_began = time.monotonic()
+            else:
+                self._journal.sync()
         except OSError as error:
-            return error
-        self._segment_began = time.monotonic()
-        self._on_segment(complete)
-        return None
+            failure = error
+        with self._todo:
+            self._unsynced_bytes -= covered_bytes
+            if failure is not None:
+                self._fail(failure)
+        self._tell(covered, failure)
+        if complete is not None:
+            self._on_segment(complete)
 
     def _tell(self, waiting: list[Written], error: OSError | None) -> None:
         for written in waiting:

@@ -92,7 +92,7 @@ def _of_columns(spans: SpanColumns) -> Durations | None:
         return Durations(0, [])
     # Signed, once both are known to be small enough: an end before its start is negative.
     if (
-        not MIN_TIME_NS <= starts.min() <= starts.max() <= MAX_TIME_NS
+        not MIN_TIME_NS <= starts.min() <= starts.max() < MAX_TIME_NS
         or ends.max() > MAX_TIME_NS
         or _has_zero(spans.span_ids, 8)
         or _has_zero(spans.trace_ids, 16)
@@ -131,6 +131,7 @@ def _loop(body: bytes) -> Durations | None:
                 start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
                 if (
                     not MIN_TIME_NS <= start_ns <= end_ns <= start_ns + MAX_DURATION_NS
+                    or start_ns >= MAX_TIME_NS
                     or end_ns > MAX_TIME_NS
                     or not span.span_id.strip(_ZEROS)
                     or not span.trace_id.strip(_ZEROS)

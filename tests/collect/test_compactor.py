@@ -71,6 +71,29 @@ def test_a_segment_that_is_gone_is_an_error_and_not_the_end(path: Path) -> None:
     assert compactor.rows == {"metrics": 3}
 
 
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    compactor = Compactor(path, [])
+    first, second = (segment(path, number) for number in (1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", fail)
+        compactor.submit(first)
+    compactor.submit(second)
+    compactor.close()
+    assert compactor.errors == []
+    assert compactor.rows == {"metrics": 3}
+    never = Compactor(path, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", fail)
+        never.submit(first)
+        never.close()
+    assert never.errors == ["the compaction worker cannot be started: Too many open files"]
+
+
 def test_a_capture_that_is_gone_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from perfkit.collect import spool as module
 from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
-from perfkit.journal import Journal, Kind, Record, read_segment, segments
+from perfkit.journal import Full, Journal, Kind, Record, read_segment, segments
 
 
 def record(text: str = "x") -> Record:
@@ -102,7 +102,7 @@ def test_a_backlog_refuses_what_is_not_urgent(tmp_path: Path) -> None:
     spool.close()
 
 
-@pytest.mark.parametrize("where", ["append_entry", "sync", "rotate"])
+@pytest.mark.parametrize("where", ["append_entry", "sync", "open_next"])
 def test_a_full_disk_fails_everybody_who_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_full_disk_fails_everybody_who_waits(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        if where == "rotate":
+        if where == "open_next":
             patch.setattr(module, "_SEGMENT_AGE_S", 0.0)
         patch.setattr(Journal, where, full)
         with pytest.raises(SpoolFailed, match="No space"):
@@ -123,3 +123,51 @@ def test_a_full_disk_fails_everybody_who_waits(
             spool.put(record("lost too"), urgent=True)
     spool.close()
     assert "durable" in bodies(segments(tmp_path))
+
+
+def put_for_ever(spool: Spool) -> None:
+    for _ in range(1000):
+        spool.put(record("more"))
+        time.sleep(0.001)
+
+
+def test_who_waits_is_told_when_a_segment_cannot_be_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SEGMENT_AGE_S", 0.0)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def fail(_: Path) -> None:
+        raise RuntimeError("a bug")
+
+    spool = Spool(tmp_path, on_segment=fail)
+    spool.put(record("durable"))
+    with pytest.raises(SpoolFailed, match="ended"):
+        put_for_ever(spool)
+    assert bodies(segments(tmp_path))[0] == "durable"
+
+
+def test_others_append_while_a_full_segment_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishing, go_on = threading.Event(), threading.Event()
+    real = Full.finish
+
+    def slowly(full: Full) -> Path:
+        finishing.set()
+        go_on.wait(20)
+        return real(full)
+
+    monkeypatch.setattr(Full, "finish", slowly)
+    monkeypatch.setattr(module, "_SEGMENT_AGE_S", 0.0)
+    spool = Spool(tmp_path, on_segment=lambda _: None)
+    told: list[SpoolFailed | None] = []
+    spool.submit(record("first"), told.append)
+    spool.flush()
+    assert finishing.wait(20)
+    spool.submit(record("second"), told.append)  # does not wait
+    assert told == []
+    go_on.set()
+    spool.close()
+    assert told == [None, None]
+    assert bodies(segments(tmp_path)) == ["first", "second"]

@@ -16,6 +16,7 @@ import polars as pl
 
 from perfkit.analysis.code import frame_roles
 from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.vector.order import stable_order
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -82,7 +83,7 @@ def _depth_first(parent: Ints, depth: npt.NDArray[Any]) -> tuple[Ints, Ints, Int
     for level in reversed(levels):
         linked = np.flatnonzero(parent[level] >= 0) + level.start
         np.add.at(size, parent[linked], size[linked])
-    by_parent = np.argsort(parent, kind="stable")
+    by_parent = stable_order(parent)
     before = np.cumsum(size[by_parent]) - size[by_parent]
     first = np.searchsorted(parent[by_parent], parent[by_parent])
     offset = np.empty(nodes, dtype=np.int64)

@@ -7,6 +7,7 @@ import polars as pl
 
 from perfkit.analysis.code.call_paths import CallPaths
 from perfkit.analysis.session import Derived, Tables
+from perfkit.analysis.vector.order import stable_order
 
 _KEY = ("function", "file")
 
@@ -56,7 +57,7 @@ def outermost_calls(tree: pl.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.bo
         .to_series()
         .to_numpy()
     )
-    order = np.lexsort((nodes, code))
+    order = stable_order(code)
     # Subtrees are nested or apart. In one function's nodes, by number, a node is below an earlier
     # one when some earlier subtree ends after it; a step per function keeps functions apart.
     step = code[order] * (tree.height + 1)

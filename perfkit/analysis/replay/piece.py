@@ -10,6 +10,7 @@ import numpy as np
 from perfkit.analysis.replay.edits import Edits, Spared, SparedTime
 from perfkit.analysis.session import Frames
 from perfkit.analysis.vector.forest import Bools, Ints, along_path
+from perfkit.analysis.vector.order import stable_order
 from perfkit.analysis.vector.overlaps import runs
 from perfkit.analysis.vector.percentiles import Floats
 from perfkit.analysis.vector.rows import indices
@@ -223,7 +224,7 @@ class _Replay:
         reached = np.zeros(self.above + 1)
         width = np.zeros(self.above + 1)
         jump = self.jump.copy()
-        order = self.rows[np.argsort(-self.depth[self.rows], kind="stable")]
+        order = self.rows[stable_order(-self.depth[self.rows])]
         levels = np.split(order, np.flatnonzero(np.diff(self.depth[order])) + 1)
         for level in levels if len(order) else ():
             length[level] += inside[level]

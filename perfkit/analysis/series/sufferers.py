@@ -13,6 +13,7 @@ import polars as pl
 
 from perfkit.analysis.session import Tables
 from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.order import order_of_pairs
 from perfkit.analysis.vector.percentiles import Floats, codes
 from perfkit.analysis.vector.summary import whole
 
@@ -114,7 +115,7 @@ class _Ordered:
     """Requests of each endpoint in the order of a time, with running sums."""
 
     def __init__(self, code: Ints, when: Ints, requests: pl.DataFrame, groups: int) -> None:
-        order = np.lexsort((when, code))
+        order = order_of_pairs(code, when)
         self.when = when[order]
         self.first = np.searchsorted(code[order], np.arange(groups + 1))
         weight = requests["adjusted_count"].to_numpy()[order]

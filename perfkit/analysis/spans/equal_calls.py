@@ -10,6 +10,7 @@ import polars as pl
 from perfkit.analysis.session import Derived, Frames, Tables
 from perfkit.analysis.spans.spilled import Spilled, batches, sizes_of
 from perfkit.analysis.vector.forest import Ints
+from perfkit.analysis.vector.order import stable_order
 from perfkit.analysis.vector.overlaps import order_by, overlapping_earlier
 from perfkit.analysis.vector.percentiles import codes, sorted_codes
 from perfkit.analysis.vector.summary import summarise_groups, sums, whole, window_ns
@@ -95,7 +96,7 @@ def _piece(frames: Frames) -> tuple[_Piece, pl.DataFrame]:
         requests=pl.len().cast(pl.Int64), asked=pl.col("example").sum().cast(pl.Int64)
     )
     numbers = calls.select(*_NUMBERS).with_columns(pl.col("status").cast(_STATUS, strict=False))
-    ordered: pl.DataFrame = numbers[np.argsort(code, kind="stable")]
+    ordered: pl.DataFrame = numbers[stable_order(code)]
     return _Piece(units, families.collect()), ordered
 
 
@@ -114,7 +115,7 @@ def _counted(spilled: list[Spilled], group: Ints, first: int, last: int) -> pl.D
     calls = calls.with_columns(code=pl.Series(code))
     exact, texts = codes(calls, ["code", "text_hash"])
     # Of those that begin at one moment the longest is the first, in whatever order spans come.
-    order = np.argsort(-calls["duration_ns"].to_numpy(), kind="stable")
+    order = stable_order(-calls["duration_ns"].to_numpy())
     starts = calls["start_ns"].to_numpy()[order]
     order = order[order_by(exact[order], starts, texts.height)]
     calls, exact, code = calls[order], exact[order], code[order]

@@ -23,7 +23,7 @@ from perfkit.analysis.spans.tree import waiting_parents_of
 from perfkit.analysis.vector.depth_first import marked_above
 from perfkit.analysis.vector.forest import Bools, Ints, along_path, marked_chains
 from perfkit.analysis.vector.intervals import distinct
-from perfkit.analysis.vector.order import stable_order
+from perfkit.analysis.vector.order import order_of_pairs, stable_order
 from perfkit.analysis.vector.overlaps import runs
 from perfkit.analysis.vector.rows import indices, rows_or_null
 
@@ -102,7 +102,7 @@ def _waits(child: Ints, parent: Ints, start: Ints, end: Ints) -> _Waits:
     best = first.copy()
     if ties.size:
         run = np.repeat(np.arange(len(first)), until - first + 1)
-        by_start = np.lexsort((start[child], run))
+        by_start = order_of_pairs(run, start[child])
         best = by_start[first]
     wanted = start[child] + origin[above]
     found = np.searchsorted(key[first], wanted, side="right") - 1

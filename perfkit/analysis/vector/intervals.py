@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from perfkit.analysis.vector.order import order_of_pairs
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -32,7 +34,7 @@ def union(intervals: Intervals, moments: int) -> Intervals:
     Groups and ranks count from 0; ranks are below `moments`. Empty intervals vanish.
     """
     intervals = intervals.where(intervals.end > intervals.start)
-    order = np.lexsort((intervals.start, intervals.group))
+    order = order_of_pairs(intervals.group, intervals.start)
     group, start, end = (values[order] for values in intervals)
     reach = np.maximum.accumulate(group * moments + end)
     opens = np.ones(len(group), dtype=np.bool_)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perfkit.analysis.vector.forest import Bools, Ints
-from perfkit.analysis.vector.order import stable_order
+from perfkit.analysis.vector.order import order_of_pairs, stable_order
 
 _AXIS_NS = float(1 << 62)
 _SAMPLED = 1024
@@ -50,7 +50,7 @@ def order_by(group: Ints, value: Ints, groups: int, *, stable: bool = True) -> I
     """Return the order of (group, value); if stable, equal ones in the order in which they come."""
     origin = _origins(group, value, value, groups)
     if origin is None:
-        return np.lexsort((value, group))
+        return order_of_pairs(group, value)
     axis: Ints = value + origin[group]
     return stable_order(axis) if stable else np.argsort(axis)
 
@@ -63,7 +63,7 @@ def sorted_by(group: Ints, value: Ints, groups: int) -> tuple[Ints, Ints]:
         return np.sort(value), np.zeros(1, dtype=np.int64)
     origin = _origins(group, value, value, groups)
     if origin is None:
-        return value[np.lexsort((value, group))], np.zeros(groups, dtype=np.int64)
+        return value[order_of_pairs(group, value)], np.zeros(groups, dtype=np.int64)
     axis: Ints = origin[group]
     axis += value
     axis.sort()
