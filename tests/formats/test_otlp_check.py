@@ -15,15 +15,18 @@ from perfkit.formats.spans import MAX_DURATION_NS, MAX_TIME_NS, MIN_TIME_NS
 AT_NS = 1_795_871_323_000_000_000
 GOOD = {"trace_id": b"\0" * 15 + b"\1", "span_id": b"\1" + b"\0" * 7, "name": "a", "kind": 2,
         "start_time_unix_nano": AT_NS, "end_time_unix_nano": AT_NS + 5}  # fmt: skip
+FAR_NS = [MAX_TIME_NS - 1, MAX_TIME_NS, MAX_TIME_NS + 1, 2**63 - 1, 2**63, 2**64 - 1]
 ODD = st.fixed_dictionaries(
     {},
     optional={
         "trace_id": st.sampled_from([b"", b"\0" * 16, b"\0" * 8 + b"\7" * 8, b"\1" + b"\0" * 15]),
         "span_id": st.sampled_from([b"", b"\0" * 8, b"\0" * 7 + b"\1", b"\xff" * 8]),
         "kind": st.integers(0, 5),
-        "start_time_unix_nano": st.sampled_from([0, 1, MIN_TIME_NS - 1, MIN_TIME_NS, AT_NS + 6]),
+        "start_time_unix_nano": st.sampled_from(
+            [0, 1, MIN_TIME_NS - 1, MIN_TIME_NS, AT_NS + 6, *FAR_NS]
+        ),
         "end_time_unix_nano": st.sampled_from(
-            [0, AT_NS + MAX_DURATION_NS, AT_NS + MAX_DURATION_NS + 1, MAX_TIME_NS + 1, 2**64 - 1]
+            [0, AT_NS + MAX_DURATION_NS, AT_NS + MAX_DURATION_NS + 1, *FAR_NS]
         ),
     },
 )
@@ -48,6 +51,10 @@ def body_of(scopes: list[list[dict[str, object]]]) -> bytes:
 @given(st.lists(SPANS, max_size=4))
 @example([[GOOD, GOOD], [], [GOOD]])
 @example([[{**GOOD, "trace_id": b"\1" + b"\0" * 15, "span_id": b"\1" + b"\0" * 7}, GOOD]])
+@example([[{**GOOD, "start_time_unix_nano": MAX_TIME_NS, "end_time_unix_nano": MAX_TIME_NS}]])
+@example([[{**GOOD, "start_time_unix_nano": MAX_TIME_NS - 1, "end_time_unix_nano": 2**63 - 1}]])
+@example([[{**GOOD, "start_time_unix_nano": 2**63 - 1, "end_time_unix_nano": 2**63}]])
+@example([[{**GOOD, "start_time_unix_nano": 2**64 - 1, "end_time_unix_nano": AT_NS}]])
 @settings(max_examples=150)
 def test_what_is_taken_is_what_the_decoder_takes(scopes: list[list[dict[str, object]]]) -> None:
     body = body_of(scopes)
