@@ -25,7 +25,7 @@ _OTHER_PROTOCOLS = ("upgrade", "http2-settings")
 
 # What people point at a port that speaks neither.
 _MISTAKEN = {
-    b"PRI * HTTP/2": "this is HTTP/2, which gRPC uses: send it to the port of gRPC",
+    b"PRI * HTTP/2": "this is HTTP/2, which gRPC uses: record with --otlp-grpc",
     b"\x16\x03": "this is TLS: send it to http://, not https://",
 }
 
