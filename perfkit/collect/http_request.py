@@ -108,7 +108,8 @@ class Incoming:
         self._in_body = False
         self._parts: list[bytes | bytearray] = []
         self._size_bytes = 0
-        self._headers = self._head_bytes = self._idle_bytes = 0
+        self._headers = self._head_bytes = 0
+        self._idle_bytes = 0
         """What came since the last byte of a body: a head, or trailers, without end."""
         self._began = self._refused = self._asks_to_go_on = False
 
