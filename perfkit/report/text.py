@@ -7,6 +7,7 @@ HTML escaping is not done here: Jinja does it for the templates, `textContent` f
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any
@@ -17,6 +18,8 @@ LIMIT = 20_000
 """Characters of one text that a report carries; the capture has the rest."""
 
 _BEYOND = 2_000
+_SHORT = 200
+"""Characters of a text that comes again and again: names and values of attributes."""
 _MEMBERS = 100
 
 # C0 and C1 controls (tab and line feed stay), bidirectional controls, invisible characters, line
@@ -41,6 +44,15 @@ def _written_out(match: re.Match[str]) -> str:
 
 def clean(text: str) -> str:
     """Mask, make visible and cut one text from outside."""
+    return _clean_often(text) if len(text) <= _SHORT else _clean(text)
+
+
+@functools.lru_cache(20_000)
+def _clean_often(text: str) -> str:
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
     full = len(text)
     # So much is looked at that a secret which the cut tears apart is still masked from its start.
     text = visible(mask(text[: LIMIT + _BEYOND]))
@@ -70,12 +82,18 @@ def clean_all(value: Any) -> Any:
 
 
 def _clean_item(key: str, item: Any) -> Any:
-    name = key[:_BEYOND]
-    if isinstance(item, str | int | float) and item and ALWAYS_KEY.search(name):
+    always, if_long = _secrecy(key[:_BEYOND])
+    if always and isinstance(item, str | int | float) and item:
         return MASK
-    if isinstance(item, str) and IF_LONG_KEY.search(name) and LONG_BASE64.search(item[:LIMIT]):
+    if if_long and isinstance(item, str) and LONG_BASE64.search(item[:LIMIT]):
         return MASK
     return clean_all(item)
+
+
+@functools.lru_cache(5_000)
+def _secrecy(name: str) -> tuple[bool, bool]:
+    """Return whether what has a name is secret, and whether it is where it looks like a token."""
+    return ALWAYS_KEY.search(name) is not None, IF_LONG_KEY.search(name) is not None
 
 
 def clean_json(text: str) -> Clean:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 
 import numpy as np
 
 from perfkit.analysis.vector.forest import Ints
 from perfkit.analysis.vector.percentiles import Floats
+
+_TERMS = 1_000_000
+"""So many at once are in memory."""
 
 
 def more_frequent(with_it: Ints, group: Ints, all_with_it: Ints, everyone: Ints) -> Floats:
@@ -17,18 +20,28 @@ def more_frequent(with_it: Ints, group: Ints, all_with_it: Ints, everyone: Ints)
     last = int(everyone.max(initial=0)) + 1
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, last + 1)))])
 
-    def choose(n: Ints | int, k: Ints | int) -> Floats:
+    def choose(n: Ints, k: Ints) -> Floats:
         result: Floats = logs[n] - logs[k] - logs[np.subtract(n, k)]
         return result
 
     p = np.ones(len(with_it))
-    for test, (a, n, k, total) in enumerate(
-        zip(*(one.tolist() for one in (with_it, group, all_with_it, everyone)), strict=True)
-    ):
-        most = min(n, k)
-        if a <= max(0, n + k - total) or a > most:
-            continue
-        counts = np.arange(a, most + 1)
+    most = np.minimum(group, all_with_it)
+    tests = np.flatnonzero(
+        (with_it > np.maximum(0, group + all_with_it - everyone)) & (with_it <= most)
+    )
+    lengths = (most - with_it + 1)[tests]
+    for part in _parts(lengths):
+        mine, length = tests[part], lengths[part]
+        first = np.cumsum(length) - length
+        counts = np.arange(length.sum()) + np.repeat(with_it[mine] - first, length)
+        n, k, total = (np.repeat(one[mine], length) for one in (group, all_with_it, everyone))
         terms = choose(k, counts) + choose(total - k, n - counts) - choose(total, n)
-        p[test] = min(1.0, math.fsum(np.exp(terms)))
+        p[mine] = np.minimum(1.0, np.add.reduceat(np.exp(terms), first))
     return p
+
+
+def _parts(lengths: Ints) -> list[slice]:
+    """Return slices of tests that have not many more terms together than `_TERMS`."""
+    part = np.cumsum(lengths) // _TERMS
+    cuts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(lengths)]
+    return [slice(low, high) for low, high in itertools.pairwise(cuts) if low < high]
