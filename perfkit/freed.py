@@ -14,8 +14,8 @@ _FROM_HEAP_BYTES = 1 << 25
 
 
 @cache
-def keep() -> None:
-    """Keep up to 256 MiB of what this process frees, from now on.
+def keep(kept_bytes: int = _KEPT_BYTES) -> None:
+    """Keep up to so much of what this process frees, from now on.
 
     Analysis makes and drops arrays of one size all the time. glibc gives each back to the kernel,
     which clears the memory before it hands it out again: a sixth of the time at a million spans.
@@ -26,7 +26,7 @@ def keep() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, kept_bytes)
 
 
 def keep_in_polars() -> None:
