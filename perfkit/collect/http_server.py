@@ -1,6 +1,6 @@
 """Serves HTTP/1.1 from one thread, whatever comes: bounded in time, memory and connections.
 
-With a thread for each connection, two fifths of the CPU went into taking turns when requests were
+With a thread for each connection, an eighth of the CPU went into taking turns when requests were
 many and each was worth less than a millisecond.
 """
 

@@ -173,7 +173,7 @@ def _status_body(media_type: str, code: int, message: str) -> bytes:
     """Encode a google.rpc.Status {1: code, 2: message} in the request's encoding."""
     if media_type != PROTOBUF:
         return json.dumps({"code": code, "message": message}).encode()
-    text = message.encode("utf-8", "replace")[:1000]
+    text = message[:250].encode("utf-8", "replace")  # whole characters, 1,000 bytes at most
     length = len(text)
     size = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
     return b"\x08" + bytes([code]) + b"\x12" + size + text

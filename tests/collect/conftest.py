@@ -1,4 +1,4 @@
-"""Servers of their own for programs that are recorded."""
+"""Servers of their own for programs that are recorded, and a disk that waits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import pwd
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.postgresql import installed, running
+from perfkit.journal import Journal
 from tests.collect import instrumented
 from tests.collect.instrumented import free_port
 
@@ -107,3 +109,19 @@ def mariadb(tmp_path: Path) -> Iterator[int]:
 def connects(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def held_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """A disk that works only when it is told to: whether it was asked, and the word."""
+    asked, go_on = threading.Event(), threading.Event()
+    real = Journal.sync
+
+    def sync(journal: Journal) -> None:
+        asked.set()
+        go_on.wait(20)
+        real(journal)
+
+    monkeypatch.setattr(Journal, "sync", sync)
+    yield asked, go_on
+    go_on.set()

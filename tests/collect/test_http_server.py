@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from perfkit.batch import Batch
-from perfkit.collect import http_server, intake
+from perfkit.collect import http_request, http_server, intake
 from perfkit.collect.intake import TRACES
-from perfkit.journal import Journal
+from perfkit.collect.otlp_http import OtlpHandler
 from tests.collect.otlp_bench import JSON, PROTOBUF, Bench, traces
 
 GOOD = traces().SerializeToString()
@@ -58,22 +58,6 @@ def eventually(holds: Callable[[], bool]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it never held")
-
-
-@pytest.fixture
-def held_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """A disk that works only when it is told to: whether it was asked, and the word."""
-    asked, go_on = threading.Event(), threading.Event()
-    real = Journal.sync
-
-    def sync(journal: Journal) -> None:
-        asked.set()
-        go_on.wait(20)
-        real(journal)
-
-    monkeypatch.setattr(Journal, "sync", sync)
-    yield asked, go_on
-    go_on.set()
 
 
 def test_requests_that_do_not_wait_for_answers_are_answered_in_their_order(bench: Bench) -> None:
@@ -134,6 +118,17 @@ def test_a_body_in_tiny_chunks(bench: Bench) -> None:
     head = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
     assert statuses(bench.raw(head + chunks + b"0\r\n\r\n")) == [200]
     assert [record.body for record in bench.close()] == [whole]
+
+
+def test_tiny_chunks_take_no_object_each(bench: Bench) -> None:
+    incoming = http_request.Incoming(OtlpHandler(bench.intake))
+    head = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
+    incoming.feed(memoryview(head + b"2\r\nab\r\n" * 50_000))
+    assert bench.intake.reserved_bytes == 100_000
+    assert len(incoming._parts) == http_request._PIECES
+    incoming.release()
+    assert incoming._parts == []
+    assert bench.intake.reserved_bytes == 0
 
 
 def test_chunks_whose_framing_comes_by_itself(bench: Bench) -> None:

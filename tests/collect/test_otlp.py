@@ -28,7 +28,7 @@ from perfkit.collect import http_server, intake
 from perfkit.collect.otlp import Receiver, parse_address
 from perfkit.collect.spool import Overloaded, Spool, SpoolFailed
 from perfkit.errors import RecordError, UsageError
-from perfkit.journal import Journal, Kind, Record
+from perfkit.journal import Kind, Record
 from tests.collect.otlp_bench import JSON, PROTOBUF, START_NS, Bench, metrics, traces
 
 
@@ -337,22 +337,18 @@ def test_a_disk_that_cannot_follow_gets_503_with_retry_after(
     assert bench.post("/v1/traces", traces().SerializeToString())[0].status == 200
 
 
-def test_bodies_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_that_wait_are_bounded(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    held_disk: tuple[threading.Event, threading.Event],
+) -> None:
     monkeypatch.setattr(intake, "_MAX_IN_FLIGHT_BYTES", 10)
-    held, release = threading.Event(), threading.Event()
-    real = Journal.sync
-
-    def sync(journal: Journal) -> None:
-        held.set()
-        release.wait(20)
-        real(journal)
-
-    monkeypatch.setattr(Journal, "sync", sync)
+    asked, go_on = held_disk
     other = http.client.HTTPConnection("127.0.0.1", bench.port, timeout=20)
     other.request("POST", "/v1/traces", traces().SerializeToString(), {"Content-Type": PROTOBUF})
-    assert held.wait(20)
+    assert asked.wait(20)
     assert bench.post("/v1/traces", traces().SerializeToString())[0].status == 503
-    release.set()
+    go_on.set()
     assert other.getresponse().status == 200
     assert bench.post("/v1/traces", traces().SerializeToString())[0].status == 200
 
